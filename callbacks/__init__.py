@@ -1,0 +1,1 @@
+"""Lightning callbacks that audit, gate and defend a fit."""

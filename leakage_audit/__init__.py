@@ -1,0 +1,1 @@
+"""Watch, while a network trains, how much of its training images the gradients give away."""

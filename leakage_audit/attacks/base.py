@@ -1,0 +1,105 @@
+"""What an attack is: an observation in, a reconstruction out, settings and manner of ending written down."""
+
+import inspect
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from leakage_audit.budget import Budget
+from leakage_audit.observation import Observation
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the inside of an attack hands to its frame.
+
+    Attributes:
+        x: The network's inputs `(B, C, H, W)`.
+        converged: Whether the attack reached what it was after, by its own objective.
+        ended: One sentence on how it ended.
+        residual: Its own objective at `x`; what it measures is the attack's to say.
+        details: Whatever else the attack knows about its result; plain numbers, strings and tensors.
+    """
+
+    x: Tensor
+    converged: bool
+    ended: str
+    residual: float
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """An attack's result, with everything needed to run it again.
+
+    Attributes:
+        images: `(B, C, H, W)` in image space, not clipped.
+        attack: The attack's name.
+        settings: Its constructor's arguments.
+        seconds: Wall-clock time.
+        converged: Whether the attack reached what it was after, by its own objective.
+        ended: One sentence on how it ended.
+        residual: The attack's own objective at the end.
+        details: Whatever else the attack knows about its result.
+    """
+
+    images: Tensor
+    attack: str
+    settings: dict[str, Any]
+    seconds: float
+    converged: bool
+    ended: str
+    residual: float
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Attack(ABC):
+    """Observation to reconstruction.
+
+    A subclass names itself, keeps each constructor argument as an attribute of the same name, and implements
+    `reconstruct`. It draws random numbers from a generator of its own and leaves the global streams alone.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The constructor's arguments by name."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    @abstractmethod
+    def reconstruct(self, seen: Observation, budget: Budget) -> Found:
+        """Find the network's inputs from what was seen; stop, with the best so far, when the budget is exhausted."""
+
+    def __call__(self, seen: Observation, budget: Budget | None = None) -> Reconstruction:
+        """Attack an observation.
+
+        Args:
+            seen: What leaked.
+            budget: Time limit and progress report; none by default.
+
+        Returns:
+            The reconstruction; a gradient that holds nothing (zero, NaN) gives a grey image, marked and explained.
+        """
+        start = time.perf_counter()
+        problem = seen.problem()
+        if problem is None:
+            with torch.inference_mode(False), torch.enable_grad():
+                found = self.reconstruct(seen, budget or Budget())
+        else:
+            grey = torch.full((seen.batch_size, *seen.input_shape), sum(seen.value_range) / 2, dtype=seen.dtype)
+            found = Found(seen.to_input(grey.to(seen.device)), False, problem, float("nan"))
+        return Reconstruction(
+            images=seen.to_image(found.x.detach()),
+            attack=self.name,
+            settings=self.settings,
+            seconds=time.perf_counter() - start,
+            converged=found.converged,
+            ended=found.ended,
+            residual=found.residual,
+            details=found.details,
+        )

@@ -1,0 +1,153 @@
+"""What the attacker sees: the one object that every attack and every measure starts from.
+
+The true image goes into `observe` to make the gradients, as a training step would, and stays there: no field of
+`Observation` holds it, and no attack has a parameter for it.
+"""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What leaves the machine of a client that shares its gradients.
+
+    Attributes:
+        network: The attacker's own copy of the classifier, with the weights, buffers and modes of the observed step;
+            maps inputs `(B, C, H, W)` to class scores `(B, classes)`.
+        gradients: ∂L/∂p by parameter name, in the network's order; only parameters that got a gradient.
+        input_shape: `(C, H, W)` of one image.
+        batch_size: How many images the gradient averages over.
+        loss: `loss(scores, labels)`, averaged over the batch.
+        labels: The classes `(B,)` if the user grants them to the attacker, else None.
+        mean: Per channel; the network's input is `(image - mean) / std`.
+        std: Per channel.
+        value_range: Lowest and highest value of an image (before normalisation).
+    """
+
+    network: nn.Module
+    gradients: Mapping[str, Tensor] = field(repr=False)
+    input_shape: tuple[int, int, int]
+    batch_size: int = 1
+    loss: Loss = F.cross_entropy
+    labels: Tensor | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    value_range: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating type of the gradients."""
+        return next(iter(self.gradients.values())).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the gradients lie."""
+        return next(iter(self.gradients.values())).device
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The network's parameters that have an observed gradient, in the order of `gradients`."""
+        own = dict(self.network.named_parameters())
+        return {name: own[name] for name in self.gradients}
+
+    def to(self, dtype: torch.dtype) -> "Observation":
+        """The same observation with weights and gradients in another floating type."""
+        if dtype == self.dtype and all(p.dtype == dtype for p in self.network.parameters()):
+            return self
+        network = copy.deepcopy(self.network).to(dtype)
+        return replace(self, network=network, gradients={k: g.to(dtype) for k, g in self.gradients.items()})
+
+    def to_image(self, x: Tensor) -> Tensor:
+        """Map the network's inputs `(B, C, H, W)` to images: `x * std + mean`, not clipped."""
+        return x * per_channel(self.std, x) + per_channel(self.mean, x)
+
+    def to_input(self, image: Tensor) -> Tensor:
+        """Map images `(B, C, H, W)` to the network's inputs: `(image - mean) / std`."""
+        return (image - per_channel(self.mean, image)) / per_channel(self.std, image)
+
+    def problem(self) -> str | None:
+        """Why nothing can be learnt from these gradients (not finite, or zero throughout), or None."""
+        for name, gradient in self.gradients.items():
+            if not torch.isfinite(gradient).all():
+                return f"the gradient of {name} holds NaN or infinite values"
+        if all(not gradient.any() for gradient in self.gradients.values()):
+            return "every gradient is zero: the loss is flat here and nothing leaks"
+        return None
+
+
+def per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """Shape one number per channel (or one for all) for broadcasting over `like (B, C, H, W)`."""
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
+
+
+def as_tuple(values: float | tuple[float, ...] | list[float]) -> tuple[float, ...]:
+    """One number, or one per channel, as a tuple of floats."""
+    return tuple(map(float, values)) if isinstance(values, tuple | list) else (float(values),)
+
+
+def observe(
+    model: nn.Module,
+    image: Tensor,
+    label: Tensor | int,
+    loss: Loss = F.cross_entropy,
+    *,
+    mean: float | tuple[float, ...] = 0.0,
+    std: float | tuple[float, ...] = 1.0,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    grant_labels: bool = False,
+) -> Observation:
+    """Take the gradients that training on `image` would share, and keep nothing else of it.
+
+    The model is copied; neither it nor its `.grad` is touched.
+
+    Args:
+        model: Any image classifier, `(B, C, H, W)` to `(B, classes)`.
+        image: `(C, H, W)` or `(B, C, H, W)` in `value_range`; the network gets `(image - mean) / std`.
+        label: Class, or classes `(B,)`.
+        loss: `loss(scores, labels)`, averaged over the batch.
+        mean: Subtracted from the image, one for all channels or one each.
+        std: Divides the image, one for all channels or one each.
+        value_range: Lowest and highest value that an image may have.
+        grant_labels: Whether the attacker is told the labels.
+
+    Raises:
+        ValueError: If image and labels do not fit each other or the model.
+    """
+    images = image.detach()[None] if image.ndim == 3 else image.detach()
+    if images.ndim != 4 or not images.is_floating_point():
+        raise ValueError(f"image must be floating point of shape (C, H, W) or (B, C, H, W), got {image.dtype} {tuple(image.shape)}")
+    labels = torch.as_tensor(label, device=images.device).reshape(-1)
+    if len(labels) != len(images):
+        raise ValueError(f"{len(images)} images but {len(labels)} labels")
+    network = copy.deepcopy(model)
+    parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    if not parameters:
+        raise ValueError(f"{type(model).__name__} has no trainable parameter, so it shares no gradient")
+    mean, std = as_tuple(mean), as_tuple(std)
+    x = (images - per_channel(mean, images)) / per_channel(std, images)
+    with torch.inference_mode(False), torch.enable_grad():
+        scores = network(x.clone().to(next(iter(parameters.values())).dtype))
+        if scores.ndim != 2:
+            raise ValueError(f"the model must return class scores (B, classes), got shape {tuple(scores.shape)}")
+        if labels.min() < 0 or labels.max() >= scores.shape[1]:
+            raise ValueError(f"labels must lie in 0 … {scores.shape[1] - 1}, got {labels.tolist()}")
+        found = torch.autograd.grad(loss(scores, labels), list(parameters.values()), allow_unused=True)
+    return Observation(
+        network=network,
+        gradients={name: g.detach() for name, g in zip(parameters, found, strict=True) if g is not None},
+        input_shape=(images.shape[1], images.shape[2], images.shape[3]),
+        batch_size=len(images),
+        loss=loss,
+        labels=labels.clone() if grant_labels else None,
+        mean=mean,
+        std=std,
+        value_range=value_range,
+    )
