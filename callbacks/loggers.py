@@ -1,0 +1,68 @@
+"""Scalars, images and text to whatever loggers the trainer has."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+
+def log_step(trainer: Trainer) -> int:
+    """The x axis that `self.log` uses, so that audits line up with the training's own curves."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def remember(trainer: Trainer, metrics: Mapping[str, float]) -> None:
+    """Put numbers where EarlyStopping, ModelCheckpoint and the like find them, on every rank."""
+    trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
+
+
+def log_scalars(trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
+    """Hand scalars to every logger."""
+    for logger in trainer.loggers if metrics else ():
+        logger.log_metrics(dict(metrics), step=step)
+
+
+def log_image(trainer: Trainer, name: str, image: Tensor, step: int, caption: str, folder: Path | None) -> None:
+    """Hand a picture to every logger that takes pictures, or to a PNG file if none does.
+
+    Args:
+        trainer: Whose loggers.
+        name: The tag.
+        image: `(3, H, W)`, uint8, or floating in [0, 1].
+        step: On the loggers' axis.
+        caption: Shown under the picture where the logger can.
+        folder: Where the PNG goes, as `<last part of name>/step_000123.png`; None writes none.
+    """
+    taken = False
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, image, step)
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(key=name, images=[to_pil_image(image)], step=step, caption=[caption])
+        else:
+            continue
+        taken = True
+    if not taken and folder is not None:
+        path = folder / name.rpartition("/")[2] / f"step_{step:06d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        to_pil_image(image).save(path)
+
+
+def log_text(trainer: Trainer, name: str, text: str, step: int) -> None:
+    """Hand Markdown to every logger that shows text."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text(name, text, step)
+        elif isinstance(logger, WandbLogger):
+            logger.log_text(key=name, columns=["text"], data=[[text]], step=step)
+
+
+def flush(trainer: Trainer) -> None:
+    """Let pictures appear now, not when the writer's queue is full."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.flush()
