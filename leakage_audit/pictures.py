@@ -12,7 +12,6 @@ from torchvision.transforms.v2 import functional as TF
 
 from leakage_audit import scenes
 
-
 KEPT_BYTES = 512 << 20  # a collection up to this size is kept in memory once it has been read
 
 

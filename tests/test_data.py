@@ -383,13 +383,13 @@ def test_a_picture_of_another_shape_is_cut_to_its_middle_and_resized(folder):
 
 
 def test_pictures_are_read_once_unless_they_are_too_many_to_keep(folder, monkeypatch):
-    kept = ImageFolder(str(folder), image_size=8)
+    kept, read_anew = (ImageFolder(str(folder), image_size=8) for _ in range(2))
+    before = kept.image_at(1).image
     monkeypatch.setattr(pictures, "KEPT_BYTES", 12 * 3 * 64 - 1)
-    read_anew = ImageFolder(str(folder), image_size=8)
-    before = [data.image_at(1).image for data in (kept, read_anew)]
+    assert torch.equal(read_anew.image_at(1).image, before)
     save(folder / "train" / "cat" / "00001.png", (200, 200, 200))
-    assert torch.equal(kept.image_at(1).image, before[0])
-    assert not torch.equal(read_anew.image_at(1).image, before[1])
+    assert torch.equal(kept.image_at(1).image, before)
+    assert not torch.equal(read_anew.image_at(1).image, before)
 
 
 def test_a_folder_that_is_not_there(tmp_path):
