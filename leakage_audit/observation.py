@@ -123,7 +123,8 @@ def observe(
     """
     images = image.detach()[None] if image.ndim == 3 else image.detach()
     if images.ndim != 4 or not images.is_floating_point():
-        raise ValueError(f"image must be floating point of shape (C, H, W) or (B, C, H, W), got {image.dtype} {tuple(image.shape)}")
+        shape = tuple(image.shape)
+        raise ValueError(f"image must be floating point, (C, H, W) or (B, C, H, W), got {image.dtype} {shape}")
     labels = torch.as_tensor(label, device=images.device).reshape(-1)
     if len(labels) != len(images):
         raise ValueError(f"{len(images)} images but {len(labels)} labels")

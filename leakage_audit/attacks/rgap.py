@@ -1,0 +1,60 @@
+"""R-GAP (Zhu & Blaschko 2021): solve every layer's system by its pseudo-inverse, and nothing else."""
+
+import torch
+
+from leakage_audit.attacks.base import Attack, Found
+from leakage_audit.budget import Budget
+from leakage_audit.factor import TOLERANCE, Factor
+from leakage_audit.network import read_chain
+from leakage_audit.observation import Observation
+from leakage_audit.sweep import sweep
+from leakage_audit.system import LayerSystem
+
+
+class RGAP(Attack):
+    """Recursive gradient attack: `x⁽ⁱ⁾ = u⁽ⁱ⁾⁺ v⁽ⁱ⁾`, layer by layer (Zhu & Blaschko, ICLR 2021).
+
+    Exact where every system has full rank. It takes one image: a gradient that averages several is read as if it were
+    one's.
+
+    Args:
+        tolerance: Singular values below this share of the largest count as zero.
+
+    Raises:
+        ValueError: If the tolerance is not in (0, 1).
+    """
+
+    name = "rgap"
+
+    def __init__(self, tolerance: float = TOLERANCE) -> None:
+        if not 0 < tolerance < 1:
+            raise ValueError(f"tolerance must lie between 0 and 1, got {tolerance}")
+        self.tolerance = tolerance
+
+    def reconstruct(self, seen: Observation, budget: Budget) -> Found:
+        """Walk back; the residual is the worst layer's ‖u x − v‖/‖v‖."""
+        seen = seen.to(torch.float64)
+        chain = read_chain(seen.network, seen.input_shape)
+        ranks: dict[str, tuple[int, int]] = {}
+        residuals: list[float] = []
+
+        def solve(system: LayerSystem, i: int) -> torch.Tensor:
+            factor = Factor(system, self.tolerance)
+            x = factor.pseudo_inverse(system.v)
+            ranks[system.layer.name] = factor.rank, system.n
+            residuals.append(float((system.apply(x) - system.v).norm() / system.v.norm()))
+            return x
+
+        x = sweep(chain, seen, solve).x
+        short = {name: rank - n for name, (rank, n) in reversed(ranks.items()) if rank < n}
+        ended = (
+            "every layer's system determines its input"
+            if not short
+            else "least-norm guess where the system falls short: "
+            + ", ".join(f"{name} by {-deficiency}" for name, deficiency in short.items())
+        )
+        if seen.batch_size > 1:
+            ended += f"; the gradient averages {seen.batch_size} images and was read as one's"
+        residual = max(residuals, default=0.0)
+        exact = not short and seen.batch_size == 1 and residual < 1e-3
+        return Found(x, exact, ended, residual, {"deficiency": short})

@@ -1,0 +1,80 @@
+"""The layer-wise walk from the output back to the image (METHOD, section 2), with the solver left open."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn.grad import conv2d_input
+
+from leakage_audit.layers import Convolution, Layer
+from leakage_audit.lemma import input_from_gradient, last_layer
+from leakage_audit.network import UnreadableNetwork
+from leakage_audit.observation import Observation
+from leakage_audit.system import LayerSystem
+
+Solve = Callable[[LayerSystem, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Where a walk ended.
+
+    Attributes:
+        x: The network's input, `(1, C, H, W)`.
+        systems: The convolutions' systems, from the image up, as the walk met them.
+    """
+
+    x: Tensor
+    systems: tuple[LayerSystem, ...]
+
+
+def check_invertible(chain: tuple[Layer, ...]) -> None:
+    """Refuse a chain that the walk cannot go back through.
+
+    Raises:
+        UnreadableNetwork: If an activation below the last layer has no inverse; the message says which and why.
+    """
+    for layer in chain[:-1]:
+        if layer.activation.invert is None:
+            raise UnreadableNetwork(
+                f"{layer.name}: the sweep cannot go back through {layer.activation.name}: {layer.activation.refusal}"
+            )
+
+
+def sweep(chain: tuple[Layer, ...], seen: Observation, solve: Solve) -> Sweep:
+    """Walk back from the output: at each convolution set up `u x = v` and let `solve` find its input.
+
+    A gradient that averages several images is read as if it were one image's.
+
+    Args:
+        chain: The network's layers, from the image up.
+        seen: What leaked, in float64 where exactness matters.
+        solve: Called as `solve(system, i)` for the convolution at place i of the chain; returns its input `(n,)`.
+
+    Raises:
+        UnreadableNetwork: As `check_invertible`.
+        ValueError: If the gradients of the fully connected layers give nothing (see `lemma`).
+    """
+    check_invertible(chain)
+    last = chain[-1]
+    delta, x = last_layer(last, seen)
+    dx = last.weight.detach().T @ delta
+    systems: list[LayerSystem] = []
+    for i in range(len(chain) - 2, -1, -1):
+        layer = chain[i]
+        shape = layer.out_shape if isinstance(layer, Convolution) else x.shape
+        z = layer.activation.inverse(x.reshape(shape))
+        dz = dx.reshape(shape) * layer.activation.derivative(z)
+        gradient = seen.gradients.get(f"{layer.name}.weight")
+        if isinstance(layer, Convolution):
+            system = LayerSystem(layer, dz, z, gradient)
+            x = solve(system, i)
+            systems.insert(0, system)
+            geometry = layer.stride, layer.padding, layer.dilation, layer.groups
+            dx = conv2d_input((1, *layer.in_shape), system.weight, dz[None], *geometry)
+        else:
+            if gradient is None:
+                raise ValueError(f"the gradient of {layer.name}.weight was not shared: its input cannot be found")
+            x = input_from_gradient(gradient, dz)
+            dx = layer.weight.detach().T @ dz
+    return Sweep(x.reshape(1, *seen.input_shape), tuple(systems))
