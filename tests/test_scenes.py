@@ -34,6 +34,20 @@ def test_pictures_are_coloured_and_smooth_like_photographs(scene):
     assert torch.corrcoef(torch.stack([left, right]))[0, 1] > 0.7
 
 
+def test_the_power_spectrum_falls_like_a_photographs():
+    """Photographs have power ~ 1/f^a with a about 2 to 3; white noise has 0, a plain gradient far more."""
+    images = torch.cat([draw(scene, range(20)) for scene in SCENES]).double().mean(1) / 255
+    window = torch.hann_window(32, periodic=False, dtype=torch.float64)
+    power = (
+        torch.fft.fft2((images - images.mean((1, 2), keepdim=True)) * window * window[:, None]).abs().square().mean(0)
+    )
+    f = torch.fft.fftfreq(32) * 32
+    ring = (f.square() + f[:, None].square()).sqrt().round()
+    rings = torch.arange(2, 15)
+    fall = np.polyfit(rings.log(), torch.stack([power[ring == k].mean() for k in rings]).log(), 1)[0]
+    assert -3.5 < fall < -2
+
+
 def test_the_classes_can_be_told_apart():
     train, test = (torch.stack([draw(s, r, 16) for s in SCENES]).float() for r in (range(40), range(40, 60)))
     means = train.mean(1).flatten(1)
