@@ -1,1 +1,6 @@
-"""Lightning callbacks that audit, gate and defend a fit."""
+"""Callbacks for Lightning's trainer; the repository's `callbacks/`, installed as `leakage_audit.callbacks`."""
+
+from leakage_audit.callbacks.audit import LeakageAudit
+from leakage_audit.callbacks.session import Audit
+
+__all__ = ["Audit", "LeakageAudit"]

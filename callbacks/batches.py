@@ -43,7 +43,7 @@ def _tensors(batch: Any, name: str) -> Iterator[tuple[str, Tensor]]:
 
 def _pick(candidates: list[tuple[str, Tensor]], names: tuple[str, ...]) -> Tensor | None:
     named = [tensor for name, tensor in candidates if name.lower() in names]
-    return (named or [tensor for _, tensor in candidates] or [None])[0]
+    return next(iter(named or (tensor for _, tensor in candidates)), None)
 
 
 def _is_integer(tensor: Tensor) -> bool:

@@ -152,10 +152,10 @@ def attribute(module: nn.Module, path: str) -> Any:
 
 def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Parameters and buffers by plain name, those outside the state dict too."""
-    for name, tensor in module.named_parameters():
-        yield plain(name), tensor
-    for name, tensor in module.named_buffers():
-        yield plain(name), tensor
+    for name, parameter in module.named_parameters():
+        yield plain(name), parameter
+    for name, buffer in module.named_buffers():
+        yield plain(name), buffer
 
 
 def _eager_copy(module: nn.Module) -> nn.Module:

@@ -1,0 +1,184 @@
+"""LeakageAudit: while a network trains, look at what its gradients give away."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from leakage_audit.attacks.base import Attack
+from leakage_audit.callbacks import ranks
+from leakage_audit.callbacks.modes import refuse_unsupported
+from leakage_audit.callbacks.schedule import Schedule
+from leakage_audit.callbacks.session import Audit, Session
+from leakage_audit.callbacks.settings import Settings, name_attacks
+from leakage_audit.observation import Loss
+
+
+class LeakageAudit(Callback):
+    """Attack the gradients of a training step every so often, and log how much of the images comes back.
+
+    Training is not touched: weights, optimiser, random streams, buffers and modes are bit for bit as without it.
+
+    Logs to every logger and to `trainer.callback_metrics`, where EarlyStopping and ModelCheckpoint find them:
+    `audit/c` (the paper's security metric, 0 is worst), `audit/joint_deficiency`, `audit/psnr/<attack>`,
+    `audit/ssim/<attack>`, `audit/seconds`, `audit/layer/<name>/deficiency`, `audit/layer/<name>/condition`; the picture
+    `audit/images`; the text `audit/summary`; and one JSON line an audit in `audit.jsonl` (see `records`).
+
+    Args:
+        every_n_steps: Audit optimiser steps 0, N, 2N, …
+        attacks: Names of `leakage_audit.attacks.ATTACKS` (`name:preset` where an attack has presets), or attacks.
+        gradient: Which gradient is audited. `sample`: that of single images at the same weights in eval mode, the
+            worst case of a client that shares with batch size 1. `step`: the one that the optimiser is about to use,
+            averaged over batch, window and ranks, not clipped.
+        probe: With `sample`, which images: `fixed` follows the same few through the fit, `batch` takes new ones.
+        samples: With `sample`, how many images; shared out over the ranks.
+        measure_every_n_steps: Measure c(M) and the layers, without attacks, at these steps too; None does not.
+        max_seconds: For all attacks on one image (or step) together; they stop and return their best. None: no limit.
+        max_overhead: Audits may take this share of the training time; the schedule thins itself out. None: no limit.
+        grant_labels: Whether the attacker is told the labels.
+        on_error: An audit that fails is noted (`warn`), or ends the fit (`raise`).
+        seed: Picks the images within a batch.
+        optimizer: Index of the optimiser whose steps are audited, where there are several.
+        mean: Of the images' normalisation; None looks for it in datamodule and transforms.
+        std: Of the images' normalisation; None looks for it in datamodule and transforms.
+        value_range: Lowest and highest value of an image before normalisation.
+        forward: How scores are computed, if not by the module's `forward`: a dotted name or `f(module, x)`.
+        loss: `loss(scores, labels)` or its dotted name, if neither the module's attribute nor cross entropy.
+        unpack: `unpack(batch)` to images and labels or its dotted name, if they are not found in the batch.
+
+    Attributes:
+        latest: The last audit, for other callbacks.
+
+    Raises:
+        ValueError: If an argument is out of its range, or an attack unknown.
+
+    Example::
+
+        trainer = L.Trainer(callbacks=[LeakageAudit(every_n_steps=200)])
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 100,
+        attacks: Sequence[str | Attack] = ("rgap", "hybrid"),
+        gradient: Literal["sample", "step"] = "sample",
+        probe: Literal["fixed", "batch"] = "fixed",
+        samples: int = 2,
+        measure_every_n_steps: int | None = None,
+        max_seconds: float | None = 60.0,
+        max_overhead: float | None = None,
+        grant_labels: bool = False,
+        on_error: Literal["warn", "raise"] = "warn",
+        seed: int = 0,
+        optimizer: int = 0,
+        mean: float | list[float] | None = None,
+        std: float | list[float] | None = None,
+        value_range: tuple[float, float] = (0.0, 1.0),
+        forward: str | Callable[[Any, Tensor], Tensor] | None = None,
+        loss: str | Loss | None = None,
+        unpack: str | Callable[[Any], tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings = Settings(
+            attacks=name_attacks(attacks),
+            gradient=gradient,
+            probe=probe,
+            samples=samples,
+            max_seconds=max_seconds,
+            grant_labels=grant_labels,
+            on_error=on_error,
+            seed=seed,
+            optimizer=optimizer,
+            mean=mean,
+            std=std,
+            value_range=value_range,
+            forward=forward,
+            loss=loss,
+            unpack=unpack,
+        )
+        self.latest: Audit | None = None
+        self._audits = Schedule(every_n_steps, max_overhead)
+        self._measures = None if measure_every_n_steps is None else Schedule(measure_every_n_steps)
+        self._session: Session | None = None
+        self._steps = 0
+        self._planned: str | None = None
+        self._folder: Path | None = None
+        self._earlier: Path | None = None
+
+    @property
+    @override
+    def state_key(self) -> str:
+        chosen = self.settings
+        return self._generate_state_key(gradient=chosen.gradient, attacks=list(chosen.attacks), probe=chosen.probe)
+
+    def should_audit(self, step: int) -> bool:
+        """Whether optimiser step `step`, counted from 0, is audited; override for a schedule of your own."""
+        return self._audits.due(step)
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        refuse_unsupported(trainer, self.settings.optimizer)
+        self._begin(trainer, pl_module)
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._plan(trainer)
+        if self._planned and self._session:
+            self._session.remember(batch)
+
+    @override
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        if optimizer is trainer.optimizers[self.settings.optimizer]:
+            self._take(optimizer)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._session = None
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._session = None
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._session = None
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self._steps, "audits": self._audits.audits, "folder": str(self._folder or "")}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._steps, self._audits.audits = state_dict["steps"], state_dict["audits"]
+        self._earlier = Path(state_dict["folder"]) if state_dict["folder"] else None
+
+    def _begin(self, trainer: Trainer, module: LightningModule) -> None:
+        folder = trainer.log_dir or trainer.default_root_dir  # asked on every rank: Lightning broadcasts it
+        self._folder = None if getattr(trainer, "fast_dev_run", False) else Path(folder)
+        self._session = Session(trainer, module, self.settings, self._folder, self._earlier)
+        self._planned = None
+        self._audits.start()
+
+    def _plan(self, trainer: Trainer) -> None:
+        """At the first batch of a window, decide whether its step will be audited."""
+        if self._planned is None:
+            audit = self.should_audit(self._steps)
+            if self._audits.clocked(self._steps):
+                audit = ranks.agree(trainer, audit)
+            measure = self._measures is not None and self._measures.due(self._steps)
+            self._planned = "audit" if audit else "measure" if measure else ""
+
+    def _take(self, optimizer: Optimizer) -> None:
+        step, planned = self._steps, self._planned
+        self._steps, self._planned = step + 1, None
+        if self._session is None or not planned:
+            return
+        if planned == "measure":
+            self.latest = self._session.measure(step)
+            return
+        with self._audits.timing():
+            self.latest = self._session.audit(optimizer, step)

@@ -1,0 +1,197 @@
+"""The audits of one fit: everything that lives from its start to its end and is then let go of."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from leakage_audit.callbacks import publish, ranks
+from leakage_audit.callbacks.look import Look, look
+from leakage_audit.callbacks.neutrality import no_trace
+from leakage_audit.callbacks.ranks import AuditSkipped
+from leakage_audit.callbacks.reader import Reader, Sight
+from leakage_audit.callbacks.settings import Settings
+from leakage_audit.callbacks.snapshot import MicroBatch, Verdict
+
+log = logging.getLogger("leakage_audit")
+
+
+@dataclass(frozen=True)
+class Audit:
+    """One audit, for other callbacks.
+
+    Attributes:
+        step: On the loggers' axis.
+        optimizer_step: Counted from 0.
+        metrics: Logged names and numbers; empty if the audit was skipped.
+        skipped: Why it was, or None.
+    """
+
+    step: int
+    optimizer_step: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    skipped: str | None = None
+
+
+class Session:
+    """Audits the steps of one fit.
+
+    Args:
+        trainer: Of the fit.
+        module: That is trained.
+        settings: What to audit, and how.
+        folder: Where files go; None writes none.
+        probe: Where an earlier run of the same fit left its fixed images.
+    """
+
+    def __init__(
+        self, trainer: Trainer, module: LightningModule, settings: Settings, folder: Path | None, probe: Path | None
+    ) -> None:
+        self.trainer, self.module, self.settings, self.folder = trainer, module, settings, folder
+        self.reader = Reader(
+            module,
+            forward=settings.forward,
+            loss=settings.loss,
+            unpack=settings.unpack,
+            mean=settings.mean,
+            std=settings.std,
+            value_range=settings.value_range,
+            grant_labels=settings.grant_labels,
+        )
+        self._probe: tuple[Tensor, Tensor] | None = None
+        self._probe_left = probe
+        self._window: list[MicroBatch] = []
+        self._problem: Exception | None = None
+        self._said: set[str] = set()
+
+    def remember(self, batch: Any) -> None:
+        """Keep a batch of the window whose step will be audited."""
+        try:
+            self._window.append(self.reader.micro_batch(batch, self.trainer))
+        except Exception as error:  # told when the audit is due, on all ranks at once
+            self._problem = error
+
+    def audit(self, optimizer: Optimizer, step: int) -> Audit:
+        """Attack the step's gradient, score, log, and forget."""
+        return self._take(step, lambda: self._attacked(optimizer), "audit")
+
+    def measure(self, step: int) -> Audit:
+        """Measure c(M) and the layers on the gradient of one image, and log them."""
+        return self._take(step, lambda: (self._looks(self._sights(1), attack=False), None), "measure")
+
+    def _take(self, step: int, work: Callable[[], tuple[list[Look], Verdict | None]], kind: str) -> Audit:
+        start, verdict, skipped = time.perf_counter(), None, None
+        looks: list[Look] = []
+        try:
+            with no_trace():
+                looks, verdict = work()
+        except AuditSkipped as reason:
+            skipped = str(reason)
+        except Exception as error:  # the training goes on, whatever the audit met
+            if self.settings.on_error == "raise":
+                raise
+            skipped = f"{type(error).__name__}: {error}"
+            log.debug("audit failed", exc_info=True)
+        finally:
+            self._window, self._problem = [], None
+        record = self._record(kind, step, verdict, skipped)
+        self._tell(step, looks, skipped)
+        metrics = publish.publish(self.trainer, looks, record, time.perf_counter() - start, self.folder, self._say)
+        return Audit(record["step"], step, metrics, skipped)
+
+    def _attacked(self, optimizer: Optimizer) -> tuple[list[Look], Verdict]:
+        own, again = ranks.together(self.trainer, lambda: self._gradients(optimizer))
+        again = ranks.average(self.trainer, again)
+        own, verdict = self.reader.verify(self.trainer, self.module, own, again, len(self._window))
+        self._trust(verdict)
+        mine = ranks.together(self.trainer, lambda: self._looks(self._chosen(own)))
+        return [looked for part in ranks.gather(self.trainer, mine) for looked in part], verdict
+
+    def _gradients(self, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        if self._problem is not None:
+            raise self._problem
+        return self.reader.gradients(self.trainer, self.module, optimizer, self._window)
+
+    def _trust(self, verdict: Verdict) -> None:
+        """Go on only with a gradient that is understood; single images' may be of another scale than the step's."""
+        if verdict.same:
+            return
+        if self.settings.gradient == "sample" and verdict.parallel:
+            self._say(f"the step's gradient {verdict} Single images are audited at the scale of the loss.")
+            return
+        raise AuditSkipped(f"the step's gradient {verdict}")
+
+    def _chosen(self, own: dict[str, Tensor]) -> list[Sight]:
+        if self.settings.gradient == "sample":
+            return self._sights(ranks.share(self.trainer, self.settings.samples))
+        return self.reader.whole(self.trainer, own, self._window)
+
+    def _sights(self, count: int) -> list[Sight]:
+        if self._problem is not None:
+            raise self._problem
+        images, labels = self._images(count)
+        sample = self.reader.sample
+        return [sample(self.trainer, self.module, x, y) for x, y in zip(images[:count], labels[:count], strict=True)]
+
+    def _images(self, count: int) -> tuple[Tensor, Tensor]:
+        """Which images are looked at: the same ones all along, or some of this window's first batch."""
+        if self.settings.probe == "batch":
+            return self._pick(count)
+        if self._probe is None:
+            self._probe = publish.load_probe(self._probe_left, self.trainer, self._window[0].images.device)
+        if self._probe is None:
+            self._probe = self._pick(ranks.share(self.trainer, self.settings.samples))
+            publish.save_probe(self._probe, self.folder, self.trainer, self._say)
+        return self._probe
+
+    def _pick(self, count: int) -> tuple[Tensor, Tensor]:
+        batch = self._window[0]
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        rows = torch.randperm(len(batch.images), generator=generator)[:count].to(batch.images.device)
+        return batch.images[rows].clone(), batch.labels[rows.to(batch.labels.device)].clone()
+
+    def _looks(self, sights: list[Sight], attack: bool = True) -> list[Look]:
+        return [
+            look(
+                sight.seen,
+                sight.truth,
+                sight.labels,
+                self.settings.attacks if attack else {},
+                measure=i == 0 and self.trainer.is_global_zero,  # the ranks hardly depend on the image
+                seconds=self.settings.max_seconds,
+                strict=self.settings.on_error == "raise",
+            )
+            for i, sight in enumerate(sights)
+        ]
+
+    def _record(self, kind: str, step: int, verdict: Verdict | None, skipped: str | None) -> dict[str, Any]:
+        head = {"kind": kind, "step": publish.log_step(self.trainer), "optimizer_step": step}
+        head |= {"epoch": self.trainer.current_epoch, "gradient": self.settings.gradient, "probe": self.settings.probe}
+        head |= {"seed": self.settings.seed, "knowledge": self.settings.knowledge, "assumed": self.reader.assumed}
+        head |= {"precision": str(self.trainer.precision), "ranks": self.trainer.world_size}
+        if verdict is not None:
+            head["verified"] = {"error": verdict.rest, "tolerance": verdict.tolerance, "scale": verdict.scale}
+        return head if skipped is None else head | {"skipped": skipped}
+
+    def _tell(self, step: int, looks: list[Look], skipped: str | None) -> None:
+        self._say("audit reads the module thus: " + "; ".join(self.reader.assumed), level=logging.INFO)
+        for doubt in self.reader.doubts:
+            self._say(doubt)
+        if skipped is not None:
+            self._say(f"audit of optimiser step {step} skipped: {skipped}", key=skipped)
+        for looked in looks:
+            for name, problem in looked.problems.items():
+                self._say(f"{name} is not available: {problem}")
+
+    def _say(self, message: str, key: str | None = None, level: int = logging.WARNING) -> None:
+        """Say something once, on one rank."""
+        if (key or message) not in self._said and self.trainer.is_global_zero:
+            log.log(level, message)
+        self._said.add(key or message)

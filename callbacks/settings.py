@@ -1,0 +1,84 @@
+"""What a user may ask of an audit, checked when it is asked."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from leakage_audit.attacks import build
+from leakage_audit.attacks.base import Attack
+from leakage_audit.callbacks.twin import Forward
+from leakage_audit.observation import Loss
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of `LeakageAudit` that say what an audit does; documented there.
+
+    Raises:
+        ValueError: If one is out of its range.
+    """
+
+    attacks: Mapping[str, Attack]
+    gradient: str
+    probe: str
+    samples: int
+    max_seconds: float | None
+    grant_labels: bool
+    on_error: str
+    seed: int
+    optimizer: int
+    mean: float | Sequence[float] | None
+    std: float | Sequence[float] | None
+    value_range: tuple[float, float]
+    forward: Forward | None
+    loss: str | Loss | None
+    unpack: str | Callable[[Any], tuple[Tensor, Tensor]] | None
+
+    def __post_init__(self) -> None:
+        _one_of("gradient", self.gradient, ("sample", "step"))
+        _one_of("probe", self.probe, ("fixed", "batch"))
+        _one_of("on_error", self.on_error, ("warn", "raise"))
+        if self.samples < 1:
+            raise ValueError(f"samples must be at least 1, got {self.samples}")
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise ValueError(f"max_seconds must be positive or None, got {self.max_seconds}")
+        if self.optimizer < 0:
+            raise ValueError(f"optimizer is an index counted from 0, got {self.optimizer}")
+        if not self.value_range[0] < self.value_range[1]:
+            raise ValueError(f"value_range must be (lowest, highest), got {self.value_range}")
+
+    @property
+    def knowledge(self) -> str:
+        """What the attacker is assumed to have, in words."""
+        what = (
+            "single images, network in eval mode"
+            if self.gradient == "sample"
+            else "the whole optimiser step before clipping, network in train mode, dropout masks unknown"
+        )
+        labels = "labels granted" if self.grant_labels else "labels not granted"
+        return f"{what}; weights, buffers, architecture, loss and normalisation known; {labels}"
+
+
+def name_attacks(attacks: Sequence[str | Attack]) -> dict[str, Attack]:
+    """The attacks by the name they are logged under: `cosine_tv:modern` as `cosine_tv-modern`.
+
+    Raises:
+        ValueError: If a name is unknown or two attacks share one.
+    """
+    named: dict[str, Attack] = {}
+    for given in attacks:
+        attack = build(given) if isinstance(given, str) else given
+        if not isinstance(attack, Attack):
+            raise ValueError(f"attacks must be names or attacks, got {attack!r}")
+        name = given.replace(":", "-") if isinstance(given, str) else attack.name
+        if name in named:
+            raise ValueError(f"two attacks are called {name!r}: their numbers would be logged under one name")
+        named[name] = attack
+    return named
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")

@@ -1,0 +1,301 @@
+import gc
+import json
+import logging
+import math
+import weakref
+
+import pytest
+import torch
+from fits import Allocates, Grey, Net, Raises, Sleeps, fit, images, same, traces
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from leakage_audit.callbacks import LeakageAudit
+
+
+def lines(folder):
+    return [json.loads(line) for line in next(folder.rglob("audit.jsonl")).read_text().splitlines()]
+
+
+class TestTrace:
+    """Weights, optimiser, gradients, modes, hooks and random streams, bit for bit, with and without."""
+
+    @pytest.mark.parametrize("seed", [0, 1, 2])
+    @pytest.mark.parametrize("settings", [{}, {"gradient": "step"}, {"probe": "batch"}, {"measure_every_n_steps": 1}])
+    def test_none_is_left(self, tmp_path, seed, settings):
+        audit = LeakageAudit(every_n_steps=3, attacks=[Grey()], **settings)
+        with_audit = traces(*fit(tmp_path, audit, seed=seed, max_steps=20))
+        assert audit.latest.skipped is None
+        assert same(with_audit, traces(*fit(tmp_path, seed=seed, max_steps=20)))
+
+    @pytest.mark.parametrize("attack", [Raises(), Sleeps(), Allocates()])
+    def test_none_is_left_by_an_attack_that_misbehaves(self, tmp_path, attack):
+        audit = LeakageAudit(every_n_steps=10, attacks=[attack, Grey()], max_seconds=0.3)
+        with_audit = traces(*fit(tmp_path, audit, max_steps=20))
+        assert same(with_audit, traces(*fit(tmp_path, max_steps=20)))
+        assert "audit/psnr/grey" in audit.latest.metrics
+
+    def test_none_is_left_by_an_interruption(self, tmp_path):
+        class Noted(LeakageAudit):
+            def on_exception(self, trainer, pl_module, exception):
+                super().on_exception(trainer, pl_module, exception)
+                self.stream = torch.get_rng_state()
+
+        audit = Noted(every_n_steps=4, attacks=[Raises(SystemExit)])
+        with pytest.raises(SystemExit):
+            fit(tmp_path, audit)
+        without = Noted(attacks=[])
+        without.on_before_optimizer_step = lambda *_: (_ for _ in ()).throw(SystemExit)
+        with pytest.raises(SystemExit):
+            fit(tmp_path, without)
+        assert torch.equal(audit.stream, without.stream)
+
+    def test_nothing_stays_in_memory(self, tmp_path):
+        audit = LeakageAudit(every_n_steps=2, attacks=[Grey()])
+        held = []
+
+        class Watch(LeakageAudit):
+            def on_train_batch_end(self, *_):
+                held.append(weakref.ref(audit._session.reader.twin.network))
+
+        fit(tmp_path, audit, Watch(attacks=[]))
+        gc.collect()
+        assert held
+        assert all(network() is None for network in held)
+        assert len(json.dumps(audit.state_dict())) < 500
+
+
+class TestSchedule:
+    def test_audits_happen_at_the_steps_promised(self, tmp_path):
+        fit(tmp_path, LeakageAudit(every_n_steps=3, attacks=[Grey()]), max_steps=8)
+        assert [line["optimizer_step"] for line in lines(tmp_path)] == [0, 3, 6]
+
+    def test_accumulated_batches_are_one_step(self, tmp_path):
+        audit = LeakageAudit(every_n_steps=2, attacks=[Grey()])
+        fit(tmp_path, audit, max_steps=5, accumulate_grad_batches=3)
+        found = lines(tmp_path)
+        assert [line["optimizer_step"] for line in found] == [0, 2, 4]
+        assert all("skipped" not in line for line in found)
+
+    def test_a_schedule_of_ones_own(self, tmp_path):
+        class Powers(LeakageAudit):
+            def should_audit(self, step):
+                return math.log2(step + 1).is_integer()
+
+        fit(tmp_path, Powers(attacks=[Grey()]), max_steps=9)
+        assert [line["optimizer_step"] for line in lines(tmp_path)] == [0, 1, 3, 7]
+
+    def test_measures_on_a_schedule_of_their_own(self, tmp_path):
+        fit(tmp_path, LeakageAudit(every_n_steps=4, attacks=[Grey()], measure_every_n_steps=2))
+        found = [(line["optimizer_step"], line["kind"]) for line in lines(tmp_path)]
+        assert found == [(0, "audit"), (2, "measure"), (4, "audit")]
+        measured = lines(tmp_path)[1]
+        assert "audit/c" in measured["metrics"]
+        assert not any(name.startswith("audit/psnr") for name in measured["metrics"])
+
+    def test_overhead_thins_the_schedule_out(self, tmp_path):
+        audit = LeakageAudit(every_n_steps=1, attacks=[Sleeps()], max_seconds=0.3, samples=1, max_overhead=1e-6)
+        fit(tmp_path, audit, max_steps=12)
+        assert [line["optimizer_step"] for line in lines(tmp_path)] == [0]
+
+    @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch")
+    def test_a_resumed_fit_goes_on_with_schedule_and_images(self, tmp_path):
+        settings = {"every_n_steps": 4, "attacks": [Grey()]}
+        attached, _ = fit(tmp_path / "a", LeakageAudit(**settings), max_steps=6)
+        attached.save_checkpoint(tmp_path / "last.ckpt")
+        resumed = LeakageAudit(**settings)
+        fit(tmp_path / "b", resumed, max_steps=14, seed=9, ckpt_path=tmp_path / "last.ckpt")
+        before, after = lines(tmp_path / "a"), lines(tmp_path / "b")
+        assert [line["optimizer_step"] for line in after] == [8, 12]
+        floors = [[sample["floor"] for sample in line["samples"]] for line in before + after]
+        assert all(floor == floors[0] for floor in floors)
+
+
+class TestLogs:
+    def test_tensorboard_has_scalars_pictures_and_text(self, tmp_path):
+        logger = TensorBoardLogger(tmp_path, name="tb")
+        audit = LeakageAudit(every_n_steps=2, attacks=[Grey(), Grey2(0.2)])
+        fit(tmp_path, audit, logger=logger)
+        events = EventAccumulator(logger.log_dir, size_guidance={"images": 0, "scalars": 0, "tensors": 0})
+        events.Reload()
+        names = {"audit/c", "audit/joint_deficiency", "audit/seconds", "audit/psnr/grey", "audit/ssim/grey"}
+        names |= {"audit/psnr/grey2", "audit/ssim/grey2"}
+        names |= {f"audit/layer/{layer}/{what}" for layer in "02" for what in ("deficiency", "condition")}
+        assert names == {tag for tag in events.Tags()["scalars"] if tag.startswith("audit/")}
+        for name in names:
+            assert [event.step for event in events.Scalars(name)] == [0, 2, 4], name
+        assert [event.step for event in events.Images("audit/images")] == [0, 2, 4]
+        assert len(events.Tensors("audit/summary/text_summary")) == 3
+        assert events.Scalars("audit/joint_deficiency")[0].value == -7
+
+    def test_several_loggers_at_once_and_none(self, tmp_path):
+        tb, csv = TensorBoardLogger(tmp_path, name="tb"), CSVLogger(tmp_path, name="csv")
+        fit(tmp_path, LeakageAudit(every_n_steps=5, attacks=[Grey()]), logger=[csv, tb])
+        assert "audit/psnr/grey" in (tmp_path / "csv/version_0/metrics.csv").read_text()
+        assert (tmp_path / "csv/version_0/audit.jsonl").is_file()
+        assert not list(tmp_path.rglob("*.png"))  # TensorBoard took the pictures
+        fit(tmp_path / "none", LeakageAudit(every_n_steps=5, attacks=[Grey()]))
+        assert sorted(path.name for path in (tmp_path / "none").rglob("*.png")) == [
+            "step_000000.png",
+            "step_000005.png",
+        ]
+
+    def test_other_callbacks_can_monitor_the_numbers(self, tmp_path):
+        best = ModelCheckpoint(tmp_path, monitor="audit/psnr/grey", mode="min", every_n_train_steps=1)
+        attached, _ = fit(tmp_path, LeakageAudit(every_n_steps=2, attacks=[Grey()]), best, enable_checkpointing=True)
+        assert best.best_model_score == attached.callback_metrics["audit/psnr/grey"]
+
+    def test_the_record_says_everything_needed_to_run_it_again(self, tmp_path):
+        fit(tmp_path, LeakageAudit(every_n_steps=5, attacks=[Grey(0.1)], samples=3, seed=4))
+        record = lines(tmp_path)[0]
+        assert record["schema"] == 1
+        assert record["seed"] == 4
+        assert record["verified"]["error"] < record["verified"]["tolerance"]
+        assert [layer["name"] for layer in record["layers"]] == ["0", "2"]
+        assert len(record["samples"]) == 3
+        attack = record["samples"][0]["attacks"]["grey"]
+        assert attack["settings"] == {"shift": 0.1}
+        assert {"psnr", "psnr_255", "ssim", "mse", "seconds", "converged", "ended", "residual"} <= attack.keys()
+        means = [sample["attacks"]["grey"]["psnr"][0] for sample in record["samples"]]
+        assert record["metrics"]["audit/psnr/grey"] == pytest.approx(sum(means) / 3)
+        assert set(record["versions"]) == {"leakage-audit", "torch", "lightning", "scipy"}
+
+    def test_a_dry_run_audits_and_writes_nothing(self, tmp_path):
+        audit = LeakageAudit(every_n_steps=1, attacks=[Grey()])
+        fit(tmp_path, audit, fast_dev_run=True)
+        assert audit.latest.metrics["audit/psnr/grey"] > 0
+        assert not list(tmp_path.rglob("*"))
+
+    def test_scores_are_those_of_images_in_0_1(self, tmp_path):
+        """The same images, as values in [0, 1] and normalised to [-1, 1]: the same scores."""
+        data = images()
+        normalised = TensorDataset((data.tensors[0] - 0.5) / 0.5, data.tensors[1])
+        plain, given = LeakageAudit(attacks=[Grey()]), LeakageAudit(attacks=[Grey()], mean=0.5, std=0.5)
+        bytes_ = LeakageAudit(attacks=[Grey(127.0)], value_range=(0.0, 255.0))
+        fit(tmp_path, plain, data=data, max_steps=1)
+        fit(tmp_path, given, data=normalised, max_steps=1)
+        fit(tmp_path, bytes_, data=TensorDataset(255 * data.tensors[0], data.tensors[1]), max_steps=1)
+        expected = plain.latest.metrics["audit/psnr/grey"]
+        assert given.latest.metrics["audit/psnr/grey"] == pytest.approx(expected, abs=1e-4)
+        assert bytes_.latest.metrics["audit/psnr/grey"] == pytest.approx(expected, abs=1e-4)
+
+
+class Grey2(Grey):
+    name = "grey2"
+
+
+class TestSkips:
+    """Each a skipped audit with its reason in the record; the fit goes on."""
+
+    def skipped(self, tmp_path, *callbacks, **kwargs):
+        audit = LeakageAudit(every_n_steps=2, attacks=[Grey()], **kwargs.pop("settings", {}))
+        attached, _ = fit(tmp_path, *callbacks, audit, **kwargs)
+        assert attached.global_step == 6
+        found = lines(tmp_path)
+        assert len(found) == 3
+        assert all(not line["metrics"] for line in found)
+        assert audit.latest.skipped == found[-1]["skipped"]
+        return found[0]["skipped"]
+
+    def test_label_smoothing(self, tmp_path):
+        class Smooth(Net):
+            def training_step(self, batch, batch_idx):
+                return nn.functional.cross_entropy(self(batch[0]), batch[1], label_smoothing=0.1)
+
+        assert "label smoothing, mixup" in self.skipped(tmp_path, module=Smooth)
+
+    @pytest.mark.parametrize(("value", "words"), [(math.nan, "NaN or infinite"), (0.0, "every gradient is zero")])
+    def test_gradients_without_content(self, tmp_path, value, words):
+        class Poisoned(Net):
+            def on_after_backward(self):
+                for p in self.parameters():
+                    p.grad.fill_(value)
+
+        assert words in self.skipped(tmp_path, module=Poisoned)
+
+    def test_batches_that_are_not_understood(self, tmp_path):
+        data = TensorDataset(torch.rand(16, 3, 8, 8), torch.rand(16, 5))
+        assert "no integer labels" in self.skipped(tmp_path, data=data)
+
+    def test_labels_out_of_range(self, tmp_path):
+        class Modulo(Net):
+            def training_step(self, batch, batch_idx):
+                return nn.functional.cross_entropy(self(batch[0]), batch[1] % 5)
+
+        data = images()
+        shifted = TensorDataset(data.tensors[0], data.tensors[1] + 5)
+        assert "Target" in self.skipped(tmp_path, module=Modulo, data=shifted)
+
+    def test_each_reason_is_said_once(self, tmp_path, caplog):
+        with caplog.at_level(logging.WARNING, "leakage_audit"):
+            self.skipped(tmp_path, settings={"unpack": lambda batch: batch["image"]})
+        assert len([r for r in caplog.records if "skipped" in r.message]) == 1
+
+
+class TestProblems:
+    def test_an_unreadable_network_is_attacked_without_its_layer_table(self, tmp_path, caplog):
+        audit = LeakageAudit(every_n_steps=2, attacks=["rgap", Grey()])
+        with caplog.at_level(logging.WARNING, "leakage_audit"):
+            fit(tmp_path, audit, module=lambda: Net(nn.BatchNorm2d(4)))
+        assert set(audit.latest.metrics) >= {"audit/psnr/grey", "audit/ssim/grey"}
+        assert "audit/c" not in audit.latest.metrics
+        assert "batch normalisation" in lines(tmp_path)[0]["problems"]["c"]
+        assert len([r for r in caplog.records if r.message.startswith("rgap is not available")]) == 1
+
+    def test_what_cannot_be_written_does_not_end_the_fit(self, tmp_path, caplog):
+        (tmp_path / "audit.jsonl").mkdir()
+        (tmp_path / "images").write_text("in the way")
+        audit = LeakageAudit(every_n_steps=2, attacks=[Grey()])
+        with caplog.at_level(logging.WARNING, "leakage_audit"):
+            attached, _ = fit(tmp_path, audit)
+        assert attached.global_step == 6
+        assert "audit/psnr/grey" in attached.callback_metrics
+        assert len([r for r in caplog.records if "could not be written" in r.message]) == 2
+
+    def test_an_attack_that_fails_is_noted_and_the_others_go_on(self, tmp_path):
+        audit = LeakageAudit(every_n_steps=5, attacks=[Raises(), Grey()])
+        fit(tmp_path, audit)
+        assert lines(tmp_path)[0]["problems"] == {"raises": "RuntimeError: this attack always fails"}
+        assert "audit/psnr/grey" in audit.latest.metrics
+
+    def test_or_ends_the_fit_if_asked(self, tmp_path):
+        with pytest.raises(RuntimeError, match="this attack always fails"):
+            fit(tmp_path, LeakageAudit(attacks=[Raises()], on_error="raise"))
+
+    def test_an_attack_out_of_time_returns_its_best_marked(self, tmp_path):
+        fit(tmp_path, LeakageAudit(every_n_steps=5, attacks=[Sleeps(), Grey()], max_seconds=0.2))
+        for sample in lines(tmp_path)[0]["samples"]:
+            assert sample["attacks"]["sleeps"]["out_of_time"]
+            assert sample["attacks"]["sleeps"]["seconds"] < 1
+            assert not sample["attacks"]["grey"]["out_of_time"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"every_n_steps": 0}, "every_n_steps must be at least 1, got 0"),
+        ({"attacks": ["no such"]}, "unknown attack 'no such'"),
+        ({"attacks": [Grey(), Grey()]}, "two attacks are called 'grey'"),
+        ({"attacks": [3]}, "attacks must be names or attacks, got 3"),
+        ({"gradient": "batch"}, "gradient must be one of sample, step, got 'batch'"),
+        ({"probe": "random"}, "probe must be one of"),
+        ({"samples": 0}, "samples must be at least 1, got 0"),
+        ({"max_seconds": 0.0}, "max_seconds must be positive"),
+        ({"max_overhead": -1.0}, "max_overhead must be positive"),
+        ({"measure_every_n_steps": 0}, "every_n_steps must be at least 1"),
+        ({"on_error": "ignore"}, "on_error must be one of warn, raise"),
+        ({"optimizer": -1}, "optimizer is an index"),
+        ({"value_range": (1.0, 0.0)}, "value_range must be"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_at_construction(settings, message):
+    with pytest.raises(ValueError, match=message):
+        LeakageAudit(**({"attacks": [Grey()]} | settings))
+
+
+def test_two_audits_keep_their_states_apart():
+    one, other = LeakageAudit(attacks=[Grey()]), LeakageAudit(attacks=[Grey()], gradient="step")
+    assert one.state_key != other.state_key
