@@ -72,6 +72,7 @@ class Factor:
         gram = gram_matrix(system, self._weighting)
         if not np.isfinite(gram).all():
             raise ValueError(f"the system of {system.layer.name} holds values that are not finite")
+        self._tall = system.equations >= system.n
         self.size = len(gram)
         cut = tolerance**2 * float(gram.diagonal().max())
         # The transpose is the same matrix in the order of memory that LAPACK wants, so that nothing is copied.
@@ -103,16 +104,21 @@ class Factor:
 
     def pseudo_inverse(self, v: Tensor) -> Tensor:
         """`u⁺ v`, `(n,)`: the shortest of the least-squares solutions."""
+        x = self._shortest(v)
+        return x + self._shortest(v - self.system.apply(x))  # takes away what squaring u in G lost
+
+    def _shortest(self, v: Tensor) -> Tensor:
+        """`u⁺ v` to the accuracy of one solve with G."""
         weights = torch.ones_like(v)
         weights[self.system.z.numel() :] = self._weighting
-        tall = self.system.equations >= self.system.n
-        x = torch.zeros(self.system.n, dtype=v.dtype, device=v.device)
-        for _ in range(2):  # the second round takes away what squaring u in G lost
-            rest = weights * (v - self.system.apply(x))
-            if tall:
-                x = x + self._inverse_gram(self.system.adjoint(weights * rest))
-            else:
-                x = x + self.system.adjoint(weights * self._inverse_gram(rest))
+        if self._tall:
+            return self._inverse_gram(self.system.adjoint(weights**2 * v))
+        return self.system.adjoint(weights * self._inverse_gram(weights * v))
+
+    def project(self, x: Tensor) -> Tensor:
+        """`(I − u⁺u) x`, the part of x `(n,)` that the system says nothing about."""
+        for _ in range(2):  # as above
+            x = x - self._shortest(self.system.apply(x))
         return x
 
     def _inverse_gram(self, y: Tensor) -> Tensor:

@@ -1,9 +1,11 @@
 """One file an attack; `build` makes one from its name."""
 
 from leakage_audit.attacks.base import Attack, Found, Reconstruction
+from leakage_audit.attacks.cosine_tv import CosineTV
+from leakage_audit.attacks.hybrid import Hybrid
 from leakage_audit.attacks.rgap import RGAP
 
-ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (RGAP,)}
+ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (RGAP, Hybrid, CosineTV)}
 
 
 def build(name: str) -> Attack:
@@ -23,4 +25,4 @@ def build(name: str) -> Attack:
         raise ValueError(f"{base} has no presets, got {name!r}") from error
 
 
-__all__ = ["ATTACKS", "RGAP", "Attack", "Found", "Reconstruction", "build"]
+__all__ = ["ATTACKS", "RGAP", "Attack", "CosineTV", "Found", "Hybrid", "Reconstruction", "build"]

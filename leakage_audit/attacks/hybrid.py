@@ -1,0 +1,73 @@
+"""Hybrid (Chen & Campbell 2022): each layer's linear system, corrected by gradient matching."""
+
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from leakage_audit.attacks.base import Attack, Found
+from leakage_audit.attacks.corrections import Correct, Problem, Terms, constrained, penalty, trust_region
+from leakage_audit.budget import Budget
+from leakage_audit.factor import TOLERANCE, Factor
+from leakage_audit.labels import labels_for
+from leakage_audit.layers import Convolution
+from leakage_audit.matching import cosine_distance
+from leakage_audit.network import read_chain
+from leakage_audit.observation import Observation
+from leakage_audit.sweep import sweep
+from leakage_audit.system import LayerSystem
+from leakage_audit.tail import Tail
+
+# The paper's Table 2, from the layer nearest the image on; the last row serves all deeper layers.
+TABLE_2 = (Terms(10000, 1.0, 1.0, 0.05), Terms(8000, 1.0, 1.0, 0.1), Terms(1000, 10.0, 0.1, 1.0))
+PRESETS: dict[str, Correct] = {"penalty": penalty, "constrained": constrained, "trust_region": trust_region}
+MATCHED = 0.01  # cosine distance, all gradients as one vector, below which they count as matched
+
+
+class Hybrid(Attack):
+    """The paper's attack: solve a layer's system, then move to match the gradients of this layer and those above.
+
+    Args:
+        preset: What becomes of the linear system: `penalty` (16), the form behind the paper's results, with Table 2's
+            weights; `constrained` (11), on the solution set exactly, by Adam projected on the null space;
+            `trust_region`, the same by scipy's trust-region solver, for small layers.
+        scale: Multiplies Table 2's iterations (10000 for the layer nearest the image, 8000, then 1000).
+        lr: Adam's step size.
+
+    Raises:
+        ValueError: If there is no such preset, or a number is not positive.
+    """
+
+    name: ClassVar[str] = "hybrid"
+
+    def __init__(self, preset: str = "penalty", scale: float = 1.0, lr: float = 1e-3) -> None:
+        if preset not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+        if not scale > 0 or not lr > 0:
+            raise ValueError(f"scale and lr must be positive, got {scale} and {lr}")
+        self.preset, self.scale, self.lr = preset, scale, lr
+
+    def reconstruct(self, seen: Observation, budget: Budget) -> Found:
+        """Walk back, correcting each layer; the residual is the cosine distance of all gradients at the end."""
+        seen = seen.to(torch.float64)  # for networks of this size no slower than float32
+        chain = read_chain(seen.network, seen.input_shape)
+        labels, inferred = labels_for(seen)
+        labels = labels[:1]  # a gradient that averages several images is read as if it were one's
+        convolutions = [i for i, layer in enumerate(chain) if isinstance(layer, Convolution)]
+
+        def solve(system: LayerSystem, i: int) -> Tensor:
+            factor = Factor(system, TOLERANCE)
+            start = factor.pseudo_inverse(system.v)
+            row = TABLE_2[min(convolutions.index(i), len(TABLE_2) - 1)]
+            terms = replace(row, iterations=max(1, round(row.iterations * self.scale)))
+            problem = Problem(system, factor, Tail(chain, i, seen, labels), terms, self.lr, budget)
+            return PRESETS[self.preset](problem, start)
+
+        x = sweep(chain, seen, solve).x
+        tail = Tail(chain, 0, seen, labels)
+        distance = cosine_distance(tail.gradients(x), tail.targets).item()
+        ended = f"gradients at cosine distance {distance:.2g}"
+        if budget.exhausted:
+            ended = f"out of time; {ended}"
+        return Found(x, distance < MATCHED, ended, distance, {"labels": labels, "labels_inferred": inferred})
