@@ -6,7 +6,9 @@ read here as one link of the chain.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -112,7 +114,8 @@ class _Reader:
             raise UnreadableNetwork(f"{name} ({type(module).__name__}): {reason}")
 
     def _function(self, name: str, node: fx.Node) -> None:
-        arguments, keywords = node.args[1:], node.kwargs
+        arguments: Sequence[Any] = node.args[1:]
+        keywords: Mapping[str, Any] = node.kwargs
         activation = activations.from_function(name, arguments, keywords)
         if activation is not None:
             self._activate(name, activation)

@@ -5,7 +5,8 @@
 Zero means that every layer's system determines its input; the more negative, the more secure.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,8 +28,9 @@ class LayerReport:
         equations: Rows of u⁽ⁱ⁾.
         rank: rank(u⁽ⁱ⁾).
         deficiency: rank − unknowns, never positive.
-        weight: (d − (i − 1))/d, the layer's weight in c(M).
-        condition: Smallest non-zero over largest singular value of u⁽ⁱ⁾, its two blocks brought to equal size.
+        weight: (d − (i − 1))/d, the layer's weight in c(M); None where there is no c(M).
+        condition: Smallest non-zero over largest singular value of u⁽ⁱ⁾, its two blocks brought to equal size; None
+            where only shapes are known.
     """
 
     name: str
@@ -36,8 +38,8 @@ class LayerReport:
     equations: int
     rank: int
     deficiency: int
-    weight: float
-    condition: float
+    weight: float | None
+    condition: float | None
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,14 @@ class Security:
 
     c: float
     layers: tuple[LayerReport, ...]
+
+    @classmethod
+    def weigh(cls, layers: Sequence[LayerReport]) -> "Security":
+        """c(M) of layers, from the image up, whose weights are yet to be set."""
+        d = len(layers)
+        weighed = tuple(replace(layer, weight=(d - i) / d) for i, layer in enumerate(layers))
+        # Summed as integers: sixths and thirds of a deficiency would not add up to the exact figure.
+        return cls(sum((d - i) * layer.deficiency for i, layer in enumerate(layers)) / max(d, 1), weighed)
 
     def as_dict(self) -> dict:
         """The same as plain numbers, for JSON."""
@@ -81,19 +91,11 @@ def security_metric(seen: Observation, tolerance: float = TOLERANCE) -> Security
         return factor.pseudo_inverse(system.v)
 
     sweep(chain, seen, solve)
-    d = len(found)
-    layers = tuple(
-        LayerReport(
-            name=system.layer.name,
-            unknowns=system.n,
-            equations=system.equations,
-            rank=factor.rank,
-            deficiency=factor.rank - system.n,
-            weight=(d - i) / d,
-            condition=factor.condition,
-        )
-        for i, (system, factor) in enumerate(found)
+    return Security.weigh(
+        [report(system.layer.name, system, factor.rank, factor.condition) for system, factor in found]
     )
-    # Summed as integers: sixths and thirds of a deficiency would not add up to the exact figure.
-    c = sum((d - i) * layer.deficiency for i, layer in enumerate(layers)) / max(d, 1)
-    return Security(c, layers)
+
+
+def report(name: str, system: LayerSystem, rank: int, condition: float | None) -> LayerReport:
+    """A row without its weight."""
+    return LayerReport(name, system.n, system.equations, rank, rank - system.n, None, condition)

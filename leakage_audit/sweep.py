@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.grad import conv2d_input
 
-from leakage_audit.layers import Convolution, Layer
+from leakage_audit.layers import Convolution, Layer, Linear
 from leakage_audit.lemma import input_from_gradient, last_layer
 from leakage_audit.network import UnreadableNetwork
 from leakage_audit.observation import Observation
@@ -57,6 +57,7 @@ def sweep(chain: tuple[Layer, ...], seen: Observation, solve: Solve) -> Sweep:
     """
     check_invertible(chain)
     last = chain[-1]
+    assert isinstance(last, Linear)  # read_chain promises it
     delta, x = last_layer(last, seen)
     dx = last.weight.detach().T @ delta
     systems: list[LayerSystem] = []
