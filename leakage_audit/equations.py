@@ -1,0 +1,86 @@
+"""Everything the gradients tell, as equations F(image) = 0 with the precision of each.
+
+Each block of equations is scaled to targets of unit size; `noise` is the standard deviation of each equation in
+these units.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import vjp, vmap
+
+from leakage_audit.observation import Observation
+
+ROUNDING = 4.0  # gradients are known to about this many units of their type's rounding
+
+
+@dataclass(frozen=True)
+class Block:
+    """Equations of one origin.
+
+    Attributes:
+        name: What they say.
+        target: What was observed, `(m,)`.
+        noise: Its standard deviation, `(m,)` or a number, in the target's units.
+    """
+
+    name: str
+    target: Tensor
+    noise: Tensor | float
+
+
+class Equations(ABC):
+    """F(image) = 0, block by block.
+
+    Args:
+        seen: What leaked, in float64.
+        blocks: The equations' targets, in the order in which `values` returns them; a block whose target is not above
+            its own noise says nothing and is kept with weight zero.
+
+    Attributes:
+        shape: `(B, C, H, W)` of the unknown.
+        noise: Standard deviation of each scaled equation, `(m,)`.
+    """
+
+    def __init__(self, seen: Observation, blocks: list[Block]) -> None:
+        self.seen, self.blocks = seen, blocks
+        self.shape = (seen.batch_size, *seen.input_shape)
+        self._scales: list[float] = []
+        noise = []
+        for block in blocks:
+            size = float(block.target.norm()) / math.sqrt(block.target.numel())
+            self._scales.append(1 / size if size > 0 else 0.0)
+            noise.append(
+                (torch.as_tensor(block.noise, dtype=torch.float64) * self._scales[-1])
+                .to(block.target)
+                .expand_as(block.target)
+            )
+        self.noise = torch.cat(noise)
+
+    @property
+    def linear(self) -> bool:
+        """Whether the Jacobian is the same everywhere."""
+        return False
+
+    @abstractmethod
+    def values(self, image: Tensor) -> list[Tensor]:
+        """What each block's target would be for `image (B, C, H, W)`."""
+
+    def residual(self, image: Tensor) -> Tensor:
+        """F(image), scaled, `(m,)`, for an image of any shape with the right number of entries."""
+        values = self.values(image.reshape(self.shape))
+        return torch.cat([(v - b.target) * s for v, b, s in zip(values, self.blocks, self._scales, strict=True)])
+
+    def linearise(self, image: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
+        """F and its Jacobian at `image`, `(m,)` and `(m, n)`, by `chunk` reverse passes at a time."""
+        r, pull = vjp(self.residual, image.flatten())[:2]
+        rows = []
+        for start in range(0, len(r), chunk):
+            size = min(chunk, len(r) - start)
+            unit = torch.zeros(size, len(r), dtype=r.dtype, device=r.device)
+            unit[torch.arange(size), torch.arange(start, start + size)] = 1
+            rows.append(vmap(lambda v: pull(v)[0])(unit))
+        return r, torch.cat(rows)

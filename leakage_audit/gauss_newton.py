@@ -1,0 +1,82 @@
+"""One Gauss-Newton step on noisy equations under a Gaussian belief, and what is left uncertain after it.
+
+With F(x + d) ≈ r + J d, noise covariance N (diagonal) and belief N(µ, C), the most probable image is
+
+    x⁺ = µ + C Jᵀ (J C Jᵀ + N)⁻¹ (J (x − µ) − r)           fewer equations than unknowns
+       = µ + (Jᵀ N⁻¹ J + C⁻¹)⁻¹ Jᵀ N⁻¹ (J (x − µ) − r)     more
+"""
+
+import scipy.linalg
+import torch
+from torch import Tensor
+
+from leakage_audit.priors import Belief
+
+
+class Step:
+    """The linear-Gaussian model at one image, factored.
+
+    Args:
+        image: Where F was linearised, `(n,)`.
+        r: F there, `(m,)`.
+        jacobian: `(m, n)`.
+        noise: Variance of each equation, `(m,)`.
+        belief: The prior around the image.
+
+    Attributes:
+        image: The most probable image, `(n,)`.
+    """
+
+    def __init__(self, image: Tensor, r: Tensor, jacobian: Tensor, noise: Tensor, belief: Belief) -> None:
+        self._belief = belief
+        self.dual = jacobian.shape[0] <= jacobian.shape[1]
+        right = jacobian @ (image - belief.mean) - r
+        if self.dual:
+            self._cross = belief.covariance(jacobian)  # J C, (m, n)
+            gram = self._cross @ jacobian.T
+            gram.diagonal().add_(noise)
+            self._lower = _cholesky(gram)
+            self.image = belief.mean + self._cross.T @ _solve(self._lower, right)
+        else:
+            weighted = jacobian / noise[:, None]
+            hessian = jacobian.T @ weighted
+            hessian += belief.precision()
+            self._lower = _cholesky(hessian)
+            self.image = belief.mean + _solve(self._lower, weighted.T @ right)
+
+    def deviation(self) -> Tensor:
+        """Standard deviation of each entry of the image given the equations, `(n,)`."""
+        if self.dual:
+            known = torch.linalg.solve_triangular(self._lower, self._cross, upper=False).square().sum(0)
+            variance = self._belief.variance - known
+        else:
+            variance = torch.cholesky_inverse(self._lower).diagonal()
+        return variance.clamp_min(0).sqrt()
+
+
+def rank(jacobian: Tensor, tolerance: float) -> int:
+    """Numerical rank from the smaller Gram matrix, by Cholesky with pivoting.
+
+    Args:
+        jacobian: `(m, n)`.
+        tolerance: Singular values below this share of the largest count as zero.
+    """
+    tall = jacobian.shape[0] > jacobian.shape[1]
+    gram = (jacobian.T @ jacobian if tall else jacobian @ jacobian.T).cpu().numpy()
+    cut = tolerance**2 * float(gram.diagonal().max(initial=0.0))
+    return int(scipy.linalg.lapack.dpstrf(gram.T, lower=1, tol=cut, overwrite_a=1)[2])
+
+
+def _solve(lower: Tensor, right: Tensor) -> Tensor:
+    return torch.cholesky_solve(right[:, None], lower)[:, 0]
+
+
+def _cholesky(matrix: Tensor) -> Tensor:
+    """Cholesky factor of a positive matrix that rounding may have pushed over the edge."""
+    size = matrix.diagonal().mean()
+    for jitter in (1e-15, 1e-13, 1e-11, 1e-9):
+        matrix.diagonal().add_(jitter * size)
+        lower, failed = torch.linalg.cholesky_ex(matrix)
+        if not failed:
+            return lower
+    raise FloatingPointError("the normal equations are not positive: do gradients or weights hold NaN?")
