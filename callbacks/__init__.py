@@ -1,6 +1,7 @@
 """Callbacks for Lightning's trainer; the repository's `callbacks/`, installed as `leakage_audit.callbacks`."""
 
 from leakage_audit.callbacks.audit import LeakageAudit
+from leakage_audit.callbacks.gate import LeakageGate, LeakageLimitExceeded
 from leakage_audit.callbacks.session import Audit
 
-__all__ = ["Audit", "LeakageAudit"]
+__all__ = ["Audit", "LeakageAudit", "LeakageGate", "LeakageLimitExceeded"]

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
 from leakage_audit.attacks.base import Attack
-from leakage_audit.callbacks import ranks
+from leakage_audit.callbacks import ranks, records
 from leakage_audit.callbacks.modes import refuse_unsupported
 from leakage_audit.callbacks.schedule import Schedule
 from leakage_audit.callbacks.session import Audit, Session
@@ -52,6 +52,7 @@ class LeakageAudit(Callback):
 
     Attributes:
         latest: The last audit, for other callbacks.
+        folder: Where this fit's files go; None where none are written.
 
     Raises:
         ValueError: If an argument is out of its range, or an attack unknown.
@@ -106,7 +107,7 @@ class LeakageAudit(Callback):
         self._session: Session | None = None
         self._steps = 0
         self._planned: str | None = None
-        self._folder: Path | None = None
+        self.folder: Path | None = None
         self._earlier: Path | None = None
 
     @property
@@ -118,6 +119,15 @@ class LeakageAudit(Callback):
     def should_audit(self, step: int) -> bool:
         """Whether optimiser step `step`, counted from 0, is audited; override for a schedule of your own."""
         return self._audits.due(step)
+
+    def names(self, module: LightningModule) -> list[str]:
+        """The names that audits of this module may log, as far as they are known before the first one."""
+        layers = [name for name, part in module.named_modules() if isinstance(part, nn.Conv2d)]
+        found = ["audit/c", "audit/seconds"]
+        found += [f"audit/layer/{name}/{x}" for name in records.short(layers) for x in ("deficiency", "condition")]
+        found += [f"audit/{x}/{name}" for name in self.settings.attacks for x in ("psnr", "ssim")]
+        joint = any(attack.name == "joint" for attack in self.settings.attacks.values())
+        return found + ["audit/joint_deficiency"] * joint
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -149,7 +159,7 @@ class LeakageAudit(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"steps": self._steps, "audits": self._audits.audits, "folder": str(self._folder or "")}
+        return {"steps": self._steps, "audits": self._audits.audits, "folder": str(self.folder or "")}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -158,8 +168,8 @@ class LeakageAudit(Callback):
 
     def _begin(self, trainer: Trainer, module: LightningModule) -> None:
         folder = trainer.log_dir or trainer.default_root_dir  # asked on every rank: Lightning broadcasts it
-        self._folder = None if getattr(trainer, "fast_dev_run", False) else Path(folder)
-        self._session = Session(trainer, module, self.settings, self._folder, self._earlier)
+        self.folder = None if getattr(trainer, "fast_dev_run", False) else Path(folder)
+        self._session = Session(trainer, module, self.settings, self.folder, self._earlier)
         self._planned = None
         self._audits.start()
 

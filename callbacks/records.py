@@ -12,7 +12,10 @@ and `assumed` (how the audit read the LightningModule). An audit that took place
   `ended`, `residual`, `out_of_time`;
 - `problems`: what could not be done, by attack or `c`.
 
-One that did not take place has `skipped`, the reason. Numbers that are not finite are null. A step that appears twice
+One that did not take place has `skipped`, the reason. `kind` is `audit`, `measure` (no attacks), or `gate` (the
+verdict of a `LeakageGate`: `verdict`, `action`, `limits`, `patience`, `judged`, `violations`).
+
+Numbers that are not finite are null. A step that appears twice
 was audited again after a resume: the later line counts.
 """
 
@@ -151,11 +154,14 @@ def summary(looks: Sequence[Look], record: Mapping[str, Any]) -> str:
             for x in described["layers"]
         ] + [""]
     if any(looked.outcomes for looked in looks):
-        lines += ["| attack | PSNR, dB | SSIM | mid-grey scores | seconds | ended |", "|---|---|---|---|---|---|"]
         lines += [
-            f"| {name} | {_join(o.scores.psnr, '.1f')} | {_join(o.scores.ssim, '.2f')} "
+            "| image | attack | PSNR, dB | SSIM | mid-grey, dB | seconds | ended |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {i} | {name} | {_join(o.scores.psnr, '.1f')} | {_join(o.scores.ssim, '.2f')} "
             f"| {_join(looked.floor.psnr, '.1f')} | {o.result.seconds:.1f} | {o.result.ended} |"
-            for looked in looks
+            for i, looked in enumerate(looks, start=1)
             for name, o in looked.outcomes.items()
         ] + [""]
     lines += [f"- {name}: {problem}" for name, problem in described["problems"].items()]

@@ -1,0 +1,193 @@
+"""LeakageGate: a fit that leaks more than it may is warned of, stopped, or failed."""
+
+import logging
+import math
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from typing_extensions import override
+
+from leakage_audit.callbacks import loggers, records
+from leakage_audit.callbacks.audit import LeakageAudit
+from leakage_audit.callbacks.session import Audit
+
+log = logging.getLogger("leakage_audit")
+
+
+class LeakageLimitExceeded(RuntimeError):
+    """A fit leaked more than its `LeakageGate(action="fail")` allows; `leakage-audit fit` exits with code 3."""
+
+
+class LeakageGate(Callback):
+    """Hold a fit to limits on what its audits find; needs a `LeakageAudit` among the trainer's callbacks.
+
+    Every audited number grows with leakage, so a value above its limit violates it. The verdict (`passed`,
+    `exceeded`, or `unjudged` where a limited number was never measured) goes into the loggers as the text
+    `audit/verdict`, into `audit.jsonl` as a line of kind `gate`, and into checkpoints. Logs the scalar
+    `audit/violations`, how many numbers were above their limits at an audit.
+
+    Args:
+        limits: Highest value allowed, by logged name; names may hold `*`.
+        patience: Act when a number is above its limit at so many audits in a row.
+        action: `warn` says so, `stop` ends the fit after this batch, `fail` raises `LeakageLimitExceeded`; an
+            unjudged fit fails as well, since silence is no proof.
+
+    Raises:
+        ValueError: If there is no limit, or an argument is out of its range.
+
+    Example::
+
+        L.Trainer(callbacks=[LeakageAudit(), LeakageGate({"audit/psnr/*": 25.0}, action="fail")])
+    """
+
+    def __init__(
+        self, limits: dict[str, float], patience: int = 1, action: Literal["warn", "stop", "fail"] = "warn"
+    ) -> None:
+        super().__init__()
+        if not limits:
+            raise ValueError("limits must name at least one number, such as {'audit/psnr/*': 25.0}")
+        for name, limit in limits.items():
+            if not isinstance(limit, int | float) or math.isnan(limit):
+                raise ValueError(f"the limit of {name!r} must be a number, got {limit!r}")
+        if patience < 1:
+            raise ValueError(f"patience must be at least 1 (act at the first audit above a limit), got {patience}")
+        if action not in ("warn", "stop", "fail"):
+            raise ValueError(f"action must be one of warn, stop, fail, got {action!r}")
+        self.limits, self.patience, self.action = dict(limits), patience, action
+        self.verdict = "unjudged"
+        self.violations: list[dict[str, Any]] = []
+        self._judged: set[str] = set()
+        self._in_a_row: dict[str, int] = {}
+        self._looked_at: dict[int, Audit] = {}
+        self._concluded = False
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return self._generate_state_key(limits=self.limits, patience=self.patience, action=self.action)
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._concluded = False
+        self._check_names(trainer, pl_module)
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        for audit in _audits(trainer):
+            if audit.latest is not None and self._looked_at.get(id(audit)) is not audit.latest:
+                self._looked_at[id(audit)] = audit.latest
+                self._judge(trainer, audit.latest)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._conclude(trainer)
+        missing = [name for name in self.limits if name not in self._judged]
+        if missing and self.action == "fail":
+            raise LeakageLimitExceeded(f"the limits on {', '.join(missing)} could not be judged: never measured")
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._conclude(trainer)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "verdict": self.verdict,
+            "violations": self.violations,
+            "in_a_row": self._in_a_row,
+            "judged": sorted(self._judged),
+        }
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.verdict, self.violations = state_dict["verdict"], state_dict["violations"]
+        self._in_a_row, self._judged = state_dict["in_a_row"], set(state_dict["judged"])
+
+    def _check_names(self, trainer: Trainer, module: LightningModule) -> None:
+        audits = _audits(trainer)
+        if not audits:
+            raise MisconfigurationException("LeakageGate judges what a LeakageAudit finds: add one to the callbacks")
+        names = sorted({name for audit in audits for name in audit.names(module)})
+        for pattern in self.limits:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                known = ", ".join(names)
+                raise MisconfigurationException(f"LeakageGate: nothing named {pattern!r} is logged; there are {known}")
+
+    def _judge(self, trainer: Trainer, audit: Audit) -> None:
+        above = list(self._above(audit.metrics))
+        for name in audit.metrics:
+            if not any(name == found for found, _, _ in above):
+                self._in_a_row.pop(name, None)
+        for name, value, limit in above:
+            self._in_a_row[name] = self._in_a_row.get(name, 0) + 1
+            self.violations.append({"name": name, "value": value, "limit": limit, "step": audit.step})
+        if audit.metrics:
+            self._settle()
+            loggers.remember(trainer, {"audit/violations": float(len(above))})
+            if trainer.is_global_zero:
+                loggers.log_scalars(trainer, {"audit/violations": float(len(above))}, audit.step)
+        last = [x for x in above if self._in_a_row[x[0]] >= self.patience]
+        if last:
+            self._act(trainer, last, audit)
+
+    def _above(self, metrics: Mapping[str, float]) -> list[tuple[str, float, float]]:
+        """Names, values and limits of what is too high; notes what could be judged."""
+        found = []
+        for pattern, limit in self.limits.items():
+            for name, value in metrics.items():
+                if fnmatchcase(name, pattern):
+                    self._judged.add(pattern)
+                    if value > limit:
+                        found.append((name, value, limit))
+        return found
+
+    def _settle(self) -> None:
+        if any(count >= self.patience for count in self._in_a_row.values()):
+            self.verdict = "exceeded"
+        elif self.verdict != "exceeded" and self._judged == set(self.limits):
+            self.verdict = "passed"
+
+    def _act(self, trainer: Trainer, above: list[tuple[str, float, float]], audit: Audit) -> None:
+        what = ", ".join(f"{name} = {value:.4g} is above {limit:g}" for name, value, limit in above)
+        message = f"leakage limit exceeded at optimiser step {audit.optimizer_step}: {what}"
+        if self.patience > 1:
+            message += f" ({self.patience} audits in a row)"
+        if self.action == "fail":
+            raise LeakageLimitExceeded(message)
+        if trainer.is_global_zero:
+            log.warning("%s%s", message, "; the fit stops here" if self.action == "stop" else "")
+        if self.action == "stop":
+            trainer.should_stop = True
+
+    def _conclude(self, trainer: Trainer) -> None:
+        """Write the verdict down, once a fit."""
+        if self._concluded or not trainer.is_global_zero:
+            return
+        self._concluded = True
+        step = loggers.log_step(trainer)
+        record = {"kind": "gate", "step": step, "verdict": self.verdict, "action": self.action, "limits": self.limits}
+        record |= {"patience": self.patience, "judged": sorted(self._judged), "violations": self.violations}
+        loggers.log_text(trainer, "audit/verdict", self.summary(), step)
+        folder = next((audit.folder for audit in _audits(trainer) if audit.folder is not None), None)
+        if folder is not None:
+            try:
+                records.append(Path(folder) / "audit.jsonl", record)
+            except OSError as error:
+                log.warning("the gate's verdict could not be written: %s", error)
+
+    def summary(self) -> str:
+        """The verdict as Markdown, with the numbers behind it."""
+        lines = [f"**{self.verdict}**", "", "| limited | highest allowed | highest above |", "|---|---|---|"]
+        for pattern, limit in self.limits.items():
+            above = [v["value"] for v in self.violations if fnmatchcase(v["name"], pattern)]
+            state = f"{max(above):.4g}" if above else "never" if pattern in self._judged else "not measured"
+            lines.append(f"| {pattern} | {limit:g} | {state} |")
+        return "\n".join(lines)
+
+
+def _audits(trainer: Trainer) -> list[LeakageAudit]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, LeakageAudit)]  # type: ignore[attr-defined]
