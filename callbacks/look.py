@@ -39,7 +39,7 @@ class Look:
     Attributes:
         truth: The true images `(B, C, H, W)` in [0, 1], on the CPU.
         labels: Their classes.
-        floor: What guessing mid-grey scores.
+        floor: What guessing without a gradient scores.
         security: c(M) and the layer table, None where the network is no readable chain.
         outcomes: By attack.
         problems: What could not be done, in sentences, by attack or `"c"`.
@@ -62,6 +62,7 @@ def look(
     measure: bool = True,
     seconds: float | None = None,
     strict: bool = False,
+    guess: Tensor | None = None,
     report: Callable[[str, float], None] | None = None,
 ) -> Look:
     """Measure an observation, run the attacks on it one after the other, and score them.
@@ -74,11 +75,12 @@ def look(
         measure: Whether to rank the layers' systems and compute c(M).
         seconds: For all attacks together; what one leaves over, the next ones may use.
         strict: Let an attack's exception through instead of noting it.
+        guess: `(C, H, W)` in [0, 1], what the reconstructions are held against; None for mid-grey.
         report: Told of the attacks' progress.
     """
     truth = _unit(truth, seen)
     seen = seen.to(torch.float32) if torch.finfo(seen.dtype).bits < 32 else seen
-    looked = Look(truth, labels.tolist(), chance_floor(None, truth))
+    looked = Look(truth, labels.tolist(), chance_floor(guess, truth))
     if measure:
         try:
             looked.security = security_metric(seen)

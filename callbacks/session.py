@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from leakage_audit.callbacks import publish, ranks
+from leakage_audit.callbacks.chance import Guess
 from leakage_audit.callbacks.look import Look, look
 from leakage_audit.callbacks.neutrality import no_trace
 from leakage_audit.callbacks.ranks import AuditSkipped
@@ -65,6 +66,7 @@ class Session:
             value_range=settings.value_range,
             grant_labels=settings.grant_labels,
         )
+        self._guess = Guess()
         self._probe: tuple[Tensor, Tensor] | None = None
         self._probe_left = probe
         self._window: list[MicroBatch] = []
@@ -167,6 +169,7 @@ class Session:
                 measure=i == 0 and self.trainer.is_global_zero,  # the ranks hardly depend on the image
                 seconds=self.settings.max_seconds,
                 strict=self.settings.on_error == "raise",
+                guess=self._guess(self.trainer, sight.truth.shape[1:]),
             )
             for i, sight in enumerate(sights)
         ]
@@ -175,7 +178,11 @@ class Session:
         head = {"kind": kind, "step": publish.log_step(self.trainer), "optimizer_step": step}
         head |= {"epoch": self.trainer.current_epoch, "gradient": self.settings.gradient, "probe": self.settings.probe}
         head |= {"seed": self.settings.seed, "knowledge": self.settings.knowledge, "assumed": self.reader.assumed}
-        head |= {"precision": str(self.trainer.precision), "ranks": self.trainer.world_size}
+        head |= {
+            "chance": self._guess.about,
+            "precision": str(self.trainer.precision),
+            "ranks": self.trainer.world_size,
+        }
         if verdict is not None:
             head["verified"] = {"error": verdict.rest, "tolerance": verdict.tolerance, "scale": verdict.scale}
         return head if skipped is None else head | {"skipped": skipped}

@@ -1,0 +1,49 @@
+"""The guess that every reconstruction is held against: what an attacker would say who saw no gradient."""
+
+import logging
+
+import torch
+from lightning import Trainer
+from torch import Tensor
+
+log = logging.getLogger("leakage_audit")
+
+
+class Guess:
+    """The mean image of the trainer's data where its datamodule has `mean_image()`, else mid-grey.
+
+    Attributes:
+        about: Which of the two, in words; set by the first call.
+    """
+
+    def __init__(self) -> None:
+        self.about = "mid-grey"
+        self._image: Tensor | None = None
+        self._asked = False
+
+    def __call__(self, trainer: Trainer, shape: torch.Size) -> Tensor | None:
+        """The mean image in [0, 1], or None for mid-grey.
+
+        Args:
+            trainer: Whose datamodule is asked, once.
+            shape: Of the true images, `(C, H, W)`.
+        """
+        if not self._asked:
+            self._asked = True
+            self._image = _mean_image(trainer, shape)
+            if self._image is not None:
+                self.about = "the mean image of the data"
+        return self._image
+
+
+def _mean_image(trainer: Trainer, shape: torch.Size) -> Tensor | None:
+    find = getattr(getattr(trainer, "datamodule", None), "mean_image", None)
+    if not callable(find):
+        return None
+    try:
+        image = find()
+    except Exception as error:  # somebody else's datamodule: a guess that cannot be had is no reason not to audit
+        log.debug("mean_image failed: %s", error, exc_info=True)
+        return None
+    fits = isinstance(image, Tensor) and image.shape == shape and bool(((image >= 0) & (image <= 1)).all())
+    return image if fits else None
