@@ -7,6 +7,7 @@ from torch import Tensor
 
 from leakage_audit.callbacks.look import Look
 from leakage_audit.figures import audit_grid, caption
+from leakage_audit.meaning import words
 
 COLUMNS = 8  # images shown; a step's batch may hold many more
 
@@ -41,7 +42,7 @@ def _columns(looked: Look, name: str) -> list[tuple[Tensor, str]]:
         return [(torch.full_like(image, torch.nan, dtype=torch.float), f"{name}  failed") for image in looked.truth]
     scores = outcome.scores
     found = [(torch.full_like(image, torch.nan, dtype=torch.float), f"{name}  none") for image in looked.truth]
-    for i, truth in enumerate(scores.order):
-        text = caption(name, scores.psnr[i], looked.floor.psnr[truth], scores.ssim[i])
+    for i, (truth, meaning) in enumerate(zip(scores.order, words(scores, looked.floor), strict=True)):
+        text = caption(name, scores.psnr[i], looked.floor.psnr[truth], scores.ssim[i], meaning)
         found[truth] = (outcome.result.images[i].float(), text)
     return found

@@ -33,6 +33,8 @@ from typing import Any
 from torch import Tensor
 
 from leakage_audit.callbacks.look import Look, Outcome
+from leakage_audit.meaning import words
+from leakage_audit.scores import Scores
 
 SCHEMA = 1
 
@@ -85,7 +87,7 @@ def describe(looks: Sequence[Look]) -> dict[str, Any]:
             {
                 "labels": looked.labels,
                 "floor": {"psnr": looked.floor.psnr, "ssim": looked.floor.ssim},
-                "attacks": {name: _describe(outcome) for name, outcome in looked.outcomes.items()},
+                "attacks": {name: _describe(outcome, looked.floor) for name, outcome in looked.outcomes.items()},
             }
             for looked in looks
         ],
@@ -93,13 +95,15 @@ def describe(looks: Sequence[Look]) -> dict[str, Any]:
     }
 
 
-def _describe(outcome: Outcome) -> dict[str, Any]:
+def _describe(outcome: Outcome, floor: Scores) -> dict[str, Any]:
     result, scores = outcome.result, outcome.scores
     return {
         "settings": result.settings,
         "psnr": scores.psnr,
         "psnr_255": scores.psnr_255,
         "ssim": scores.ssim,
+        "meaning": words(scores, floor),
+        "order": scores.order,
         "mse": scores.mse,
         "seconds": result.seconds,
         "converged": result.converged,

@@ -127,8 +127,9 @@ def test_a_number_that_was_never_measured_fails_the_gate(tmp_path):
 def test_the_verdict_is_in_the_log_and_in_the_checkpoint(tmp_path):
     logger = TensorBoardLogger(tmp_path, name="tb")
     gate = LeakageGate({"audit/psnr/improves": 45.0}, patience=2)
-    saved = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_last=True)
-    run(tmp_path, gate, logger=logger, enable_checkpointing=True, max_steps=5, audit=audited())
+    attached = run(tmp_path, gate, logger=logger, max_steps=5)
+    attached.save_checkpoint(tmp_path / "last.ckpt")
+    states = torch.load(tmp_path / "last.ckpt", weights_only=True)["callbacks"]
     events = EventAccumulator(logger.log_dir, size_guidance={"scalars": 0, "tensors": 0})
     events.Reload()
     assert [event.value for event in events.Scalars("audit/violations")] == [0, 0, 0, 0, 1]
