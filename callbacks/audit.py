@@ -25,8 +25,9 @@ class LeakageAudit(Callback):
 
     Logs to every logger and to `trainer.callback_metrics`, where EarlyStopping and ModelCheckpoint find them:
     `audit/c` (the paper's security metric, 0 is worst), `audit/joint_deficiency`, `audit/psnr/<attack>`,
-    `audit/ssim/<attack>`, `audit/seconds`, `audit/layer/<name>/deficiency`, `audit/layer/<name>/condition`; the picture
-    `audit/images`; the text `audit/summary`; and one JSON line an audit in `audit.jsonl` (see `records`).
+    `audit/ssim/<attack>`, `audit/chance` (PSNR of a guess without a gradient), `audit/seconds`,
+    `audit/layer/<name>/deficiency`, `audit/layer/<name>/condition`; the picture `audit/images`; the text
+    `audit/summary`; and one JSON line an audit in `audit.jsonl` (see `records`).
 
     Args:
         every_n_steps: Audit optimiser steps 0, N, 2N, …
@@ -123,7 +124,7 @@ class LeakageAudit(Callback):
     def names(self, module: LightningModule) -> list[str]:
         """The names that audits of this module may log, as far as they are known before the first one."""
         layers = [name for name, part in module.named_modules() if isinstance(part, nn.Conv2d)]
-        found = ["audit/c", "audit/seconds"]
+        found = ["audit/c", "audit/chance", "audit/seconds"]
         found += [f"audit/layer/{name}/{x}" for name in records.short(layers) for x in ("deficiency", "condition")]
         found += [f"audit/{x}/{name}" for name in self.settings.attacks for x in ("psnr", "ssim")]
         joint = any(attack.name == "joint" for attack in self.settings.attacks.values())

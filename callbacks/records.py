@@ -1,22 +1,22 @@
 """What an audit found, as logged numbers, as one line of `audit.jsonl`, and as a table to read.
 
 One JSON object a line. Every line has `schema` (1), `step` (the loggers' axis), `optimizer_step` (0-based), `epoch`,
-`time` (ISO 8601, UTC), `gradient`, `probe`, `seed`, `versions`, `knowledge` (what the attacker was assumed to know)
-and `assumed` (how the audit read the LightningModule). An audit that took place adds
+`time` (ISO 8601, UTC), `gradient`, `probe`, `seed`, `versions`, `knowledge` (what the attacker was assumed to know),
+`assumed` (how the audit read the LightningModule) and `chance` (what guessing without a gradient means). An
+audit that took place adds
 
 - `metrics`: every logged name and its number;
 - `verified`: how the step's own gradient compared with the recomputed one;
 - `c`, `layers` (name, unknowns, equations, rank, deficiency, weight, condition), of the first image;
-- `samples`: one object an image (or, in `step`, one for the whole batch): `labels`, `floor` (what mid-grey scores) and
-  `attacks`, by name: `settings`, `psnr`, `psnr_255`, `ssim`, `mse` (lists, one an image), `seconds`, `converged`,
-  `ended`, `residual`, `out_of_time`;
+- `samples`: one object an image (or, in `step`, one for the whole batch): `labels`, `floor` (what guessing scores) and
+  `attacks`, by name: `settings`; `psnr`, `psnr_255`, `ssim`, `mse`, `meaning` (its word) and `order` (which of the true
+  images it was held against), lists, one a reconstruction; `seconds`, `converged`, `ended`, `residual`, `out_of_time`;
 - `problems`: what could not be done, by attack or `c`.
 
 One that did not take place has `skipped`, the reason. `kind` is `audit`, `measure` (no attacks), or `gate` (the
 verdict of a `LeakageGate`: `verdict`, `action`, `limits`, `patience`, `judged`, `violations`).
 
-Numbers that are not finite are null. A step that appears twice
-was audited again after a resume: the later line counts.
+Numbers that are not finite are null. A step that appears twice was audited again after a resume: the later line counts.
 """
 
 import json
@@ -55,6 +55,8 @@ def _of_one(looked: Look) -> Iterable[tuple[str, float]]:
         for name, layer in zip(short([x.name for x in looked.security.layers]), looked.security.layers, strict=True):
             yield f"audit/layer/{name}/deficiency", float(layer.deficiency)
             yield f"audit/layer/{name}/condition", float(layer.condition)
+    if looked.outcomes:
+        yield "audit/chance", fmean(looked.floor.psnr)
     for name, outcome in looked.outcomes.items():
         yield f"audit/psnr/{name}", fmean(outcome.scores.psnr)
         yield f"audit/ssim/{name}", fmean(outcome.scores.ssim)
@@ -159,11 +161,14 @@ def summary(looks: Sequence[Look], record: Mapping[str, Any]) -> str:
         ] + [""]
     if any(looked.outcomes for looked in looks):
         lines += [
-            "| image | attack | PSNR, dB | SSIM | mid-grey, dB | seconds | ended |",
-            "|---|---|---|---|---|---|---|",
+            f"Chance is what guessing {record.get('chance', 'mid-grey')} scores.",
+            "",
+            "| image | attack | meaning | PSNR, dB | SSIM | chance, dB | seconds | ended |",
+            "|---|---|---|---|---|---|---|---|",
         ]
         lines += [
-            f"| {i} | {name} | {_join(o.scores.psnr, '.1f')} | {_join(o.scores.ssim, '.2f')} "
+            f"| {i} | {name} | {', '.join(words(o.scores, looked.floor))} "
+            f"| {_join(o.scores.psnr, '.1f')} | {_join(o.scores.ssim, '.2f')} "
             f"| {_join(looked.floor.psnr, '.1f')} | {o.result.seconds:.1f} | {o.result.ended} |"
             for i, looked in enumerate(looks, start=1)
             for name, o in looked.outcomes.items()

@@ -37,16 +37,19 @@ class ComparisonRow:
     captions: Mapping[str, str] = field(default_factory=dict)
 
 
-def caption(name: str, psnr: float, chance: float | None = None, ssim: float | None = None) -> str:
-    """What stands below a reconstruction: the attack, its PSNR in dB, and what guessing would have scored.
+def caption(
+    name: str, psnr: float, chance: float | None = None, ssim: float | None = None, meaning: str | None = None
+) -> str:
+    """What stands below a reconstruction: the attack, its PSNR in dB, what that means, what guessing had scored.
 
     Args:
         name: The attack's name.
         psnr: Of the reconstruction, in dB.
         chance: PSNR of `scores.chance_floor`.
         ssim: Of the reconstruction.
+        meaning: As `meaning.word` puts it.
     """
-    lines = [f"{name}  {psnr:.1f} dB"]
+    lines = [f"{name}  {psnr:.1f} dB"] + ([meaning] if meaning else [])
     parts = [] if ssim is None else [f"SSIM {ssim:.2f}"]
     parts += [] if chance is None else [f"chance {chance:.1f} dB"]
     return "\n".join(lines + ([", ".join(parts)] if parts else []))

@@ -101,6 +101,11 @@ def test_what_does_not_fit_is_named(targets, reconstructions, captions, message)
 
 def test_caption_text():
     assert caption("joint", 31.44, 12.36, 0.912) == "joint  31.4 dB\nSSIM 0.91, chance 12.4 dB"
+    assert caption("joint", 31.4, 12.4, 0.91, "recognisable").splitlines() == [
+        "joint  31.4 dB",
+        "recognisable",
+        "SSIM 0.91, chance 12.4 dB",
+    ]
     assert caption("rgap", -3.0) == "rgap  -3.0 dB"
     assert caption("rgap", 5.0, chance=12.0) == "rgap  5.0 dB\nchance 12.0 dB"
 

@@ -121,7 +121,14 @@ class TestLogs:
         fit(tmp_path, audit, logger=logger)
         events = EventAccumulator(logger.log_dir, size_guidance={"images": 0, "scalars": 0, "tensors": 0})
         events.Reload()
-        names = {"audit/c", "audit/joint_deficiency", "audit/seconds", "audit/psnr/grey", "audit/ssim/grey"}
+        names = {
+            "audit/c",
+            "audit/chance",
+            "audit/joint_deficiency",
+            "audit/seconds",
+            "audit/psnr/grey",
+            "audit/ssim/grey",
+        }
         names |= {"audit/psnr/grey2", "audit/ssim/grey2"}
         names |= {f"audit/layer/{layer}/{what}" for layer in "02" for what in ("deficiency", "condition")}
         assert names == {tag for tag in events.Tags()["scalars"] if tag.startswith("audit/")}
