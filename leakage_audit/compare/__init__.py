@@ -1,0 +1,132 @@
+"""`leakage-audit compare`: networks × images × attacks, as a CSV file, a figure and a table."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+from rich.console import Console
+
+from leakage_audit.compare.experiment import EVERY_CLASS, Experiment
+from leakage_audit.compare.runner import Runner
+from leakage_audit.compare.store import COLUMNS, Cell, Row, Store
+from leakage_audit.compare.table import TABLE_3, results_table
+from leakage_audit.figures import ComparisonRow, caption, comparison_figure
+from leakage_audit.scores import chance_floor
+
+__all__ = ["COLUMNS", "EVERY_CLASS", "TABLE_3", "Cell", "Experiment", "Results", "Row", "compare"]
+
+DAYS = timedelta(days=30)  # how long a process that is done waits for the others: an attack can take hours
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a comparison found.
+
+    Attributes:
+        cells: By network, image and attack, in the table's order.
+        csv: The table as a file.
+        figure: The picture.
+    """
+
+    cells: Mapping[tuple[str, int, str], Cell]
+    csv: Path
+    figure: Path
+
+
+def compare(
+    experiment: Experiment,
+    output: str | Path,
+    *,
+    accelerator: str = "cpu",
+    devices: int | str = 1,
+    num_nodes: int = 1,
+    strategy: str | Strategy = "auto",
+    console: Console | None = None,
+) -> Results | None:
+    """Run an experiment, or what is left of it, and write `results.csv` and `figure.png`.
+
+    A run that was broken off goes on where it stopped when it is started again with the same output directory. Pairs
+    of network and image are shared out over processes and machines, which must see the same directory.
+
+    Args:
+        experiment: What to compare.
+        output: Directory for the results.
+        accelerator: As Lightning's Trainer takes it; the paper's networks are too small for anything but `cpu`.
+        devices: Processes on this machine.
+        num_nodes: Machines.
+        strategy: As Lightning's Trainer takes it; `auto` is `ddp` for several processes.
+        console: Where to draw progress and print the table; None keeps silent.
+
+    Returns:
+        The results in the first process, None in the others.
+
+    Raises:
+        ValueError: If the directory holds another experiment, or something that is no experiment.
+    """
+    store = Store(output, experiment.identity)
+    several = num_nodes > 1 or devices not in (1, "1", "auto")
+    if strategy == "ddp" or (strategy == "auto" and several):
+        strategy = DDPStrategy(timeout=DAYS)
+    runner = Runner(experiment, store, show_progress=console is not None)
+    with _quiet():
+        trainer = L.Trainer(
+            accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy, default_root_dir=output,
+            logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            inference_mode=False,
+        )  # fmt: skip
+        try:
+            trainer.predict(runner, return_predictions=False)
+        finally:
+            runner.close()
+    return _finish(experiment, store, console) if trainer.is_global_zero else None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the trainer's remarks on hardware and loaders, which is not what this command is about."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for remark in ("does not have many workers", "predict returned None", "isinstance.treespec, LeafSpec"):
+            warnings.filterwarnings("ignore", f".*{remark}")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.WARNING)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _finish(experiment: Experiment, store: Store, console: Console | None) -> Results:
+    """The table in order, the figure, and, if there is a console, both in words."""
+    store.write_csv(experiment.cells)
+    cells = {key: store.get(*key) for key in experiment.cells}
+    mean_image = experiment.data.mean_image()
+    examples = {int(index): experiment.data.image_at(int(index)) for index in experiment.indices}
+    names = {index: f"{index} {experiment.data.classes[example.label]}" for index, example in examples.items()}
+    chance = {index: chance_floor(mean_image, example.image).psnr[0] for index, example in examples.items()}
+    figure = store.folder / "figure.png"
+    rows = []
+    for network, index in experiment.pairs:
+        mine = {attack: cells[network, index, attack] for attack in experiment.attacks}
+        images = {attack: cell.image for attack, cell in mine.items() if cell.image is not None}
+        captions = {
+            attack: caption(attack, mine[attack].row.psnr or 0.0, chance[index], mine[attack].row.ssim)
+            for attack in images
+        }
+        rows.append(ComparisonRow(network, f"image {names[index]}", examples[index].image, images, captions))
+    comparison_figure(rows, figure)
+    if console is not None:
+        console.print(results_table(cells, names, chance, trained=experiment.checkpoint is not None))
+        for (network, index, attack), cell in cells.items():
+            if cell.image is None:
+                console.print(f"{attack} does not work on {network} (image {index}): {cell.ended}")
+        console.print(f"{store.csv}\n{figure}")
+    return Results(cells, store.csv, figure)

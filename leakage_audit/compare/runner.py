@@ -1,0 +1,107 @@
+"""The work itself, as a Lightning prediction over (network, image) pairs, so that Lightning can share it out."""
+
+from operator import itemgetter
+
+import lightning as L
+import torch
+from rich.console import Console
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from leakage_audit.budget import Budget
+from leakage_audit.compare.experiment import Experiment
+from leakage_audit.compare.progress import Bar
+from leakage_audit.compare.store import Cell, Row, Store
+from leakage_audit.network import UnreadableNetwork
+from leakage_audit.observation import Observation
+from leakage_audit.scores import score
+from leakage_audit.security import security_metric
+
+
+class Runner(L.LightningModule):
+    """Attacks the pairs that its process is given, and keeps each finished cell.
+
+    Processes share nothing but the directory, so they need not keep step, except that the first waits for the others
+    at the end.
+
+    Args:
+        experiment: What to do.
+        store: Where finished cells are kept; those that are there already are not done again.
+        show_progress: Whether the first process draws a progress bar.
+    """
+
+    def __init__(self, experiment: Experiment, store: Store, show_progress: bool = False) -> None:
+        super().__init__()
+        self.experiment, self.store, self.show_progress = experiment, store, show_progress
+        self._bar = Bar([])
+
+    def predict_dataloader(self) -> DataLoader:
+        """The pairs, one a batch."""
+        return DataLoader(
+            _Pairs(self.experiment.pairs), batch_size=1, collate_fn=itemgetter(0), generator=torch.Generator()
+        )
+
+    def on_predict_start(self) -> None:
+        """List what this process has to do; mend a table that was cut off."""
+        mine = self.experiment.pairs[self.global_rank :: self.trainer.world_size]  # as Lightning's sampler deals them
+        todo = [(*pair, name) for pair in mine for name in self.experiment.attacks if not self.store.has(*pair, name)]
+        if self.trainer.is_global_zero:
+            self.store.write_csv(self.experiment.cells)
+        show = self.show_progress and self.trainer.is_global_zero
+        self._bar = Bar(todo, Console(stderr=True) if show else None)
+        self._bar.start()
+
+    def predict_step(self, batch: tuple[str, int], batch_idx: int) -> None:
+        """Look at a pair once, and run every attack that is not done yet."""
+        network, index = batch
+        todo = [name for name in self.experiment.attacks if not self.store.has(network, index, name)]
+        if not todo:
+            return
+        with torch.inference_mode(False), torch.enable_grad():
+            seen, truth, label = self.experiment.observe(network, index, self.device)
+        c = _c(seen)
+        for name in todo:
+            with self._bar.cell(network, index, name) as report:
+                budget = Budget(self.experiment.seconds, report)
+                cell = self._attack(
+                    name, seen, budget, truth, Row(network, index, label, name, self.experiment.seed, c=c)
+                )
+                self.store.put(cell)
+
+    def _attack(self, name: str, seen: Observation, budget: Budget, truth: Tensor, row: Row) -> Cell:
+        """Run an attack on what was seen, and only then look at the truth."""
+        try:
+            found = self.experiment.attack(name)(seen, budget)
+        except ValueError as refusal:  # the attack does not work on this network, which is a result too
+            return Cell(row, None, str(refusal))
+        return Cell(
+            row.scored(score(found.images, truth), found.seconds, found.converged), found.images[0], found.ended
+        )
+
+    def on_predict_end(self) -> None:
+        """Wait for the other processes."""
+        self.close()
+        self.trainer.strategy.barrier("comparison")
+
+    def close(self) -> None:
+        """Give the terminal back, however the prediction ended."""
+        self._bar.stop()
+
+
+class _Pairs(Dataset):
+    def __init__(self, pairs: list[tuple[str, int]]) -> None:
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, place: int) -> tuple[str, int]:
+        return self.pairs[place]
+
+
+def _c(seen: Observation) -> float | None:
+    """c(M), where the network has one."""
+    try:
+        return security_metric(seen).c
+    except (UnreadableNetwork, ValueError):
+        return None
