@@ -48,7 +48,8 @@ class Activation:
             raise ValueError(f"{self.name} has no inverse: {self.refusal}")
         low, high = self.bounds
         eps = torch.finfo(y.dtype).eps
-        return self.invert(y.clamp(low + eps * max(1.0, abs(low)), high - eps * max(1.0, abs(high))))
+        ends = [bound + sign * eps if math.isfinite(bound) else bound for bound, sign in ((low, 1), (high, -1))]
+        return self.invert(y.clamp(*ends))
 
 
 def _softplus(beta: float, threshold: float) -> Activation:
@@ -67,7 +68,7 @@ def _leaky_relu(negative_slope: float) -> Activation:
     name = f"leaky_relu({negative_slope:g})"
 
     def slope(z: Tensor) -> Tensor:
-        return torch.where(z > 0, 1.0, negative_slope).to(z.dtype)
+        return torch.where(z > 0, torch.ones_like(z), torch.full_like(z, negative_slope))
 
     def forward(z: Tensor) -> Tensor:
         return F.leaky_relu(z, negative_slope)
@@ -147,7 +148,11 @@ _TABLE: dict[str, tuple[type[nn.Module], Mapping[str, float], Callable[..., Acti
     "selu": (nn.SELU, {}, lambda: _exponential("selu", _SELU_SCALE, _SELU_ALPHA, 1.0)),
     "relu": (nn.ReLU, {}, lambda: _refused("relu", F.relu, _FLAT, smooth=False)),
     "relu6": (nn.ReLU6, {}, lambda: _refused("relu6", F.relu6, _FLAT, smooth=False)),
-    "hardtanh": (nn.Hardtanh, {}, lambda: _refused("hardtanh", F.hardtanh, _CUT, smooth=False)),
+    "hardtanh": (
+        nn.Hardtanh,
+        {"min_val": -1.0, "max_val": 1.0},
+        lambda low, high: _refused("hardtanh", lambda z: F.hardtanh(z, low, high), _CUT, smooth=False),
+    ),
     "hardsigmoid": (nn.Hardsigmoid, {}, lambda: _refused("hardsigmoid", F.hardsigmoid, _CUT, smooth=False)),
     "hardswish": (nn.Hardswish, {}, lambda: _refused("hardswish", F.hardswish, _FLAT, smooth=False)),
     "silu": (nn.SiLU, {}, lambda: _refused("silu", F.silu, _TURNS)),
@@ -177,5 +182,7 @@ def from_function(name: str, arguments: Sequence[Any], keywords: Mapping[str, An
     if name.rstrip("_") not in _TABLE:
         return None
     _, defaults, make = _TABLE[name.rstrip("_")]
+    if keywords.get("approximate", "none") != "none":
+        return None
     given = dict(zip(defaults, arguments, strict=False))
     return make(*(float(given.get(key, keywords.get(key, default))) for key, default in defaults.items()))

@@ -68,7 +68,7 @@ class Factor:
         self.system = system
         dz, w = system.dz.double(), system.weight.double()
         size_w, size_k = w.square().sum() / len(w), dz.square().sum() / len(w)  # mean square of a row, up to borders
-        self._weighting = float((size_w / size_k).sqrt()) if size_k > 0 else 1.0
+        self._weighting = float((size_w / size_k).sqrt()) if size_k > 0 and size_w > 0 else 1.0
         gram = gram_matrix(system, self._weighting)
         if not np.isfinite(gram).all():
             raise ValueError(f"the system of {system.layer.name} holds values that are not finite")

@@ -5,6 +5,8 @@ x is the least-squares solution of `δ xᵀ = ∂L/∂W`. Where δ is known othe
 without a bias leaves one unknown, the scale of x; the loss settles it.
 """
 
+import math
+
 import torch
 from scipy.optimize import brentq
 from torch import Tensor
@@ -50,27 +52,31 @@ def last_layer(layer: Linear, seen: Observation) -> tuple[Tensor, Tensor]:
     delta = seen.gradients.get(f"{layer.name}.bias" if layer.name else "bias")
     if weight_gradient is None:
         raise ValueError(f"the gradient of {layer.name}.weight was not shared: Lemma 3.1 has nothing to start from")
-    if delta is None or layer.activation.name != "identity":
+    if delta is None:
         delta = _derivative_without_bias(layer, seen, weight_gradient)
     return delta, input_from_gradient(weight_gradient, delta)
 
 
 def _derivative_without_bias(layer: Linear, seen: Observation, weight_gradient: Tensor) -> Tensor:
-    """δ = t·a for the rank-one gradient `s a bᵀ`: the t at which the loss at scores `W (s/t) b` has derivative t·a."""
+    """δ = t·a for the rank-one gradient `s a bᵀ`: the t at which the loss at scores `W (s/t) b` has derivative t·a.
+
+    A bias that was not trained is added to the scores.
+    """
     left, s, right = torch.linalg.svd(weight_gradient, full_matrices=False)
     label, _ = labels_for(seen)
     a, b = left[:, 0], right[0]
     if a[label[0]] > 0:
         a, b = -a, -b  # the true class is the one whose score the loss wants to raise
     direction = layer.weight.detach() @ b * s[0]
+    bias = torch.zeros_like(direction) if layer.bias is None else layer.bias.detach()
 
     def derivative(t: float) -> Tensor:
-        scores = (direction / t).requires_grad_()
+        scores = (direction / t + bias).requires_grad_()
         loss = seen.loss(layer.activation.forward(scores)[None], label)
         return torch.autograd.grad(loss, scores)[0]
 
     def excess(log_t: float) -> float:
-        t = float(torch.tensor(log_t).exp())
+        t = math.exp(log_t)
         return float(derivative(t) @ a) - t
 
     # |δ| of cross entropy lies below √2; a layer close to zero loss may have a tiny one.
@@ -83,6 +89,6 @@ def _derivative_without_bias(layer: Linear, seen: Observation, weight_gradient: 
     ]
     if not roots:
         raise ValueError(f"no scale of {layer.name}'s input fits the loss: is it the loss that was trained with?")
-    scales = [float(torch.tensor(root, dtype=torch.float64).exp()) for root in roots]
+    scales = [math.exp(root) for root in roots]
     best = min(scales, key=lambda t: float((derivative(t) - t * a).norm()) / t)
     return best * a

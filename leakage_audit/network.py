@@ -25,9 +25,10 @@ class UnreadableNetwork(ValueError):
 _PASS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _PASS_NAMES = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "contiguous", "float", "double"}
 _SIZES = {"size", "getattr", "dim", "numel"}
+_MAXIMUM = "which entry was the maximum is not in the gradients, so max pooling has no linear system"
 _WHY = {
-    nn.MaxPool2d: "which entry was the maximum is not in the gradients, so max pooling has no linear system",
-    nn.AdaptiveMaxPool2d: "which entry was the maximum is not in the gradients, so max pooling has no linear system",
+    nn.MaxPool2d: _MAXIMUM,
+    nn.AdaptiveMaxPool2d: _MAXIMUM,
     nn.BatchNorm2d: "batch normalisation couples the images of a batch; the layer-wise equations do not hold",
     nn.BatchNorm1d: "batch normalisation couples the images of a batch; the layer-wise equations do not hold",
     nn.LayerNorm: "its scale depends on the whole input, so it is not linear",
@@ -148,7 +149,8 @@ class _Reader:
                 raise UnreadableNetwork(f"{node.name}: only reshaping to (batch, features) is supported, got {sizes}")
             self.shape = (math.prod(self.shape),)
         elif name not in _PASS_NAMES:
-            raise UnreadableNetwork(f"{node.name} ({name}): no layer system is known for this operation")
+            reason = _MAXIMUM if "max_pool" in name else "no layer system is known for this operation"
+            raise UnreadableNetwork(f"{node.name} ({name}): {reason}")
 
     def _activate(self, name: str, activation: Activation) -> None:
         if activation is IDENTITY:
@@ -161,6 +163,8 @@ class _Reader:
     def _append(self, layer: Layer, out_shape: tuple[int, ...]) -> None:
         if any(layer.name == other.name for other in self.layers):
             raise UnreadableNetwork(f"{layer.name}: used twice; its gradient adds two uses, which no system separates")
+        if any(layer.weight is other.weight for other in self.layers):
+            raise UnreadableNetwork(f"{layer.name}: its weight is another layer's too; the gradient adds the two uses")
         self.layers.append(layer)
         self.shape, self.activated = out_shape, False
 
@@ -192,7 +196,9 @@ class _Reader:
             raise UnreadableNetwork(
                 f"{name}: average pooling with ceil_mode over an incomplete window is not supported"
             )
-        like = next((layer.weight for layer in self.layers), torch.zeros(()))
+        like = next(
+            (parameter for module in self.modules.values() for parameter in module.parameters()), torch.ones(())
+        )
         weight = torch.full((channels, 1, kh, kw), 1 / (kh * kw), dtype=like.dtype, device=like.device)
         self._map(name, weight, None, stride, _pair(padding), (1, 1), channels, learned=False)
 

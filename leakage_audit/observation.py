@@ -93,6 +93,8 @@ def as_tuple(values: float | tuple[float, ...] | list[float]) -> tuple[float, ..
     return tuple(map(float, values)) if isinstance(values, tuple | list) else (float(values),)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def observe(
     model: nn.Module,
     image: Tensor,
@@ -125,7 +127,7 @@ def observe(
     if images.ndim != 4 or not images.is_floating_point():
         shape = tuple(image.shape)
         raise ValueError(f"image must be floating point, (C, H, W) or (B, C, H, W), got {image.dtype} {shape}")
-    labels = torch.as_tensor(label, device=images.device).reshape(-1)
+    labels = torch.as_tensor(label, device=images.device).reshape(-1).clone()
     if len(labels) != len(images):
         raise ValueError(f"{len(images)} images but {len(labels)} labels")
     network = copy.deepcopy(model)
@@ -134,20 +136,19 @@ def observe(
         raise ValueError(f"{type(model).__name__} has no trainable parameter, so it shares no gradient")
     mean, std = as_tuple(mean), as_tuple(std)
     x = (images - per_channel(mean, images)) / per_channel(std, images)
-    with torch.inference_mode(False), torch.enable_grad():
-        scores = network(x.clone().to(next(iter(parameters.values())).dtype))
-        if scores.ndim != 2:
-            raise ValueError(f"the model must return class scores (B, classes), got shape {tuple(scores.shape)}")
-        if labels.min() < 0 or labels.max() >= scores.shape[1]:
-            raise ValueError(f"labels must lie in 0 … {scores.shape[1] - 1}, got {labels.tolist()}")
-        found = torch.autograd.grad(loss(scores, labels), list(parameters.values()), allow_unused=True)
+    scores = network(x.to(next(iter(parameters.values())).dtype))
+    if scores.ndim != 2:
+        raise ValueError(f"the model must return class scores (B, classes), got shape {tuple(scores.shape)}")
+    if labels.min() < 0 or labels.max() >= scores.shape[1]:
+        raise ValueError(f"labels must lie in 0 … {scores.shape[1] - 1}, got {labels.tolist()}")
+    found = torch.autograd.grad(loss(scores, labels), list(parameters.values()), allow_unused=True)
     return Observation(
         network=network,
         gradients={name: g.detach() for name, g in zip(parameters, found, strict=True) if g is not None},
         input_shape=(images.shape[1], images.shape[2], images.shape[3]),
         batch_size=len(images),
         loss=loss,
-        labels=labels.clone() if grant_labels else None,
+        labels=labels if grant_labels else None,
         mean=mean,
         std=std,
         value_range=value_range,

@@ -1,0 +1,1 @@
+"""Its place puts `tests/` on the path, so that every folder below can import `cases`."""
