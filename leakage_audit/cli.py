@@ -2,11 +2,14 @@
 
 import importlib
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from inspect import signature
+from typing import get_args, get_type_hints
 
+import docstring_parser
 import lightning as L
-from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 USAGE = """usage: leakage-audit COMMAND [options]
@@ -50,8 +53,8 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"leakage-audit {version('leakage-audit')}")
     elif command in ("fit", "validate", "test", "predict"):
         return _lightning(None if args is None else [command, *options])
-    elif command in _COMMANDS:
-        return _COMMANDS[command](options)
+    elif command in ("inspect", "compare"):
+        return _run(command, options)
     else:
         print(f"leakage-audit: unknown command {command!r}\n{USAGE}", file=sys.stderr)
         return 2
@@ -77,21 +80,33 @@ def _lightning(args: list[str] | None) -> int:
     return 0
 
 
-def _run(function: Callable[..., None], options: list[str], name: str) -> int:
-    """Call a function with its parameters read from the command line; mistakes become one line and exit code 2."""
-    parser = ArgumentParser(prog=f"leakage-audit {name}", description=(function.__doc__ or "").split("\n")[0])
-    parser.add_function_arguments(function, fail_untyped=False)
-    settings = parser.parse_args(options)
+def _run(command: str, options: list[str]) -> int:
+    """Call the command's function with its options; mistakes become one line and exit code 2."""
+    function = getattr(importlib.import_module("leakage_audit.commands"), command)  # costs a second: only when needed
     try:
-        function(**parser.instantiate_classes(settings).as_dict())
-    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError) as mistake:
-        print(f"leakage-audit {name}: {mistake}", file=sys.stderr)
+        function(**vars(_parser(command, function).parse_args(options)))
+    except (ValueError, OSError) as mistake:
+        print(f"leakage-audit {command}: {mistake}", file=sys.stderr)
         return 2
     return 0
 
 
-def _inspect(options: list[str]) -> int:
-    return _run(importlib.import_module("leakage_audit.inspection").inspect_command, options, "inspect")
-
-
-_COMMANDS = {"inspect": _inspect}
+def _parser(command: str, function: Callable[..., None]) -> ArgumentParser:
+    """A function's parameters as options, its docstring as their help."""
+    documented = docstring_parser.parse(function.__doc__ or "")
+    help_of = {parameter.arg_name: parameter.description for parameter in documented.params}
+    parser = ArgumentParser(prog=f"leakage-audit {command}", description=documented.short_description)
+    hints = get_type_hints(function)
+    for name, parameter in signature(function).parameters.items():
+        kind = next(iter(get_args(hints[name])), hints[name])  # `str | None` is read as str
+        required, flag = parameter.default is parameter.empty, "--" + name.replace("_", "-")
+        if kind is bool:
+            parser.add_argument(flag, dest=name, action="store_true", help=help_of[name])
+        elif parameter.kind is parameter.POSITIONAL_ONLY:
+            parser.add_argument(name, type=kind, help=help_of[name])
+        else:
+            shown = "" if required or parameter.default is None else f" Default: {parameter.default}."
+            default = None if required else parameter.default
+            words = f"{help_of[name]}{shown}"
+            parser.add_argument(flag, dest=name, type=kind, default=default, required=required, help=words)
+    return parser

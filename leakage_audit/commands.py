@@ -1,0 +1,151 @@
+"""What `leakage-audit inspect`, `compare` and `report` do; parameters and docstrings are the options and their help."""
+
+import json as _json
+from pathlib import Path
+
+from rich.console import Console
+
+from leakage_audit.compare import EVERY_CLASS, Experiment
+from leakage_audit.compare import compare as run_comparison
+from leakage_audit.compare.subjects import Subject
+from leakage_audit.data import CIFAR10, ImageFolder, Synthetic
+from leakage_audit.images import Images
+from leakage_audit.inspection import inspect_network
+
+
+def inspect(
+    variant: str | None = None,
+    model: str | None = None,
+    input_shape: str = "3,32,32",
+    num_classes: int = 10,
+    seed: int = 10,
+    checkpoint: str | None = None,
+    json: bool = False,
+) -> None:
+    """Print c(M) and the layer table of an architecture, before any training.
+
+    Args:
+        variant: One of the paper's networks, such as cnn3_v1.
+        model: In place of a variant, the dotted path of any importable classifier that is made without arguments.
+        input_shape: Channels, height and width of an image.
+        num_classes: Number of a variant's classes.
+        seed: Set right before the network is built.
+        checkpoint: Trained weights to load.
+        json: Print one JSON object instead of the table.
+
+    Raises:
+        ValueError: If not exactly one network is named, or it does not take images of this shape.
+    """
+    name = _one_of(variant, model)
+    shape = tuple(_numbers("input_shape", input_shape, int))
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"input_shape must be channels,height,width, got {input_shape!r}")
+    network = Subject(name, num_classes, shape[1], seed, checkpoint and Path(checkpoint)).build()
+    inspection = inspect_network(network, (shape[0], shape[1], shape[2]), name)
+    if json:
+        print(_json.dumps(inspection.as_dict(), indent=2))
+    else:
+        Console().print(inspection)
+
+
+def compare(
+    data: str,
+    output: str,
+    variants: str | None = None,
+    model: str | None = None,
+    attacks: str = "rgap,joint",
+    indices: str = "1,3",
+    seed: int = 10,
+    checkpoint: str | None = None,
+    mean: str = "0.5",
+    std: str = "1",
+    precision: int = 32,
+    scale: float = 1.0,
+    seconds: float | None = None,
+    image_size: int = 32,
+    accelerator: str = "cpu",
+    devices: int = 1,
+    num_nodes: int = 1,
+    strategy: str = "auto",
+) -> None:
+    """Run attacks on networks and images; write results.csv and figure.png, and print the table.
+
+    A run that was broken off goes on where it stopped when it is started again with the same output.
+
+    Args:
+        data: An image folder, a place of torchvision's CIFAR-10, or the word synthetic for drawn images.
+        output: Directory for the results.
+        variants: Some of the paper's networks, separated by commas.
+        model: In place of variants, the dotted path of any importable classifier that is made without arguments.
+        attacks: Separated by commas, each name or name:preset.
+        indices: Of the training images, separated by commas, or one-per-class.
+        seed: Set right before each network is built; also the attacks' seed.
+        checkpoint: Trained weights to load.
+        mean: Subtracted from the images in [0, 1]; one number, or one per channel separated by commas.
+        std: Divides the images; one number, or one per channel separated by commas.
+        precision: 32 or 64, bits of the weights and gradients.
+        scale: Multiplies every attack's number of iterations.
+        seconds: Time limit of each attack on each image.
+        image_size: Height and width that images are brought to.
+        accelerator: As Lightning's Trainer takes it.
+        devices: Processes on this machine that share the work.
+        num_nodes: Machines that share the work.
+        strategy: As Lightning's Trainer takes it.
+
+    Raises:
+        ValueError: If something asked for does not exist or cannot be run.
+    """
+    experiment = Experiment(
+        data=images_at(data, image_size),
+        networks=_one_of(variants, model).split(","),
+        attacks=attacks.split(","),
+        indices=indices if indices == EVERY_CLASS else _numbers("indices", indices, int),
+        seed=seed,
+        checkpoint=checkpoint and Path(checkpoint),
+        mean=_numbers("mean", mean, float),
+        std=_numbers("std", std, float),
+        precision=precision,
+        scale=scale,
+        seconds=seconds,
+    )
+    run_comparison(
+        experiment,
+        output,
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=num_nodes,
+        strategy=strategy,
+        console=Console(),
+    )
+
+
+def images_at(place: str, image_size: int = 32) -> Images:
+    """The images that `--data` names.
+
+    Args:
+        place: An image folder, a place of torchvision's CIFAR-10, or `synthetic`.
+        image_size: Height and width that images are brought to.
+
+    Raises:
+        FileNotFoundError: If there is nothing at that place.
+    """
+    if place == "synthetic":
+        return Synthetic(image_size=image_size)
+    if not Path(place).is_dir():
+        raise FileNotFoundError(f"--data: no folder {Path(place).absolute()}; drawn images need none: --data synthetic")
+    if (Path(place) / "cifar-10-batches-py").is_dir():
+        return CIFAR10(place, image_size=image_size)
+    return ImageFolder(place, image_size=image_size)
+
+
+def _one_of(variant: str | None, model: str | None) -> str:
+    if (variant is None) == (model is None):
+        raise ValueError("name either a variant of the paper or, by --model, a classifier of your own")
+    return variant or model or ""
+
+
+def _numbers(option: str, text: str, kind: type) -> list:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{option} must be numbers separated by commas, got {text!r}") from None
