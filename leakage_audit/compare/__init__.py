@@ -16,6 +16,7 @@ from leakage_audit.compare.experiment import EVERY_CLASS, Experiment
 from leakage_audit.compare.runner import Runner
 from leakage_audit.compare.store import COLUMNS, Cell, Row, Store
 from leakage_audit.compare.table import TABLE_3, results_table
+from leakage_audit.data import CIFAR10_CLASSES
 from leakage_audit.figures import ComparisonRow, caption, comparison_figure
 from leakage_audit.scores import chance_floor
 
@@ -124,7 +125,8 @@ def _finish(experiment: Experiment, store: Store, console: Console | None) -> Re
         rows.append(ComparisonRow(network, f"image {names[index]}", examples[index].image, images, captions))
     comparison_figure(rows, figure)
     if console is not None:
-        console.print(results_table(cells, names, chance, trained=experiment.checkpoint is not None))
+        cifar10 = tuple(experiment.data.classes) == CIFAR10_CLASSES and experiment.data.image_size == 32
+        console.print(results_table(cells, names, chance, experiment.checkpoint is not None, cifar10))
         for (network, index, attack), cell in cells.items():
             if cell.image is None:
                 console.print(f"{attack} does not work on {network} (image {index}): {cell.ended}")
