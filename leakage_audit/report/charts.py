@@ -1,0 +1,137 @@
+"""Line charts as inline SVG: no script, no network, colours from the page's style sheet."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from leakage_audit.report.curves import thin
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 520, 230, 44, 12, 10, 30
+DOTS = 60  # points up to which each is marked, and tells its numbers
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve.
+
+    Attributes:
+        name: Stands in the legend.
+        points: Step and value, by step.
+        style: The style sheet's class: `s1` … `s6`, or `chance`.
+    """
+
+    name: str
+    points: Sequence[tuple[int, float]]
+    style: str
+
+
+@dataclass(frozen=True)
+class Band:
+    """A stretch of the y axis that has a name; it reaches up to the next one."""
+
+    name: str
+    start: float
+
+
+def chart(
+    title: str,
+    lines: Sequence[Line],
+    span: tuple[int, int],
+    limits: tuple[float, float] = (-math.inf, math.inf),
+    bands: Sequence[Band] = (),
+    include: Sequence[float] = (),
+) -> str:
+    """A chart with its legend as an HTML figure.
+
+    Args:
+        title: What the y axis measures, with its unit.
+        lines: At least one with a point.
+        span: First and last step of the x axis, the same for charts that are to be compared.
+        limits: What lies beyond is drawn at the edge, with its value.
+        bands: Shaded stretches of the y axis, from low to high.
+        include: Values that the y axis is to reach in any case.
+    """
+    lines = [Line(line.name, thin(list(line.points)), line.style) for line in lines if line.points]
+    values = [min(max(value, limits[0]), limits[1]) for line in lines for _, value in line.points] + list(include)
+    ticks = nice(min(values), max(values))
+    axes = _Axes(span, (ticks[0], ticks[-1]))
+    shades, names = _bands(bands, axes)
+    parts = [*shades, *_grid(ticks, axes), *(part for line in lines for part in _curve(line, axes)), *names]
+    legend = "".join(f'<span class="key {line.style}">{escape(line.name)}</span>' for line in lines)
+    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
+    return f'<figure class="chart"><figcaption><b>{escape(title)}</b>{legend}</figcaption>{svg}</figure>'
+
+
+@dataclass(frozen=True)
+class _Axes:
+    x: tuple[int, int]
+    y: tuple[float, float]
+
+    def across(self, step: float) -> float:
+        share = (step - self.x[0]) / max(self.x[1] - self.x[0], 1)
+        return LEFT + share * (WIDTH - LEFT - RIGHT)
+
+    def up(self, value: float) -> float:
+        share = (min(max(value, self.y[0]), self.y[1]) - self.y[0]) / (self.y[1] - self.y[0])
+        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+
+
+def nice(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers that enclose a range: 1, 2, 2.5 or 5 times a power of ten apart."""
+    if high - low < 1e-9 * max(abs(low), abs(high), 1.0):
+        low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
+    power = 10 ** math.floor(math.log10((high - low) / about))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10, 20) if (high - low) / (m * power) <= about)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [k * step for k in range(first, last + 1)]
+
+
+def number(value: float) -> str:
+    """A number as people write it."""
+    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}").replace("-", "−")
+
+
+def _grid(ticks: Sequence[float], axes: _Axes) -> list[str]:
+    parts = []
+    for tick in ticks:
+        y = axes.up(tick)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number(tick)}</text>')
+    for step in nice(*axes.x) if axes.x[1] > axes.x[0] else [axes.x[0]]:
+        if axes.x[0] <= step <= axes.x[1] and step == int(step):
+            x = axes.across(step)
+            parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - 12}" text-anchor="middle">{number(step)}</text>')
+    parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 1}" text-anchor="end">step</text>')
+    return parts
+
+
+def _bands(bands: Sequence[Band], axes: _Axes) -> tuple[list[str], list[str]]:
+    """The shaded stretches, and their names where there is room."""
+    shades, names = [], []
+    for band, end in zip(bands, [*(above.start for above in bands[1:]), math.inf], strict=False):
+        top, bottom = axes.up(end), axes.up(band.start)
+        if bottom - top > 1:
+            shades.append(
+                f'<rect class="band {band.name}" x="{LEFT}" y="{top:.1f}" width="{WIDTH - LEFT - RIGHT}" '
+                f'height="{bottom - top:.1f}"/>'
+            )
+        if bottom - top > 14:
+            names.append(f'<text class="band-name" x="{WIDTH - RIGHT - 6}" y="{top + 12:.1f}">{band.name}</text>')
+    return shades, names
+
+
+def _curve(line: Line, axes: _Axes) -> list[str]:
+    path = " ".join(f"{axes.across(step):.1f},{axes.up(value):.1f}" for step, value in line.points)
+    parts = [f'<polyline class="line {line.style}" points="{path}"/>']
+    if len(line.points) <= DOTS and line.style != "chance":
+        for step, value in line.points:
+            at = f'cx="{axes.across(step):.1f}" cy="{axes.up(value):.1f}" r="3"'
+            told = f"<title>{escape(line.name)}, step {step}: {number(value)}</title>"
+            parts.append(f'<circle class="dot {line.style}" {at}>{told}</circle>')
+    beyond = next((p for p in line.points if not axes.y[0] - 1e-9 <= p[1] <= axes.y[1] + 1e-9), None)
+    if beyond is not None:
+        arrow, shift = ("↑", 14) if beyond[1] > axes.y[1] else ("↓", -6)
+        x, y = axes.across(beyond[0]) + 6, axes.up(beyond[1]) + shift
+        parts.append(f'<text class="beyond {line.style}" x="{x:.1f}" y="{y:.1f}">{arrow} {number(beyond[1])}</text>')
+    return parts

@@ -1,0 +1,70 @@
+"""The course of a run in charts over the same steps: leakage beside loss and accuracy."""
+
+from collections.abc import Iterator, Mapping
+from statistics import median
+from typing import Any
+
+from leakage_audit.meaning import EXACT_PSNR, GAIN
+from leakage_audit.report.charts import Band, Line, chart
+
+CURVES = 4  # of the fit's own numbers in one chart
+PSNR_LIMITS, SSIM_LIMITS = (-20.0, 80.0), (-0.2, 1.0)  # what is far below a guess needs no room
+
+
+def charts(report: Mapping[str, Any]) -> list[str]:
+    """PSNR, loss, SSIM, accuracy, c(M) and joint deficiency, as far as there are any."""
+    fit = {name: list(zip(x["steps"], x["values"], strict=True)) for name, x in report["curves"].items()}
+    steps = [audit["step"] for audit in report["audits"]] + [step for points in fit.values() for step, _ in points]
+    if not steps:
+        return []
+    span = (min(steps), max(steps))
+    found = []
+    names = [attack["name"] for attack in sorted(report["attacks"], key=lambda attack: attack["name"])]
+    chance = _chance(report)
+    psnr, ssim = (_by_attack(report, names, what) for what in ("psnr", "ssim"))
+    loss, accuracy = _named(fit, "loss"), _named(fit, "acc")
+    if psnr:
+        floor = median(value for _, value in chance)
+        bands = [Band(name, floor + GAIN[name]) for name in ("silhouette", "recognisable")] + [
+            Band("exact", EXACT_PSNR)
+        ]
+        psnr.append(Line("a guess", chance, "chance"))
+        found.append(chart("PSNR, dB, mean of the images", psnr, span, PSNR_LIMITS, bands, include=(floor + 12,)))
+    found += [chart("Loss", loss, span)] if loss else []
+    found += [chart("SSIM, mean of the images", ssim, span, SSIM_LIMITS, include=(0.0, 1.0))] if ssim else []
+    found += [chart("Accuracy", accuracy, span, include=(0.0, 1.0))] if accuracy else []
+    for name, title in (("c", "c(M), 0 is worst"), ("joint_deficiency", "Joint deficiency, 0 is worst")):
+        points = [(audit["step"], audit[name]) for audit in report["audits"] if audit[name] is not None]
+        if len({value for _, value in points}) > 1:
+            found.append(chart(title, [Line(title.partition(",")[0], points, "s1")], span))
+    return found
+
+
+def _chance(report: Mapping[str, Any]) -> list[tuple[int, float]]:
+    return [
+        (audit["step"], next(iter(audit["attacks"].values()))["chance_psnr"])
+        for audit in report["audits"]
+        if audit["attacks"]
+    ]
+
+
+def _by_attack(report: Mapping[str, Any], names: list[str], what: str) -> list[Line]:
+    return [
+        Line(name, points, f"s{i % 6 + 1}") for i, name in enumerate(names) if (points := [*_of(report, name, what)])
+    ]
+
+
+def _of(report: Mapping[str, Any], name: str, what: str) -> Iterator[tuple[int, float]]:
+    for audit in report["audits"]:
+        value = audit["attacks"].get(name, {}).get(what)
+        if value is not None:
+            yield audit["step"], value
+
+
+def _named(fit: Mapping[str, list[tuple[int, float]]], part: str) -> list[Line]:
+    """The fit's curves of that name; of one logged by step and by epoch, that by step."""
+    names = [name for name in fit if part in name.lower()]
+    names = [
+        name for name in names if name.removesuffix("_epoch") + "_step" not in names or not name.endswith("_epoch")
+    ]
+    return [Line(name, fit[name], f"s{i + 1}") for i, name in enumerate(names[:CURVES])]

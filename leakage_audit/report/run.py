@@ -1,0 +1,136 @@
+"""Finds what a run has left: audits, gates' verdicts, curves, pictures. Also of a run that was killed half-way."""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from leakage_audit.report import events
+from leakage_audit.report.curves import read_points
+from leakage_audit.report.events import Points
+
+AUDITS, PICTURES = "audit.jsonl", "audit/images"
+Record = dict[str, Any]
+
+
+@dataclass
+class Run:
+    """What a run has left.
+
+    Attributes:
+        folder: The log directory.
+        records: Audits and measurements by step; where a step was audited again after a resume, the later one.
+        gates: Verdicts of gates, the last of each.
+        points: Every logged scalar.
+        notes: What was found amiss, in sentences.
+        config: The configuration that the command line left, if it did.
+    """
+
+    folder: Path
+    records: list[Record] = field(default_factory=list)
+    gates: list[Record] = field(default_factory=list)
+    points: Points = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    config: Path | None = None
+    _pictured: Path | None = None
+
+    def picture_steps(self) -> list[int]:
+        """Steps of which there is a picture."""
+        if self._pictured is None:
+            return []
+        files = events.event_files(self._pictured)
+        return sorted({*events.picture_steps(files, PICTURES), *_drawn(self._pictured)})
+
+    def pictures(self, steps: Collection[int]) -> dict[int, bytes]:
+        """PNG data of some steps' pictures."""
+        if self._pictured is None:
+            return {}
+        found = events.pictures(events.event_files(self._pictured), PICTURES, steps)
+        drawn = {step: path for step, path in _drawn(self._pictured).items() if step in steps and step not in found}
+        return found | {step: path.read_bytes() for step, path in drawn.items()}
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run.
+
+    Args:
+        folder: A fit's log directory, or one above it: the newest run below is read.
+
+    Raises:
+        FileNotFoundError: If nothing in it was audited.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such folder: {folder.absolute()}")
+    audited = _newest([path.parent for path in folder.rglob(AUDITS) if path.is_file()], AUDITS)
+    logged = {path.parent for pattern in ("events.out.tfevents.*", "metrics.csv") for path in folder.rglob(pattern)}
+    if not audited:
+        return _without_records(folder, sorted(logged))
+    run = Run(audited[0])
+    if len(audited) > 1:
+        others = ", ".join(str(path.relative_to(folder)) for path in audited[1:4])
+        run.notes.append(f"{len(audited)} runs lie in this folder; this is the newest. Others: {others}.")
+    _read_records(run)
+    # With several loggers, curves and pictures may lie beside the audits' folder, under its name.
+    places = [run.folder, *sorted(path for path in logged if path.name == run.folder.name and path != run.folder)]
+    run.points = next((found for place in places if (found := read_points(place))), {})
+    run._pictured = next((place for place in places if _drawn(place) or _has_pictures(place)), None)
+    run.config = next((place / "config.yaml" for place in places if (place / "config.yaml").is_file()), None)
+    return run
+
+
+def _newest(folders: list[Path], name: str) -> list[Path]:
+    return sorted(folders, key=lambda path: (path / name).stat().st_mtime, reverse=True)
+
+
+def _read_records(run: Run) -> None:
+    records: dict[tuple, Record] = {}
+    gates: dict[str, Record] = {}
+    broken = 0
+    with (run.folder / AUDITS).open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            record = _parse(line)
+            if record is None:
+                broken += bool(line.strip())
+            elif record.get("kind") == "gate":
+                gates[json.dumps(record.get("limits"), sort_keys=True)] = record
+            else:
+                records[(record["step"], record.get("gradient"), record.get("probe"))] = record
+    if broken:
+        lines = "one line" if broken == 1 else f"{broken} lines"
+        run.notes.append(f"{lines} of {AUDITS} could not be read: the run was killed while it wrote.")
+    run.records = sorted(records.values(), key=lambda record: record["step"])
+    run.gates = list(gates.values())
+
+
+def _parse(line: str) -> Record | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+
+
+def _without_records(folder: Path, logged: list[Path]) -> Run:
+    """Only what the loggers have: averages, no settings and no words on what was assumed."""
+    for place in reversed(logged):
+        points = read_points(place)
+        by_step: dict[int, dict[str, float]] = {}
+        for name, values in points.items():
+            for step, value in values if name.startswith("audit/") else ():
+                by_step.setdefault(step, {})[name] = value
+        if by_step:
+            records = [{"kind": "audit", "step": step, "metrics": by_step[step]} for step in sorted(by_step)]
+            notes = [f"There is no {AUDITS}: only what the loggers kept is shown, averages and no settings."]
+            return Run(place, records, points=points, notes=notes, _pictured=place)
+    raise FileNotFoundError(f"{folder.absolute()} holds no audited run: no {AUDITS}, and nothing logged as audit/…")
+
+
+def _drawn(folder: Path) -> dict[int, Path]:
+    """Pictures that were written as files, by step."""
+    found = {path.stem.removeprefix("step_"): path for path in (folder / "images").glob("step_*.png")}
+    return {int(step): path for step, path in found.items() if step.isdigit()}
+
+
+def _has_pictures(folder: Path) -> bool:
+    return bool(events.picture_steps(events.event_files(folder), PICTURES))
