@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
@@ -15,7 +15,6 @@ from leakage_audit.callbacks.modes import refuse_unsupported
 from leakage_audit.callbacks.schedule import Schedule
 from leakage_audit.callbacks.session import Audit, Session
 from leakage_audit.callbacks.settings import Settings, name_attacks
-from leakage_audit.observation import Loss
 
 
 class LeakageAudit(Callback):
@@ -80,9 +79,9 @@ class LeakageAudit(Callback):
         mean: float | list[float] | None = None,
         std: float | list[float] | None = None,
         value_range: tuple[float, float] = (0.0, 1.0),
-        forward: str | Callable[[Any, Tensor], Tensor] | None = None,
-        loss: str | Loss | None = None,
-        unpack: str | Callable[[Any], tuple[Tensor, Tensor]] | None = None,
+        forward: str | Callable[..., Any] | None = None,
+        loss: str | Callable[..., Any] | None = None,
+        unpack: str | Callable[..., Any] | None = None,
     ) -> None:
         super().__init__()
         self.settings = Settings(

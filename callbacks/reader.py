@@ -125,7 +125,10 @@ class Reader:
     def verify(
         self, trainer: Trainer, module: LightningModule, own: dict[str, Tensor], again: dict[str, Tensor], length: int
     ) -> tuple[dict[str, Tensor], Verdict]:
-        """Compare the two; returns the step's own gradients too, as an average where they were summed by hand.
+        """Compare the two; returns the step's own gradients too, as an average over the window.
+
+        By hand one may as well sum over the window, or divide by a number of batches that the last window falls short
+        of: a factor of this kind is undone.
 
         Args:
             trainer: Says precision.
@@ -135,9 +138,11 @@ class Reader:
             length: How many batches the window has.
         """
         verdict = compare(own, again, compute_type(trainer, module))
-        if length > 1 and not module.automatic_optimization and verdict.parallel and not verdict.same:
-            own = {name: g / verdict.scale for name, g in own.items()}
-            verdict = compare(own, again, compute_type(trainer, module))
+        if verdict.parallel and not verdict.same and not module.automatic_optimization:
+            divided_by = length / verdict.scale
+            if length > 1 and abs(divided_by - round(divided_by)) < verdict.tolerance * divided_by:
+                own = {name: g / verdict.scale for name, g in own.items()}
+                verdict = compare(own, again, compute_type(trainer, module))
         return own, verdict
 
     def sample(self, trainer: Trainer, module: LightningModule, x: Tensor, label: Tensor) -> Sight:

@@ -106,7 +106,7 @@ def images(n=32, seed=0):
 def trainer(folder, *callbacks, **kwargs):
     defaults = {"max_steps": 6, "logger": False, "enable_checkpointing": False}
     return L.Trainer(
-        accelerator="cpu",
+        accelerator=kwargs.pop("accelerator", "cpu"),
         devices=kwargs.pop("devices", 1),
         callbacks=list(callbacks),
         default_root_dir=folder,
