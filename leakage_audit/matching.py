@@ -62,6 +62,12 @@ def squared_distance(gradients: Sequence[Tensor], targets: Sequence[Tensor]) -> 
     return torch.stack([(g - t).square().sum() for g, t in zip(gradients, targets, strict=True)]).sum()
 
 
+def relative_distance(gradients: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    """Σ_p ‖∂L/∂p − g_p‖²/‖g_p‖²: every tensor counts alike, whatever its size."""
+    apart = [(g - t).square().sum() / _norm([t]).square() for g, t in zip(gradients, targets, strict=True)]
+    return torch.stack(apart).sum()
+
+
 def _norm(tensors: Sequence[Tensor]) -> Tensor:
     """Length of all tensors as one long vector, kept off zero so that its derivative stays finite."""
     tiny = torch.finfo(tensors[0].dtype).tiny

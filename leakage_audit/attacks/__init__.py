@@ -2,11 +2,12 @@
 
 from leakage_audit.attacks.base import Attack, Found, Reconstruction
 from leakage_audit.attacks.cosine_tv import CosineTV
+from leakage_audit.attacks.dlg import DLG
 from leakage_audit.attacks.hybrid import Hybrid
 from leakage_audit.attacks.joint import Joint
 from leakage_audit.attacks.rgap import RGAP
 
-ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (RGAP, Hybrid, CosineTV, Joint)}
+ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (RGAP, Hybrid, DLG, CosineTV, Joint)}
 
 
 def build(name: str) -> Attack:
@@ -26,4 +27,4 @@ def build(name: str) -> Attack:
         raise ValueError(f"{base} has no presets, got {name!r}") from error
 
 
-__all__ = ["ATTACKS", "RGAP", "Attack", "CosineTV", "Found", "Hybrid", "Joint", "Reconstruction", "build"]
+__all__ = ["ATTACKS", "DLG", "RGAP", "Attack", "CosineTV", "Found", "Hybrid", "Joint", "Reconstruction", "build"]

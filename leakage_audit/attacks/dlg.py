@@ -1,0 +1,153 @@
+"""DLG (Zhu et al. 2019, "Deep leakage from gradients"): L-BFGS on the squared distance of gradients."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from leakage_audit.attacks.base import Attack, Found
+from leakage_audit.budget import Budget
+from leakage_audit.labels import labels_for
+from leakage_audit.matching import Candidates, relative_distance, squared_distance
+from leakage_audit.observation import Observation
+
+MATCHED = 1e-3  # relative distance of the gradients, as long vectors, below which they count as matched
+PATIENCE = 10  # iterations without a better iterate after which none is expected
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to run DLG.
+
+    Attributes:
+        iterations: Calls of L-BFGS, each of up to 20 steps.
+        joint: Whether the labels are recovered together with the images, as softmax probabilities; labels that were
+            granted are taken as given.
+        start: Standard deviation of the first candidate.
+        distance: What is minimised.
+        line_search: Whether a step's length is searched for (strong Wolfe); without, each step is taken as it is.
+        fill: Whether pixels that no gradient reaches are taken from their nearest neighbours at the end.
+    """
+
+    iterations: int
+    joint: bool
+    start: float
+    distance: Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
+    line_search: bool
+    fill: bool
+
+
+PRESETS = {
+    # What the authors of the paper ran as a baseline: the label is known. It often diverges.
+    "paper": Recipe(300, False, 1.0, squared_distance, False, False),
+    # Zhu et al.'s own.
+    "original": Recipe(300, True, 1.0, squared_distance, False, False),
+    # The same idea, made to converge: every tensor counts alike, a search along each step, a start near grey.
+    "scaled": Recipe(300, True, 0.1, relative_distance, True, True),
+}
+
+
+class DLG(Attack):
+    """L-BFGS on the distance of gradients from a normal start; the best iterate by this distance counts.
+
+    Works on any classifier that can be differentiated twice, in float64. `residual` is the preset's distance; it has
+    converged once the gradients, as long vectors, differ by less than a thousandth. There is no prior on images:
+    what the gradients leave open stays as the start had it.
+
+    Args:
+        preset: `paper` (what the authors ran), `original` (the label recovered jointly) or `scaled` (made to
+            converge). A preset that recovers labels needs a loss that takes probabilities in place of classes, as
+            cross entropy does.
+        iterations: Calls of L-BFGS, each of up to 20 steps; by default the preset's.
+        seed: Of the start.
+
+    Raises:
+        ValueError: If there is no such preset, or there are no iterations.
+    """
+
+    name: ClassVar[str] = "dlg"
+
+    def __init__(self, preset: str = "original", iterations: int | None = None, seed: int = 0) -> None:
+        if preset not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+        self.preset, self.seed = preset, seed
+        self.iterations = PRESETS[preset].iterations if iterations is None else iterations
+        if self.iterations < 1:
+            raise ValueError(f"iterations must be at least 1, got {self.iterations}")
+
+    def reconstruct(self, seen: Observation, budget: Budget) -> Found:
+        """Descend until the steps are done, the time is up, or nothing gets better."""
+        recipe = PRESETS[self.preset]
+        seen = seen.to(torch.float64)  # near the solution the distance is lost in float32's rounding
+        guess = _Guess(recipe, seen, torch.Generator().manual_seed(self.seed))
+        lbfgs = torch.optim.LBFGS(
+            guess.unknowns, tolerance_grad=0, tolerance_change=0,
+            line_search_fn="strong_wolfe" if recipe.line_search else None,
+        )  # fmt: skip
+        ended, best_before, since = f"all {self.iterations} iterations done", float("inf"), 0
+        for _ in budget.steps(self.iterations, f"DLG ({self.preset})"):
+            value = lbfgs.step(guess.distance)
+            since = 0 if guess.best_value < best_before else since + 1
+            best_before = guess.best_value
+            if not torch.isfinite(value) or since == PATIENCE:
+                ended = "nothing got better any more"
+                break
+        else:
+            if budget.exhausted:
+                ended = "the time was up"
+        x, labels = guess.best
+        apart = squared_distance(guess.candidates.gradients(x, labels), guess.candidates.targets).sqrt()
+        relative = (apart / torch.cat([g.flatten() for g in guess.candidates.targets]).norm()).item()
+        return Found(
+            x=_filled(x, guess.start) if recipe.fill else x,
+            converged=relative < MATCHED,
+            ended=f"{ended}, gradients apart by {relative:.2g} of their length",
+            residual=guess.best_value,
+            details={"labels": labels.argmax(1) if guess.joint else labels, "labels_inferred": guess.inferred},
+        )
+
+
+class _Guess:
+    """Images, and the labels too where the recipe seeks them, with the best seen so far."""
+
+    def __init__(self, recipe: Recipe, seen: Observation, generator: torch.Generator) -> None:
+        self.recipe, self.candidates = recipe, Candidates(seen)
+        shape = (seen.batch_size, *seen.input_shape)
+        self.start = recipe.start * torch.randn(shape, generator=generator, dtype=seen.dtype).to(seen.device)
+        self.unknowns = [self.start.clone().requires_grad_()]
+        self.joint = recipe.joint and seen.labels is None
+        if self.joint:
+            classes = self.candidates.network(self.start).shape[1]
+            logits = torch.randn(seen.batch_size, classes, generator=generator, dtype=seen.dtype)
+            self.unknowns.append(logits.to(seen.device).requires_grad_())
+            self.inferred = True
+        else:
+            self.known_labels, self.inferred = labels_for(seen)
+        self.best, self.best_value = (self.start, self.labels.detach()), float("inf")
+
+    @property
+    def labels(self) -> Tensor:
+        """Probabilities `(B, classes)` where the labels are sought, else classes `(B,)`."""
+        return self.unknowns[1].softmax(1) if self.joint else self.known_labels
+
+    def distance(self) -> Tensor:
+        """The recipe's distance at the present guess; leaves its gradient where L-BFGS looks for it."""
+        x, labels = self.unknowns[0], self.labels
+        value = self.recipe.distance(self.candidates.gradients(x, labels), self.candidates.targets)
+        for p, gradient in zip(self.unknowns, torch.autograd.grad(value, self.unknowns), strict=True):
+            p.grad = gradient
+        if value < self.best_value:
+            self.best, self.best_value = (x.detach().clone(), labels.detach().clone()), value.item()
+        return value.detach()
+
+
+def _filled(x: Tensor, start: Tensor) -> Tensor:
+    """Give pixels that have not moved at all, in no image and no channel, the value of the nearest one that has."""
+    unread = (x == start).all(0).all(0).cpu().numpy()
+    if unread.all() or not unread.any():
+        return x
+    rows, columns = distance_transform_edt(unread, return_distances=False, return_indices=True)
+    return x[..., torch.from_numpy(rows), torch.from_numpy(columns)]
