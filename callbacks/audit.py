@@ -12,6 +12,7 @@ from typing_extensions import override
 from leakage_audit.attacks.base import Attack
 from leakage_audit.callbacks import ranks, records
 from leakage_audit.callbacks.modes import refuse_unsupported
+from leakage_audit.callbacks.report import write as write_report
 from leakage_audit.callbacks.schedule import Schedule
 from leakage_audit.callbacks.session import Audit, Session
 from leakage_audit.callbacks.settings import Settings, name_attacks
@@ -49,6 +50,7 @@ class LeakageAudit(Callback):
         forward: How scores are computed, if not by the module's `forward`: a dotted name or `f(module, x)`.
         loss: `loss(scores, labels)` or its dotted name, if neither the module's attribute nor cross entropy.
         unpack: `unpack(batch)` to images and labels or its dotted name, if they are not found in the batch.
+        report: Whether the end of the fit writes `report.html`, `report.json` and `junit.xml` beside `audit.jsonl`.
 
     Attributes:
         latest: The last audit, for other callbacks.
@@ -82,6 +84,7 @@ class LeakageAudit(Callback):
         forward: str | Callable[..., Any] | None = None,
         loss: str | Callable[..., Any] | None = None,
         unpack: str | Callable[..., Any] | None = None,
+        report: bool = True,
     ) -> None:
         super().__init__()
         self.settings = Settings(
@@ -107,6 +110,7 @@ class LeakageAudit(Callback):
         self._session: Session | None = None
         self._steps = 0
         self._planned: str | None = None
+        self._report = report
         self.folder: Path | None = None
         self._earlier: Path | None = None
 
@@ -129,6 +133,11 @@ class LeakageAudit(Callback):
         joint = any(attack.name == "joint" for attack in self.settings.attacks.values())
         return found + ["audit/joint_deficiency"] * joint
 
+    def write_report(self, trainer: Trainer) -> None:
+        """Write the report of the fit so far, if this audit is to write one."""
+        if self._report:
+            write_report(trainer, self.folder)
+
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         refuse_unsupported(trainer, self.settings.optimizer)
@@ -150,8 +159,13 @@ class LeakageAudit(Callback):
         self._session = None
 
     @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.write_report(trainer)
+
+    @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._session = None
+        self.write_report(trainer)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

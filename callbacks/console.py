@@ -69,8 +69,7 @@ class _Voice:
 @contextmanager
 def progress(trainer: Trainer) -> Iterator[_Voice]:
     """What attacks report to; shows nothing on a trainer without a progress bar."""
-    bar = trainer.progress_bar_callback
-    voice = _Voice(bar if isinstance(bar, ProgressBar) and bar.is_enabled else None)
+    voice = _Voice(_bar(trainer))
     try:
         yield voice
     finally:
@@ -105,14 +104,19 @@ def table(report: Mapping[str, Any]) -> Table:
 
 def summarise(trainer: Trainer, report: Mapping[str, Any], path: Any) -> None:
     """Print the table and where the report is, if the fit has a progress bar; a silent fit stays silent."""
-    bar = trainer.progress_bar_callback
-    if not isinstance(bar, ProgressBar) or not getattr(bar, "is_enabled", True):
+    bar = _bar(trainer)
+    if bar is None:
         return
-    live = isinstance(bar, RichProgressBar) and bar.progress is not None
-    console = bar.progress.console if live else Console()  # type: ignore[union-attr]
+    console = bar.progress.console if isinstance(bar, RichProgressBar) and bar.progress is not None else Console()
     if report["attacks"]:
         console.print(table(report))
     console.print(f"Leakage report: {path}", soft_wrap=True, highlight=False)
+
+
+def _bar(trainer: Trainer) -> ProgressBar | None:
+    """The trainer's progress bar, if it has one that shows on this rank."""
+    bar = trainer.progress_bar_callback
+    return bar if bar is not None and getattr(bar, "is_enabled", True) else None
 
 
 def _coloured(word: str) -> str:

@@ -92,6 +92,10 @@ class LeakageGate(Callback):
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._conclude(trainer)
+        for audit in _audits(trainer):
+            audit.write_report(
+                trainer
+            )  # again: an audit that stands before the gate has written it without the verdict
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from typing import Any
 from torch import Tensor
 
 from leakage_audit.callbacks.look import Look, Outcome
-from leakage_audit.meaning import words
+from leakage_audit.meaning import words, worst
 from leakage_audit.scores import Scores
 
 SCHEMA = 1
@@ -74,6 +74,15 @@ def short(names: Sequence[str]) -> list[str]:
         if not paths:
             break
     return [".".join(name.split(".")[shared:]) for name in names]
+
+
+def meanings(looks: Sequence[Look]) -> dict[str, str]:
+    """By attack, the word of the image that gave most away."""
+    found: dict[str, list[str]] = {}
+    for looked in looks:
+        for name, outcome in looked.outcomes.items():
+            found.setdefault(name, []).extend(words(outcome.scores, looked.floor))
+    return {name: worst(said) for name, said in found.items()}
 
 
 def describe(looks: Sequence[Look]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def write(trainer: Trainer, folder: Path | None) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, CSVLogger):
                 logger.save()
-        beside = [Path(logger.log_dir) for logger in trainer.loggers if getattr(logger, "log_dir", None)]
+        beside = [Path(found) for logger in trainer.loggers if (found := getattr(logger, "log_dir", None))]
         paths = write_report(folder, beside=beside)
         console.summarise(trainer, json.loads(paths["json"].read_text(encoding="utf-8")), paths["html"])
     except Exception as error:  # a fit that took a day must not end in an error over its report

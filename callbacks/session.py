@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from leakage_audit.callbacks import publish, ranks
+from leakage_audit.callbacks import console, publish, ranks, records
 from leakage_audit.callbacks.chance import Guess
 from leakage_audit.callbacks.look import Look, look
 from leakage_audit.callbacks.neutrality import no_trace
@@ -33,12 +33,14 @@ class Audit:
         optimizer_step: Counted from 0.
         metrics: Logged names and numbers; empty if the audit was skipped.
         skipped: Why it was, or None.
+        meanings: By attack, the word (see `meaning`) of the image that gave most away.
     """
 
     step: int
     optimizer_step: int
     metrics: dict[str, float] = field(default_factory=dict)
     skipped: str | None = None
+    meanings: dict[str, str] = field(default_factory=dict)
 
 
 class Session:
@@ -106,7 +108,9 @@ class Session:
         record = self._record(kind, step, verdict, skipped)
         self._tell(step, looks, skipped)
         metrics = publish.publish(self.trainer, looks, record, time.perf_counter() - start, self.folder, self._say)
-        return Audit(record["step"], step, metrics, skipped)
+        audit = Audit(record["step"], step, metrics, skipped, records.meanings(looks))
+        console.show(self.trainer, audit.metrics, audit.meanings)
+        return audit
 
     def _attacked(self, optimizer: Optimizer) -> tuple[list[Look], Verdict]:
         own, again = ranks.together(self.trainer, lambda: self._gradients(optimizer))
@@ -160,19 +164,21 @@ class Session:
         return batch.images[rows].clone(), batch.labels[rows.to(batch.labels.device)].clone()
 
     def _looks(self, sights: list[Sight], attack: bool = True) -> list[Look]:
-        return [
-            look(
-                sight.seen,
-                sight.truth,
-                sight.labels,
-                self.settings.attacks if attack else {},
-                measure=i == 0 and self.trainer.is_global_zero,  # the ranks hardly depend on the image
-                seconds=self.settings.max_seconds,
-                strict=self.settings.on_error == "raise",
-                guess=self._guess(self.trainer, sight.truth.shape[1:]),
-            )
-            for i, sight in enumerate(sights)
-        ]
+        with console.progress(self.trainer) as report:
+            return [
+                look(
+                    sight.seen,
+                    sight.truth,
+                    sight.labels,
+                    self.settings.attacks if attack else {},
+                    measure=i == 0 and self.trainer.is_global_zero,  # the ranks hardly depend on the image
+                    seconds=self.settings.max_seconds,
+                    strict=self.settings.on_error == "raise",
+                    guess=self._guess(self.trainer, sight.truth.shape[1:]),
+                    report=report,
+                )
+                for i, sight in enumerate(sights)
+            ]
 
     def _record(self, kind: str, step: int, verdict: Verdict | None, skipped: str | None) -> dict[str, Any]:
         head = {"kind": kind, "step": publish.log_step(self.trainer), "optimizer_step": step}

@@ -1,7 +1,7 @@
 """Finds what a run has left: audits, gates' verdicts, curves, pictures. Also of a run that was killed half-way."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,12 @@ class Run:
         return found | {step: path.read_bytes() for step, path in drawn.items()}
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, beside: Sequence[Path] = ()) -> Run:
     """Read a run.
 
     Args:
         folder: A fit's log directory, or one above it: the newest run below is read.
+        beside: Other folders that may hold its curves and pictures.
 
     Raises:
         FileNotFoundError: If nothing in it was audited.
@@ -72,7 +73,8 @@ def read_run(folder: Path) -> Run:
         run.notes.append(f"{len(audited)} runs lie in this folder; this is the newest. Others: {others}.")
     _read_records(run)
     # With several loggers, curves and pictures may lie beside the audits' folder, under its name.
-    places = [run.folder, *sorted(path for path in logged if path.name == run.folder.name and path != run.folder)]
+    namesakes = sorted(path for path in logged if path.name == run.folder.name and path != run.folder)
+    places = list(dict.fromkeys([run.folder, *beside, *namesakes]))
     run.points = next((found for place in places if (found := read_points(place))), {})
     run._pictured = next((place for place in places if _drawn(place) or _has_pictures(place)), None)
     run.config = next((place / "config.yaml" for place in places if (place / "config.yaml").is_file()), None)

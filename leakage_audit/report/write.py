@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ from leakage_audit.report.page import choose, page
 from leakage_audit.report.run import read_run
 
 
-def write_report(run_dir: str | PathLike[str], output: str | PathLike[str] | None = None) -> dict[str, Path]:
+def write_report(
+    run_dir: str | PathLike[str], output: str | PathLike[str] | None = None, beside: Sequence[Path] = ()
+) -> dict[str, Path]:
     """Write the report of a run, also of one that was killed half-way, or has no pictures, or is still going.
 
     Args:
         run_dir: A fit's log directory, or a folder above it: then the newest run below.
         output: Where the files go; by default into the log directory.
+        beside: Other folders that may hold curves and pictures, of a fit with several loggers.
 
     Returns:
         Where they are, by `html`, `json`, `junit`.
@@ -26,7 +30,7 @@ def write_report(run_dir: str | PathLike[str], output: str | PathLike[str] | Non
         FileNotFoundError: If there is no such folder, or nothing in it was audited.
         OSError: If the files cannot be written.
     """
-    run = read_run(Path(run_dir))
+    run = read_run(Path(run_dir), beside)
     report = build(run)
     pictures = run.pictures(set(choose(report, run.picture_steps())))
     folder = Path(output) if output is not None else run.folder
