@@ -144,12 +144,8 @@ def open_chain(seen: Observation, rounding: float) -> ChainEquations:
     dx = last.weight.T @ delta
     for i in range(len(chain) - 2, -1, -1):
         layer = chain[i]
-        if layer.activation.invert is None:
-            raise UnreadableNetwork(
-                f"{layer.name}: {layer.activation.name} cannot be inverted: {layer.activation.refusal}"
-            )
         shape = layer.out_shape if isinstance(layer, Convolution) else x.shape
-        z = layer.activation.inverse(x.reshape(shape))
+        z = _preimage(layer, x.reshape(shape))
         dz = dx.reshape(shape) * layer.activation.derivative(z)
         gradient = seen.gradients.get(f"{layer.name}.weight")
         if isinstance(layer, Linear):
@@ -157,7 +153,7 @@ def open_chain(seen: Observation, rounding: float) -> ChainEquations:
                 raise ValueError(f"the gradient of {layer.name}.weight was not shared: its input cannot be found")
             x, dx = input_from_gradient(gradient, dz), layer.weight.T @ dz
             continue
-        if i:
+        if i and layer.activation.invert is not None:
             factor = Factor(LayerSystem(layer, dz, z, gradient))
             if factor.rank == factor.system.n and noise / factor.condition < WORST_NOISE:
                 x = factor.pseudo_inverse(factor.system.v)
@@ -168,6 +164,18 @@ def open_chain(seen: Observation, rounding: float) -> ChainEquations:
             raise UnreadableNetwork("a fully connected layer lies below a convolution")
         return ChainEquations(seen, below, z[None], dz[None], noise, gradient_noise, rounding)  # type: ignore[arg-type]
     raise UnreadableNetwork("the network has no convolution: Lemma 3.1 alone gives its input")
+
+
+def _preimage(layer: Layer, h: Tensor) -> Tensor:
+    """A z with σ(z) = h; where σ is flat the derivative there is zero, so that the choice does not matter.
+
+    Rectifiers leave their own values as they are and are zero where the derivative is, so h itself serves.
+    """
+    if layer.activation.invert is not None:
+        return layer.activation.inverse(h)
+    if torch.allclose(layer.activation.forward(h), h, rtol=1e-6, atol=0.0):
+        return h
+    raise UnreadableNetwork(f"{layer.name}: {layer.activation.name} cannot be inverted: {layer.activation.refusal}")
 
 
 def _detached(layer: Layer) -> Layer:

@@ -43,6 +43,7 @@ class Equations(ABC):
     Attributes:
         shape: `(B, C, H, W)` of the unknown.
         noise: Standard deviation of each scaled equation, `(m,)`.
+        sizes: Number of equations of each block.
     """
 
     def __init__(self, seen: Observation, blocks: list[Block]) -> None:
@@ -59,6 +60,7 @@ class Equations(ABC):
                 .expand_as(block.target)
             )
         self.noise = torch.cat(noise)
+        self.sizes = [block.target.numel() for block in blocks]
 
     @property
     def linear(self) -> bool:
