@@ -6,10 +6,12 @@ from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from inspect import signature
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import docstring_parser
 import lightning as L
+import yaml
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 USAGE = """usage: leakage-audit COMMAND [options]
@@ -84,11 +86,32 @@ def _run(command: str, options: list[str]) -> int:
     """Call the command's function with its options; mistakes become one line and exit code 2."""
     function = getattr(importlib.import_module("leakage_audit.commands"), command)  # costs a second: only when needed
     try:
-        function(**vars(_parser(command, function).parse_args(options)))
+        function(**vars(_parser(command, function).parse_args(_with_config(options))))
     except (ValueError, OSError) as mistake:
         print(f"leakage-audit {command}: {mistake}", file=sys.stderr)
         return 2
     return 0
+
+
+def _with_config(options: list[str]) -> list[str]:
+    """Put what the YAML file of `--config FILE` says before the other options, so that these win.
+
+    Raises:
+        ValueError: If the file does not hold options.
+    """
+    reader = ArgumentParser(add_help=False, allow_abbrev=False)
+    reader.add_argument("--config")
+    found, rest = reader.parse_known_args(options)
+    if found.config is None:
+        return rest
+    try:
+        said = yaml.safe_load(Path(found.config).read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{found.config} is no YAML file: {error}") from error
+    if not isinstance(said, dict):
+        raise ValueError(f"{found.config} must hold options as `name: value`, got {said!r}")
+    texts = {name: ",".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in said.items()}
+    return [f"--{name.replace('_', '-')}={text}" for name, text in texts.items()] + rest
 
 
 def _parser(command: str, function: Callable[..., None]) -> ArgumentParser:
@@ -96,6 +119,7 @@ def _parser(command: str, function: Callable[..., None]) -> ArgumentParser:
     documented = docstring_parser.parse(function.__doc__ or "")
     help_of = {parameter.arg_name: parameter.description for parameter in documented.params}
     parser = ArgumentParser(prog=f"leakage-audit {command}", description=documented.short_description)
+    parser.epilog = "--config FILE reads options from a YAML file; those on the command line win."
     hints = get_type_hints(function)
     for name, parameter in signature(function).parameters.items():
         kind = next(iter(get_args(hints[name])), hints[name])  # `str | None` is read as str
