@@ -71,7 +71,7 @@ def is_kinked(equations: Equations, seed: int = 0) -> bool:
         return False
     generator = torch.Generator().manual_seed(seed)
     n = math.prod(equations.shape)
-    long, short = 0.0, 0.0
+    long, short = torch.zeros(2, len(equations.sizes))
     for _ in range(4):
         image, move = (torch.randn(n, generator=generator, dtype=torch.float64).to(equations.noise) for _ in range(2))
         image = GREY + 0.2 * image  # away from grey, where every unit of a network without biases sits on its kink
@@ -82,7 +82,7 @@ def is_kinked(equations: Equations, seed: int = 0) -> bool:
         ]
         per_block = torch.tensor([[float(b.square().mean()) for b in s.split(equations.sizes)] for s in second])
         long, short = long + per_block[0], short + per_block[1]
-    return bool(((short > 1e-20) & (long < KINKED**2 * short)).any())
+    return bool(torch.any((short > 1e-20) & (long < KINKED**2 * short)))
 
 
 def _squared_errors(equations: Equations, image: Tensor, r: Tensor, moves: Tensor, linear: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ What remains is said in the image x, with h_i(x) the input of layer i:
 z_D counts by σ'(z_D): what leaked is σ(z_D), and where it saturates z_D is rounding.
 """
 
+import math
 from dataclasses import replace
 
 import torch
@@ -75,6 +76,14 @@ class ChainEquations(Equations):
     def linear(self) -> bool:
         """Whether the Jacobian is the same everywhere: with one layer left, nothing bends."""
         return len(self.layers) == 1
+
+    @property
+    def footprint(self) -> int:
+        """Windows, inputs and outputs of every layer, forth and back."""
+        taps = [
+            layer.weight[0, 0].numel() * layer.in_shape[0] * math.prod(layer.out_shape[1:]) for layer in self.layers
+        ]
+        return 4 * (sum(taps) + sum(math.prod(layer.in_shape) + math.prod(layer.out_shape) for layer in self.layers))
 
     def values(self, image: Tensor) -> list[Tensor]:
         """Features and gradients of `image (1, C, H, W)`, carried forth and back."""

@@ -14,6 +14,7 @@ from torch.func import vjp, vmap
 
 from leakage_audit.observation import Observation
 
+LARGEST_CHUNK = 64  # reverse passes at a time; beyond this they only leave the processor's cache
 ROUNDING = 4.0  # gradients are known to about this many units of their type's rounding
 
 
@@ -67,6 +68,11 @@ class Equations(ABC):
         """Whether the Jacobian is the same everywhere."""
         return False
 
+    @property
+    @abstractmethod
+    def footprint(self) -> int:
+        """About how many numbers one reverse pass through `values` keeps."""
+
     @abstractmethod
     def values(self, image: Tensor) -> list[Tensor]:
         """What each block's target would be for `image (B, C, H, W)`."""
@@ -76,8 +82,14 @@ class Equations(ABC):
         values = self.values(image.reshape(self.shape))
         return torch.cat([(v - b.target) * s for v, b, s in zip(values, self.blocks, self._scales, strict=True)])
 
-    def linearise(self, image: Tensor, chunk: int) -> tuple[Tensor, Tensor]:
-        """F and its Jacobian at `image`, `(m,)` and `(m, n)`, by `chunk` reverse passes at a time."""
+    def linearise(self, image: Tensor, memory: float) -> tuple[Tensor, Tensor]:
+        """F and its Jacobian at `image`, `(m,)` and `(m, n)`, by as many reverse passes at a time as fit in memory.
+
+        Args:
+            image: Where, `(n,)`.
+            memory: Bytes that the reverse passes may take.
+        """
+        chunk = int(min(max(memory / 8 / self.footprint, 1), LARGEST_CHUNK))
         r, pull = vjp(self.residual, image.flatten())[:2]
         rows = []
         for start in range(0, len(r), chunk):

@@ -21,6 +21,7 @@ from leakage_audit.equations import ROUNDING, Block, Equations
 from leakage_audit.labels import labels_for, last_linear
 from leakage_audit.lemma import input_from_gradient
 from leakage_audit.observation import Observation
+from leakage_audit.priors import GREY
 
 PLENTY = 2.0  # equations kept per unknown
 
@@ -72,7 +73,7 @@ class NetworkEquations(Equations):
         if delta is None or weight is None or not delta.any():
             return []
         handle = found[1].register_forward_hook(self._keep)
-        self._network(seen.to_input(torch.full((1, *seen.input_shape), 0.5, dtype=seen.dtype, device=seen.device)))
+        self._network(seen.to_input(torch.full((1, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)))
         if self._features is None or self._features.shape != (1, weight.shape[1]):
             handle.remove()  # used on something else than one vector an image
             return []
@@ -84,11 +85,27 @@ class NetworkEquations(Equations):
     def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self._features, self._last = inputs[0], output
 
+    @property
+    def footprint(self) -> int:
+        """Every module's output and every gradient, forth and back twice."""
+        outputs: list[int] = []
+
+        def count(module: nn.Module, inputs: tuple, output: object) -> None:
+            if isinstance(output, Tensor):
+                outputs.append(output.numel())
+
+        handles = [m.register_forward_hook(count) for m in self._network.modules() if not list(m.children())]
+        with torch.no_grad():
+            self._network(self.seen.to_input(torch.full(self.shape, GREY).to(self.noise)))
+        for handle in handles:
+            handle.remove()
+        return 8 * sum(outputs) + 4 * sum(p.numel() for p in self._parameters.values())
+
     def _objective(self, parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor | None]:
         scores = functional_call(self._network, parameters, (x,))
-        if self._delta is None:
+        if self._delta is None or self._last is None:
+            assert self._labels is not None  # read at construction where there is no δ
             return self.seen.loss(scores, self._labels), None
-        assert self._last is not None
         return (self._last[0] * self._delta).sum(), self._features
 
     def values(self, image: Tensor) -> list[Tensor]:

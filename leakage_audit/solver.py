@@ -42,13 +42,25 @@ class Solution:
     ended: str
 
 
-def solve(equations: Equations, prior: Prior, max_steps: int, budget: Budget) -> Solution:
-    """Step from grey until the image settles, the residual stalls or the budget is spent."""
+def solve(equations: Equations, prior: Prior, max_steps: int, memory: float, budget: Budget) -> Solution:
+    """Step from grey until the image settles, the residual stalls or the budget is spent.
+
+    Args:
+        equations: F(image) = 0.
+        prior: What images are like.
+        max_steps: Most steps.
+        memory: Bytes that a Jacobian's reverse passes may take.
+        budget: Time limit and progress report.
+
+    Raises:
+        FloatingPointError: If the equations are not finite at grey, or a step's normal equations not positive.
+    """
     image = torch.full(equations.shape, GREY, dtype=torch.float64, device=equations.noise.device).flatten()
     floor = equations.noise.clamp_min(FLOOR)
     solved = max(SOLVED, 3 * rms(floor))
-    chunk = 64
-    r, jacobian = equations.linearise(image, chunk)
+    r, jacobian = equations.linearise(image, memory)
+    if not (torch.isfinite(r).all() and torch.isfinite(jacobian).all()):
+        raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
     kinked = is_kinked(equations)
     error: Smooth | Kinked = Kinked(equations, image, r, jacobian) if kinked else Smooth(equations, r)
     ended, converged, steps, short, step = "the time was up", False, 0, 0, None
@@ -67,7 +79,7 @@ def solve(equations: Equations, prior: Prior, max_steps: int, budget: Budget) ->
             ended = f"the residual stalled at {rms(r):.2g} of the targets' size"
             break
         if kinked or rms(bend) > STRAIGHT:
-            r, jacobian = equations.linearise(image, chunk)
+            r, jacobian = equations.linearise(image, memory)
         error.update(image, r, jacobian, bend)
     else:
         if steps == max_steps:

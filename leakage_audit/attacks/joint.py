@@ -9,7 +9,7 @@ from leakage_audit.equations import Equations
 from leakage_audit.network import UnreadableNetwork
 from leakage_audit.network_equations import NetworkEquations
 from leakage_audit.observation import Observation
-from leakage_audit.priors import PRIORS
+from leakage_audit.priors import GREY, PRIORS
 from leakage_audit.solver import rms, solve
 
 PINNED = 0.5 / 255  # an entry is pinned down when its standard deviation is below half a grey level of eight bits
@@ -48,14 +48,12 @@ class Joint(Attack):
         """Step until the image settles with its equations solved, or the residual stalls."""
         rounding = torch.finfo(seen.dtype).eps
         seen = seen.to(torch.float64)
-        equations: Equations
         try:
-            if seen.batch_size > 1:
-                raise UnreadableNetwork("Lemma 3.1 opens a chain for one image")
-            equations = open_chain(seen, rounding)
-        except UnreadableNetwork:
-            equations = NetworkEquations(seen, rounding)
-        found = solve(equations, PRIORS[self.prior](), self.max_steps, budget)
+            equations = _equations(seen, rounding)
+            found = solve(equations, PRIORS[self.prior](), self.max_steps, self.max_memory_gb * 1e9 / 4, budget)
+        except (ValueError, FloatingPointError) as error:  # gradients that fit no image, or none of this network
+            grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
+            return Found(seen.to_input(grey), False, str(error), float("nan"))
         image = found.image.reshape(equations.shape)
         return Found(
             x=seen.to_input(image),
@@ -72,3 +70,13 @@ class Joint(Attack):
                 "unknowns": image.numel(),
             },
         )
+
+
+def _equations(seen: Observation, rounding: float) -> Equations:
+    """The compressed equations of a chain where Lemma 3.1 opens it, otherwise those of the plain gradient."""
+    if seen.batch_size == 1:
+        try:
+            return open_chain(seen, rounding)
+        except UnreadableNetwork:
+            pass
+    return NetworkEquations(seen, rounding)
