@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar, TQDMProgressBar
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
@@ -83,21 +84,29 @@ def table(report: Mapping[str, Any]) -> Table:
         report: As `report.json` has it.
     """
     verdict = report["verdict"]
-    found = Table(title=f"{verdict['headline']}. {_gates(verdict['gates'])}", title_justify="left", title_style="bold")
-    found.add_column("attack")
-    found.add_column("at its best")
-    for name in ("step", "PSNR", "a guess", "SSIM", "last audit"):
-        found.add_column(name, justify="right")
+    found = Table(
+        title=f"{verdict['headline']}. {_gates(verdict['gates'])}",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    found.add_column("attack", no_wrap=True)
+    found.add_column("at its best", no_wrap=True)
+    for name in ("PSNR, dB", "a guess", "SSIM", "step"):
+        found.add_column(name, justify="right", no_wrap=True)
+    found.add_column("last audit, dB", no_wrap=True)
     for attack in report["attacks"]:
         best, last = attack["worst"]["highest"], attack["latest"]["highest"]
         found.add_row(
             attack["name"],
             _coloured(attack["word"]),
-            str(attack["worst"]["step"]),
-            f"{best['psnr']:.1f} dB",
-            f"{best['chance_psnr']:.1f} dB",
+            f"{best['psnr']:.1f}",
+            f"{best['chance_psnr']:.1f}",
             "–" if best["ssim"] is None else f"{best['ssim']:.2f}",
-            f"{last['psnr']:.1f} dB, {_coloured(attack['latest']['word'])}",
+            str(attack["worst"]["step"]),
+            f"{last['psnr']:.1f} {_coloured(attack['latest']['word'])}",
         )
     return found
 

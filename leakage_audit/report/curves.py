@@ -1,21 +1,17 @@
-"""What a fit logged beside its audits: loss, accuracy, whatever there is, as thinned curves."""
+"""What a fit logged beside its audits: CSVLogger's numbers, and curves thinned to what can be drawn."""
 
 import csv
 import math
 from pathlib import Path
 
-from leakage_audit.report.events import Points, event_files, scalars
+from leakage_audit.report.events import Points
 
 POINTS = 500  # a curve is drawn a few hundred pixels wide
 
 
-def read_points(folder: Path) -> Points:
-    """Every logged scalar of a log directory, from its event files and CSVLogger's `metrics.csv`."""
-    found = scalars(event_files(folder))
-    if (folder / "metrics.csv").is_file():
-        for name, points in _csv(folder / "metrics.csv").items():
-            found.setdefault(name, points)
-    return found
+def read_csv(folder: Path) -> Points:
+    """Step and value of every number in CSVLogger's `metrics.csv`, by name; empty where there is none."""
+    return _csv(folder / "metrics.csv") if (folder / "metrics.csv").is_file() else {}
 
 
 def _csv(path: Path) -> Points:

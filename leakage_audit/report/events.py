@@ -22,21 +22,19 @@ def event_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("events.out.tfevents.*"))
 
 
-def scalars(files: Sequence[Path]) -> Points:
-    """Step and value of every scalar, by tag, in the order of writing."""
+def scan(files: Sequence[Path], tag: str) -> tuple[Points, list[int]]:
+    """Step and value of every scalar, by name, in the order of writing; and the steps of a tag's pictures, in order."""
     found: Points = defaultdict(list)
+    pictured = set()
     for event in _events(files):
         for value in event.summary.value:
             if value.HasField("simple_value"):
                 found[value.tag].append((event.step, value.simple_value))
+            elif _is(value, tag):
+                pictured.add(event.step)
             elif value.HasField("tensor") and value.metadata.plugin_data.plugin_name == "scalars":
                 found[value.tag].append((event.step, float(make_ndarray(value.tensor))))
-    return dict(found)
-
-
-def picture_steps(files: Sequence[Path], tag: str) -> list[int]:
-    """Steps at which a picture was logged, in order."""
-    return sorted({event.step for event in _events(files) for value in event.summary.value if _is(value, tag)})
+    return dict(found), sorted(pictured)
 
 
 def pictures(files: Sequence[Path], tag: str, steps: Collection[int]) -> dict[int, bytes]:

@@ -1,24 +1,38 @@
 """The verdict of a `LeakageGate` as the report's numbers: one check a limit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 
-def digest(record: Mapping[str, Any]) -> dict[str, Any]:
+def digest(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A gate; see docs/report.schema.json, `gates`.
 
     Args:
         record: A line of kind `gate` of `audit.jsonl`.
+        records: The run's audits and measurements by step: which of them the gate could judge.
     """
-    above, judged = record.get("violations") or [], set(record.get("judged") or [])
-    checks = [_check(name, limit, above, judged) for name, limit in (record.get("limits") or {}).items()]
     verdict, patience = record.get("verdict", "unjudged"), record.get("patience", 1)
+    checks = [_check(name, limit, record, records) for name, limit in (record.get("limits") or {}).items()]
     return {"verdict": verdict, "action": record.get("action", "warn"), "patience": patience, "checks": checks}
 
 
-def _check(name: str, limit: float, violations: list[dict[str, Any]], judged: set[str]) -> dict[str, Any]:
-    own = [violation for violation in violations if fnmatchcase(violation["name"], name)]
+def _check(name: str, limit: float, record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    own = [x for x in record.get("violations") or () if fnmatchcase(x["name"], name) and x["limit"] == limit]
+    longest = max((_in_a_row(x, own, records) for x in {x["name"] for x in own}), default=0)
+    judged = bool(own) or name in (record.get("judged") or ())
+    state = "exceeded" if longest >= record.get("patience", 1) else "passed" if judged else "unjudged"
     highest = max(own, key=lambda violation: violation["value"], default=None)
-    state = "exceeded" if own else "passed" if name in judged else "unjudged"
-    return {"name": name, "limit": limit, "state": state, "violations": len(own), "highest": highest}
+    above = len({violation["step"] for violation in own})
+    return {"name": name, "limit": limit, "state": state, "audits_above": above, "highest": highest}
+
+
+def _in_a_row(name: str, violations: Sequence[Mapping[str, Any]], records: Sequence[Mapping[str, Any]]) -> int:
+    """At how many audits in a row, of those that measured it, the number was above the limit."""
+    above = {violation["step"] for violation in violations if violation["name"] == name}
+    measured = {record["step"] for record in records if name in (record.get("metrics") or {})} | above
+    longest = current = 0
+    for step in sorted(measured):
+        current = current + 1 if step in above else 0
+        longest = max(longest, current)
+    return longest

@@ -50,7 +50,7 @@ def _case(suite: ET.Element, report: Mapping[str, Any], gate: Mapping[str, Any],
         worst = report["verdict"]["worst"]
         meaning = "" if worst is None else f"\nMost that leaked: {worst['word']}, {worst['attack']}, {scores(worst)}."
         times = (
-            f"Above the limit at {check['violations']} audits; patience {gate['patience']}, action {gate['action']}."
+            f"Above the limit at {check['audits_above']} audits; patience {gate['patience']}, action {gate['action']}."
         )
         ET.SubElement(case, "failure", type="LeakageLimitExceeded", message=message).text = times + meaning
     elif check["state"] == "unjudged":

@@ -20,7 +20,7 @@ def build(run: Run) -> Report:
     """Everything that the report says about a run, apart from its pictures."""
     kinds = {record.get("gradient") for record in run.records}
     audits = [digest(x, f" ({x.get('gradient')})" if len(kinds) > 1 else "") for x in run.records]
-    judged = [gates.digest(record) for record in run.gates]
+    judged = [gates.digest(record, run.records) for record in run.gates]
     measured = next((record for record in reversed(run.records) if record.get("layers")), {})
     last = run.records[-1] if run.records else {}
     return {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from leakage_audit.report import events
-from leakage_audit.report.curves import read_points
+from leakage_audit.report.curves import read_csv
 from leakage_audit.report.events import Points
 
 AUDITS, PICTURES = "audit.jsonl", "audit/images"
@@ -25,6 +25,7 @@ class Run:
         points: Every logged scalar.
         notes: What was found amiss, in sentences.
         config: The configuration that the command line left, if it did.
+        picture_steps: Steps of which there is a picture.
     """
 
     folder: Path
@@ -33,18 +34,12 @@ class Run:
     points: Points = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     config: Path | None = None
+    picture_steps: list[int] = field(default_factory=list)
     _pictured: Path | None = None
-
-    def picture_steps(self) -> list[int]:
-        """Steps of which there is a picture."""
-        if self._pictured is None:
-            return []
-        files = events.event_files(self._pictured)
-        return sorted({*events.picture_steps(files, PICTURES), *_drawn(self._pictured)})
 
     def pictures(self, steps: Collection[int]) -> dict[int, bytes]:
         """PNG data of some steps' pictures."""
-        if self._pictured is None:
+        if self._pictured is None or not steps:
             return {}
         found = events.pictures(events.event_files(self._pictured), PICTURES, steps)
         drawn = {step: path for step, path in _drawn(self._pictured).items() if step in steps and step not in found}
@@ -75,8 +70,11 @@ def read_run(folder: Path, beside: Sequence[Path] = ()) -> Run:
     # With several loggers, curves and pictures may lie beside the audits' folder, under its name.
     namesakes = sorted(path for path in logged if path.name == run.folder.name and path != run.folder)
     places = list(dict.fromkeys([run.folder, *beside, *namesakes]))
-    run.points = next((found for place in places if (found := read_points(place))), {})
-    run._pictured = next((place for place in places if _drawn(place) or _has_pictures(place)), None)
+    for place in places:
+        points, pictured = _read_logs(place)
+        run.points = run.points or points
+        if pictured and run._pictured is None:
+            run._pictured, run.picture_steps = place, pictured
     run.config = next((place / "config.yaml" for place in places if (place / "config.yaml").is_file()), None)
     return run
 
@@ -116,7 +114,7 @@ def _parse(line: str) -> Record | None:
 def _without_records(folder: Path, logged: list[Path]) -> Run:
     """Only what the loggers have: averages, no settings and no words on what was assumed."""
     for place in reversed(logged):
-        points = read_points(place)
+        points, pictured = _read_logs(place)
         by_step: dict[int, dict[str, float]] = {}
         for name, values in points.items():
             for step, value in values if name.startswith("audit/") else ():
@@ -124,15 +122,17 @@ def _without_records(folder: Path, logged: list[Path]) -> Run:
         if by_step:
             records = [{"kind": "audit", "step": step, "metrics": by_step[step]} for step in sorted(by_step)]
             notes = [f"There is no {AUDITS}: only what the loggers kept is shown, averages and no settings."]
-            return Run(place, records, points=points, notes=notes, _pictured=place)
+            return Run(place, records, points=points, notes=notes, picture_steps=pictured, _pictured=place)
     raise FileNotFoundError(f"{folder.absolute()} holds no audited run: no {AUDITS}, and nothing logged as audit/…")
+
+
+def _read_logs(folder: Path) -> tuple[Points, list[int]]:
+    """Every logged scalar of a log directory, and the steps of which it has a picture."""
+    points, pictured = events.scan(events.event_files(folder), PICTURES)
+    return read_csv(folder) | points, sorted({*pictured, *_drawn(folder)})
 
 
 def _drawn(folder: Path) -> dict[int, Path]:
     """Pictures that were written as files, by step."""
     found = {path.stem.removeprefix("step_"): path for path in (folder / "images").glob("step_*.png")}
     return {int(step): path for step, path in found.items() if step.isdigit()}
-
-
-def _has_pictures(folder: Path) -> bool:
-    return bool(events.picture_steps(events.event_files(folder), PICTURES))

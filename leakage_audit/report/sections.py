@@ -84,7 +84,7 @@ def gates(report: Report) -> str:
                     _toned(check["state"]),
                     number(check["limit"]),
                     reached,
-                    str(check["violations"]),
+                    str(check["audits_above"]),
                     f"{gate['action']}, patience {gate['patience']}",
                 ]
             )

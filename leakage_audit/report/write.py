@@ -32,13 +32,13 @@ def write_report(
     """
     run = read_run(Path(run_dir), beside)
     report = build(run)
-    pictures = run.pictures(set(choose(report, run.picture_steps())))
+    pictures = run.pictures(set(choose(report, run.picture_steps)))
     folder = Path(output) if output is not None else run.folder
     folder.mkdir(parents=True, exist_ok=True)
     paths = {"html": folder / "report.html", "json": folder / "report.json", "junit": folder / "junit.xml"}
     config = None if run.config is None else str(run.config)
     paths["html"].write_text(page(report, pictures, config), encoding="utf-8")
-    paths["json"].write_text(json.dumps(_plain(report), allow_nan=False, indent=1), encoding="utf-8")
+    paths["json"].write_text(json.dumps(_plain(report), allow_nan=False), encoding="utf-8")
     paths["junit"].write_bytes(junit(report))
     return paths
 
