@@ -40,7 +40,7 @@ def inspect(
     shape = tuple(_numbers("input_shape", input_shape, int))
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"input_shape must be channels,height,width, got {input_shape!r}")
-    network = Subject(name, num_classes, shape[1], seed, checkpoint and Path(checkpoint)).build()
+    network = Subject(name, num_classes, shape[1], seed, Path(checkpoint) if checkpoint else None).build()
     inspection = inspect_network(network, (shape[0], shape[1], shape[2]), name)
     if json:
         print(_json.dumps(inspection.as_dict(), indent=2))
@@ -62,6 +62,7 @@ def compare(
     precision: int = 32,
     scale: float = 1.0,
     seconds: float | None = None,
+    pretrained: str | None = None,
     image_size: int = 32,
     accelerator: str = "cpu",
     devices: int = 1,
@@ -86,6 +87,7 @@ def compare(
         precision: 32 or 64, bits of the weights and gradients.
         scale: Multiplies every attack's number of iterations.
         seconds: Time limit of each attack on each image.
+        pretrained: Further rows with trained weights, as network=checkpoint, separated by commas.
         image_size: Height and width that images are brought to.
         accelerator: As Lightning's Trainer takes it.
         devices: Processes on this machine that share the work.
@@ -101,12 +103,13 @@ def compare(
         attacks=attacks.split(","),
         indices=indices if indices == EVERY_CLASS else _numbers("indices", indices, int),
         seed=seed,
-        checkpoint=checkpoint and Path(checkpoint),
+        checkpoint=Path(checkpoint) if checkpoint else None,
         mean=_numbers("mean", mean, float),
         std=_numbers("std", std, float),
         precision=precision,
         scale=scale,
         seconds=seconds,
+        pretrained=_pairs("pretrained", pretrained),
     )
     run_comparison(
         experiment,
@@ -142,6 +145,13 @@ def _one_of(variant: str | None, model: str | None) -> str:
     if (variant is None) == (model is None):
         raise ValueError("name either a variant of the paper or, by --model, a classifier of your own")
     return variant or model or ""
+
+
+def _pairs(option: str, text: str | None) -> dict[str, str]:
+    parts = [part.partition("=") for part in (text or "").split(",") if part]
+    if not all(name and value for name, _, value in parts):
+        raise ValueError(f"{option} must be name=value, separated by commas, got {text!r}")
+    return {name: value for name, _, value in parts}
 
 
 def _numbers(option: str, text: str, kind: type) -> list:

@@ -2,8 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from leakage_audit.images import Images
 from leakage_audit.observation import Observation, as_tuple, observe
 
 EVERY_CLASS = "one-per-class"
+PRETRAINED = "_pretrained"
 TYPES = {32: torch.float32, 64: torch.float64}
 
 
@@ -30,7 +31,8 @@ class Experiment:
         attacks: Names as `leakage_audit.attacks.build` takes them: `rgap`, `cosine_tv:modern`.
         indices: Of the training images to attack, or `one-per-class`.
         seed: Set right before each network is built; also the attacks' seed.
-        checkpoint: Trained weights for the network.
+        checkpoint: Trained weights for the networks.
+        pretrained: Further rows: trained weights by network, shown as the network's name with `_pretrained`.
         mean: The network's input is `(image - mean) / std`.
         std: See `mean`.
         precision: 32 or 64, bits of the weights and gradients.
@@ -53,14 +55,15 @@ class Experiment:
     precision: int = 32
     scale: float = 1.0
     seconds: float | None = None
+    pretrained: Mapping[str, str | Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.indices, str):
             if self.indices != EVERY_CLASS:
                 raise ValueError(f"indices must be numbers or {EVERY_CLASS!r}, got {self.indices!r}")
             object.__setattr__(self, "indices", tuple(self.data.one_per_class()))
-        for name in ("networks", "attacks", "indices"):
-            values = list(getattr(self, name))
+        for name, given in (("networks", self.rows), ("attacks", self.attacks), ("indices", self.indices)):
+            values = list(given)
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name} must name at least one, each once, got {values}")
         if self.precision not in TYPES:
@@ -75,7 +78,7 @@ class Experiment:
             self.attack(name)
         for index in self.indices:
             self.data.image_at(int(index))
-        for network in self.networks:
+        for network in self.rows:
             self.observe(network, int(self.indices[0]))
 
     def _plain(self, name: str) -> float | tuple[float, ...]:
@@ -83,9 +86,14 @@ class Experiment:
         return tuple(value) if isinstance(value, Sequence) else value
 
     @property
+    def rows(self) -> list[str]:
+        """The networks' names, as shown, in the table's order."""
+        return [*self.networks, *(f"{name}{PRETRAINED}" for name in self.pretrained)]
+
+    @property
     def pairs(self) -> list[tuple[str, int]]:
         """Every network with every image, in the table's order."""
-        return [(network, int(index)) for network in self.networks for index in self.indices]
+        return [(network, int(index)) for network in self.rows for index in self.indices]
 
     @property
     def cells(self) -> list[tuple[str, int, str]]:
@@ -112,7 +120,11 @@ class Experiment:
 
     def network(self, name: str) -> nn.Module:
         """A network in eval mode, its weights the same every time, in the experiment's precision."""
-        subject = Subject(name, self.data.num_classes, self.data.image_size, self.seed, self.checkpoint)
+        base = name.removesuffix(PRETRAINED)
+        checkpoint = self.pretrained[base] if base != name else self.checkpoint
+        subject = Subject(
+            base, self.data.num_classes, self.data.image_size, self.seed, Path(checkpoint) if checkpoint else None
+        )
         return subject.build().to(TYPES[self.precision])
 
     def observe(self, network: str, index: int, device: torch.device | str = "cpu") -> tuple[Observation, Tensor, int]:
@@ -136,16 +148,21 @@ class Experiment:
         """Everything that the results depend on, as plain values; images and weights by their digest."""
         digests = [hashlib.sha256(self.data.image_at(int(i)).image.numpy().tobytes()).hexdigest() for i in self.indices]
         return {
-            "networks": list(self.networks),
+            "networks": self.rows,
             "attacks": {name: self.attack(name).settings for name in self.attacks},
             "indices": [int(index) for index in self.indices],
             "images": digests,
             "classes": list(self.data.classes),
             "seed": self.seed,
-            "checkpoint": self.checkpoint and hashlib.sha256(Path(self.checkpoint).read_bytes()).hexdigest(),
+            "checkpoint": self.checkpoint and _digest(self.checkpoint),
+            "pretrained": {name: _digest(path) for name, path in self.pretrained.items()},
             "mean": list(as_tuple(self._plain("mean"))),
             "std": list(as_tuple(self._plain("std"))),
             "precision": self.precision,
             "scale": self.scale,
             "seconds": self.seconds,
         }
+
+
+def _digest(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -5,6 +5,7 @@ from statistics import fmean
 
 from rich.table import Table
 
+from leakage_audit.compare.experiment import PRETRAINED
 from leakage_audit.compare.store import Cell
 from leakage_audit.scores import PEAK_255
 
@@ -32,7 +33,7 @@ TABLE_3_CAPTION = (
 
 def paper_psnr_255(network: str, trained: bool, attack: str) -> float | None:
     """Table 3's figure for an attack, whatever its preset; None if it has none."""
-    row = TABLE_3.get((network, trained))
+    row = TABLE_3.get((network.removesuffix(PRETRAINED), trained or network.endswith(PRETRAINED)))
     base = attack.partition(":")[0]
     return row[ATTACKS.index(base)] if row is not None and base in ATTACKS else None
 

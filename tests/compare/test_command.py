@@ -35,6 +35,8 @@ def test_options_win_over_those_of_the_config(tmp_path, capsys):
         (["--indices=1,99999"], "there is no image 99999"),
         (["--attacks=magic"], "unknown attack 'magic'"),
         (["--checkpoint=none.ckpt"], "no checkpoint at none.ckpt"),
+        (["--pretrained=cnn4_v1=none.ckpt"], "no checkpoint at none.ckpt"),
+        (["--pretrained=none.ckpt"], "pretrained must be name=value"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_written(options, message, tmp_path, capsys):

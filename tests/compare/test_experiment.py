@@ -84,6 +84,15 @@ def test_checkpoint_gives_weights_and_classes(checkpoint, tmp_path):
     assert all(torch.equal(again[name], found[name]) for name in found)
 
 
+def test_pretrained_rows_follow_the_untrained_ones(checkpoint):
+    asked = experiment(networks=["cnn2_v1", "cnn2_v2"], pretrained={"cnn2_v1": checkpoint})
+    assert asked.rows == ["cnn2_v1", "cnn2_v2", "cnn2_v1_pretrained"]
+    assert asked.network("cnn2_v1").fc.out_features == 10
+    assert asked.network("cnn2_v1_pretrained").fc.out_features == 2
+    with pytest.raises(ValueError, match="does not fit cnn2_v2"):
+        experiment(pretrained={"cnn2_v2": checkpoint})
+
+
 def test_checkpoint_of_another_network(checkpoint):
     with pytest.raises(
         ValueError, match=r"two.ckpt does not fit cnn2_v2: conv1.weight is \(6, 3, 3, 3\), not \(6, 3, 4, 4\)"

@@ -34,6 +34,7 @@ def test_every_variant_has_its_row_and_presets_share_a_column():
     assert {name for name, trained in TABLE_3 if not trained} == VARIANTS.keys()
     assert paper_psnr_255("cnn3_v1", False, "hybrid:constrained") == TABLE_3["cnn3_v1", False][ATTACKS.index("hybrid")]
     assert paper_psnr_255("cnn3_v1", True, "hybrid") is None
+    assert paper_psnr_255("cnn4_v1_pretrained", False, "rgap") == TABLE_3["cnn4_v1", True][0]
     assert paper_psnr_255("cnn3_v1", False, "joint") is None
 
 
