@@ -1,18 +1,17 @@
 """Reads optimiser steps of somebody's LightningModule as observations, and checks that it reads them rightly."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning import LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.dropout import _DropoutNd
 from torch.optim import Optimizer
 
 from leakage_audit.callbacks import batches, ranks
+from leakage_audit.callbacks.losses import find_losses, named
 from leakage_audit.callbacks.neutrality import Streams
 from leakage_audit.callbacks.ranks import AuditSkipped
 from leakage_audit.callbacks.snapshot import (
@@ -24,10 +23,8 @@ from leakage_audit.callbacks.snapshot import (
     recompute,
     step_gradients,
 )
-from leakage_audit.callbacks.twin import Forward, Twin, attribute, resolve
+from leakage_audit.callbacks.twin import Forward, Twin
 from leakage_audit.observation import Loss, Observation, as_tuple, observe, per_channel
-
-LOSS_NAMES = ("loss_fn", "criterion", "loss_function", "loss_func", "loss")
 
 
 @dataclass(frozen=True)
@@ -77,13 +74,18 @@ class Reader:
         grant_labels: bool = False,
     ) -> None:
         self.twin = Twin(module, forward)
-        self.loss, loss_words = _find_loss(module, loss)
-        self._unpack = batches.unpack if unpack is None else _named(module, unpack)
+        self._losses = find_losses(module, loss)
+        self._unpack = batches.unpack if unpack is None else named(module, unpack)
         self._normalisation = None if mean is None and std is None else (_tuple(mean, 0.0), _tuple(std, 1.0))
         self.value_range, self.grant_labels = value_range, grant_labels
-        self.assumed = [self.twin.assumed, loss_words]
+        self.assumed = [self.twin.assumed, self._losses[0][1]]
         self.doubts: list[str] = []
         self._settled = False
+
+    @property
+    def loss(self) -> Loss:
+        """The loss as far as it is known; the first verified step settles it where there are several candidates."""
+        return self._losses[0][0]
 
     def micro_batch(self, batch: Any, trainer: Trainer) -> MicroBatch:
         """Images, labels and generator states of a batch that is about to be trained on.
@@ -100,8 +102,8 @@ class Reader:
 
     def gradients(
         self, trainer: Trainer, module: LightningModule, optimizer: Optimizer, window: Sequence[MicroBatch]
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The step's own gradients, as the mean over the window, and this rank's, recomputed from its batches.
+    ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+        """The step's own gradients, as the mean over the window, and this rank's, recomputed by each candidate loss.
 
         Raises:
             AuditSkipped: If the gradients hold nothing (none, not finite, all zero).
@@ -117,32 +119,60 @@ class Reader:
         if module.automatic_optimization and len(window) != trainer.accumulate_grad_batches:
             # The last window of an epoch is shorter, yet Lightning divides by the full length.
             own = {name: g * (trainer.accumulate_grad_batches / len(window)) for name, g in own.items()}
-        self.twin.refresh(module)
-        again = recompute(trainer, self.twin, window, self.loss, list(own))
+        again = [self._recomputed(trainer, module, window, loss, own) for loss, _ in self._losses]
         self.twin.refresh(module)  # batch normalisation moved its statistics
         return own, again
 
-    def verify(
-        self, trainer: Trainer, module: LightningModule, own: dict[str, Tensor], again: dict[str, Tensor], length: int
-    ) -> tuple[dict[str, Tensor], Verdict]:
-        """Compare the two; returns the step's own gradients too, as an average over the window.
+    def _recomputed(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        window: Sequence[MicroBatch],
+        loss: Loss,
+        own: dict[str, Tensor],
+    ) -> dict[str, Tensor]:
+        self.twin.refresh(module)
+        try:
+            return recompute(trainer, self.twin, window, loss, list(own))
+        except Exception:
+            if len(self._losses) == 1:
+                raise
+            # An attribute called `loss` may be anything; one that fails is not the loss, and zeros equal no gradient.
+            return {name: torch.zeros_like(gradient) for name, gradient in own.items()}
 
-        By hand one may as well sum over the window, or divide by a number of batches that the last window falls short
-        of: a factor of this kind is undone.
+    def verify(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        own: dict[str, Tensor],
+        again: list[dict[str, Tensor]],
+        length: int,
+    ) -> tuple[dict[str, Tensor], Verdict]:
+        """Compare the step's gradients with the recomputed ones, and settle the loss on the one that fits.
 
         Args:
             trainer: Says precision.
             module: Says who optimises, Lightning or its author.
             own: The step's.
-            again: Recomputed, averaged over the ranks.
+            again: Recomputed by each candidate loss, averaged over the ranks.
             length: How many batches the window has.
+
+        Returns:
+            The step's gradients, as an average over the window, and the verdict. By hand one may as well sum over the
+            window, or divide by a number of batches that the last window falls short of: such a factor is undone.
         """
-        verdict = compare(own, again, compute_type(trainer, module))
+        compute = compute_type(trainer, module)
+        verdicts = [compare(own, candidate, compute) for candidate in again]
+        best = next((i for fits in ("same", "parallel") for i, v in enumerate(verdicts) if getattr(v, fits)), None)
+        if best is not None:
+            self._losses = [self._losses[best]]
+            self.assumed[1] = self._losses[0][1]
+        verdict = verdicts[best or 0]
         if verdict.parallel and not verdict.same and not module.automatic_optimization:
             divided_by = length / verdict.scale
             if length > 1 and abs(divided_by - round(divided_by)) < verdict.tolerance * divided_by:
                 own = {name: g / verdict.scale for name, g in own.items()}
-                verdict = compare(own, again, compute_type(trainer, module))
+                verdict = compare(own, again[best or 0], compute)
         return own, verdict
 
     def sample(self, trainer: Trainer, module: LightningModule, x: Tensor, label: Tensor) -> Sight:
@@ -246,35 +276,6 @@ class Reader:
                 f"images span {least:.2f} … {most:.2f} where {low:g} … {high:g} was expected: "
                 "give the normalisation's mean and std, or value_range"
             )
-
-
-def _find_loss(module: LightningModule, given: str | Loss | None) -> tuple[Loss, str]:
-    if given is not None:
-        words = given if isinstance(given, str) else getattr(given, "__qualname__", type(given).__name__)
-        return _named(module, given), f"loss {words}"
-    for name in LOSS_NAMES:
-        found = getattr(module, name, None)
-        if callable(found) and (isinstance(found, nn.Module) or _takes_two(found)):
-            return found, f"loss {name}"
-    return F.cross_entropy, "loss cross entropy"
-
-
-def _takes_two(function: Callable[..., Any]) -> bool:
-    try:
-        inspect.signature(function).bind(None, None)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _named(module: LightningModule, what: Any) -> Any:
-    """A callable given as itself or by a dotted name, of the module's own or importable."""
-    if not isinstance(what, str):
-        return what
-    try:
-        return attribute(module, what)
-    except AttributeError:
-        return resolve(what)
 
 
 def _tuple(values: float | Sequence[float] | None, default: float) -> tuple[float, ...]:

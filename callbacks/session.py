@@ -114,13 +114,13 @@ class Session:
 
     def _attacked(self, optimizer: Optimizer) -> tuple[list[Look], Verdict]:
         own, again = ranks.together(self.trainer, lambda: self._gradients(optimizer))
-        again = ranks.average(self.trainer, again)
+        again = [ranks.average(self.trainer, candidate) for candidate in again]
         own, verdict = self.reader.verify(self.trainer, self.module, own, again, len(self._window))
         self._trust(verdict)
         mine = ranks.together(self.trainer, lambda: self._looks(self._chosen(own)))
         return [looked for part in ranks.gather(self.trainer, mine) for looked in part], verdict
 
-    def _gradients(self, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _gradients(self, optimizer: Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
         if self._problem is not None:
             raise self._problem
         return self.reader.gradients(self.trainer, self.module, optimizer, self._window)

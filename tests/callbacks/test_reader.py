@@ -8,7 +8,6 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from leakage_audit.callbacks import ranks
 from leakage_audit.callbacks.ranks import AuditSkipped
 from leakage_audit.callbacks.reader import Reader
 
@@ -91,7 +90,6 @@ class Reads(Callback):
             return
         try:
             own, again = self.reader.gradients(trainer, pl_module, optimizer, self.window)
-            again = ranks.average(trainer, again)
             own, verdict = self.reader.verify(trainer, pl_module, own, again, len(self.window))
             self.verdicts.append(verdict)
             self.sights.append(self.reader.whole(trainer, own, self.window)[0])
@@ -289,3 +287,15 @@ def test_the_modules_own_loss_is_found():
     fit(module, reads)
     assert reads.reader.assumed[1] == "loss criterion"
     assert reads.verdicts[0].same
+
+
+@pytest.mark.parametrize("name", ["criterion", "loss"])
+@pytest.mark.parametrize(
+    "other", [nn.NLLLoss(reduction="sum"), nn.CosineEmbeddingLoss(), lambda *_: 1 / 0, lambda scores, labels: scores]
+)
+def test_an_attribute_that_is_not_the_loss_is_passed_over(name, other):
+    module, reads = Net(), Reads()
+    setattr(module, name, other)
+    fit(module, reads)
+    assert reads.reader.assumed[1] == "loss cross entropy"
+    assert all(verdict.same for verdict in reads.verdicts)
