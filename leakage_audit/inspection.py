@@ -92,8 +92,9 @@ def inspect_network(network: nn.Module, input_shape: tuple[int, int, int], name:
 def shape_report(layer: Convolution, condition: float | None = None) -> LayerReport:
     """A row of the layer table from a convolution's shapes, without its weight."""
     n, equations = prod(layer.in_shape), prod(layer.out_shape) + (layer.weight.numel() if layer.learned else 0)
-    rank = structural_rank(layer).rank
-    return LayerReport(layer.name, n, equations, rank, rank - n, None, condition)
+    found = structural_rank(layer)
+    way = f"shape ({found.how})"
+    return LayerReport(layer.name, n, equations, found.rank, found.rank - n, None, condition, found.rank, way)
 
 
 def _conditions(chain: tuple[Layer, ...]) -> list[float]:

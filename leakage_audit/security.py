@@ -11,9 +11,11 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
-from leakage_audit.factor import TOLERANCE, Factor
+from leakage_audit.degeneracy import remark
+from leakage_audit.factor import Factor, tolerance_for
 from leakage_audit.network import read_chain
 from leakage_audit.observation import Observation
+from leakage_audit.structural import structural_rank
 from leakage_audit.sweep import sweep
 from leakage_audit.system import LayerSystem
 
@@ -31,6 +33,10 @@ class LayerReport:
         weight: (d − (i − 1))/d, the layer's weight in c(M); None where there is no c(M).
         condition: Smallest non-zero over largest singular value of u⁽ⁱ⁾, its two blocks brought to equal size; None
             where only shapes are known.
+        expected: The rank that the layer's shape promises.
+        way: How the rank was found.
+        gap: Smallest singular value that counts over the largest that does not; None if all count.
+        remark: What is unusual about the layer at this step: zero filters, dead channels, saturated units.
     """
 
     name: str
@@ -40,6 +46,15 @@ class LayerReport:
     deficiency: int
     weight: float | None
     condition: float | None
+    expected: int
+    way: str
+    gap: float | None = None
+    remark: str = ""
+
+    @property
+    def degenerate(self) -> bool:
+        """Whether the rank is less than the shape promises."""
+        return self.rank < self.expected
 
 
 @dataclass(frozen=True)
@@ -67,12 +82,13 @@ class Security:
         return {"c": self.c, "layers": [asdict(layer) for layer in self.layers]}
 
 
-def security_metric(seen: Observation, tolerance: float = TOLERANCE) -> Security:
+def security_metric(seen: Observation, tolerance: float | None = None) -> Security:
     """Rank every convolution's system at the observed weights and gradients, and weigh the deficiencies (12).
 
     Args:
         seen: What leaked.
-        tolerance: Singular values below this share of the largest count as zero.
+        tolerance: Singular values below this share of the largest count as zero; by default ten times the rounding of
+            the gradients' type.
 
     Raises:
         UnreadableNetwork: If the network is no chain of known, invertible layers.
@@ -81,21 +97,34 @@ def security_metric(seen: Observation, tolerance: float = TOLERANCE) -> Security
     problem = seen.problem()
     if problem is not None:
         raise ValueError(problem)
+    tolerance = tolerance_for(seen.dtype) if tolerance is None else tolerance
     seen = seen.to(torch.float64)
     chain = read_chain(seen.network, seen.input_shape)
-    found: list[tuple[LayerSystem, Factor]] = []
+    found: list[LayerReport] = []
 
     def solve(system: LayerSystem, i: int) -> Tensor:
         factor = Factor(system, tolerance)
-        found.insert(0, (system, factor))
-        return factor.pseudo_inverse(system.v)
+        found.insert(0, report(factor, remark(system, tolerance)))
+        # The image itself is not needed.
+        return factor.pseudo_inverse(system.v) if i else torch.zeros(system.n, dtype=system.z.dtype).to(system.z)
 
     sweep(chain, seen, solve)
-    return Security.weigh(
-        [report(system.layer.name, system, factor.rank, factor.condition) for system, factor in found]
-    )
+    return Security.weigh(found)
 
 
-def report(name: str, system: LayerSystem, rank: int, condition: float | None) -> LayerReport:
+def report(factor: Factor, remarks: str) -> LayerReport:
     """A row without its weight."""
-    return LayerReport(name, system.n, system.equations, rank, rank - system.n, None, condition)
+    system = factor.system
+    return LayerReport(
+        name=system.layer.name,
+        unknowns=system.n,
+        equations=system.equations,
+        rank=factor.rank,
+        deficiency=factor.rank - system.n,
+        weight=None,
+        condition=factor.condition,
+        expected=structural_rank(system.layer, system.gradient is not None).rank,
+        way=factor.way,
+        gap=factor.gap,
+        remark=remarks,
+    )
