@@ -72,13 +72,13 @@ def is_kinked(equations: Equations, seed: int = 0) -> bool:
     generator = torch.Generator().manual_seed(seed)
     n = math.prod(equations.shape)
     long, short = torch.zeros(2, len(equations.sizes))
-    for _ in range(4):
+    for _ in range(16):
         image, move = (torch.randn(n, generator=generator, dtype=torch.float64).to(equations.noise) for _ in range(2))
         image = GREY + 0.2 * image  # away from grey, where every unit of a network without biases sits on its kink
         r = equations.residual(image)
         second = [
             equations.residual(image + size * move) + equations.residual(image - size * move) - 2 * r
-            for size in (0.01, 0.01 / 8)
+            for size in (0.03, 0.03 / 8)
         ]
         per_block = torch.tensor([[float(b.square().mean()) for b in s.split(equations.sizes)] for s in second])
         long, short = long + per_block[0], short + per_block[1]

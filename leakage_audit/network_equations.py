@@ -101,18 +101,18 @@ class NetworkEquations(Equations):
             handle.remove()
         return 8 * sum(outputs) + 4 * sum(p.numel() for p in self._parameters.values())
 
-    def _objective(self, parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _objective(self, parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         scores = functional_call(self._network, parameters, (x,))
-        if self._delta is None or self._last is None:
+        if self._delta is None or self._last is None or self._features is None:
             assert self._labels is not None  # read at construction where there is no δ
-            return self.seen.loss(scores, self._labels), None
-        return (self._last[0] * self._delta).sum(), self._features
+            return self.seen.loss(scores, self._labels), scores
+        return (self._last[0] * self._delta).sum(), self._features[0]
 
     def values(self, image: Tensor) -> list[Tensor]:
         """Features of `image (B, C, H, W)` and the (summed) gradients that training on it would share."""
         found, features = grad(self._objective, has_aux=True)(self._parameters, self.seen.to_input(image))
         sums = [s(found[name].flatten()) for name, s in zip(self._parameters, self._sums, strict=True)]
-        return sums if features is None else [features[0], *sums]
+        return sums if self._delta is None else [features, *sums]
 
 
 class _RandomSums:

@@ -1,0 +1,65 @@
+import pytest
+import torch
+
+from leakage_audit.priors import PRIORS, MinimumNorm, Variation
+
+
+def picture(size=1, channels=3, height=6, width=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(size, channels, height, width, dtype=torch.float64, generator=generator)
+
+
+@pytest.mark.parametrize("prior", [Variation(), Variation(chroma=1.0), MinimumNorm()], ids=["colour", "plain", "none"])
+@pytest.mark.parametrize("shape", [(1, 3, 6, 5), (2, 3, 4, 4), (1, 1, 5, 7), (1, 4, 4, 3)], ids=str)
+def test_belief_is_consistent(prior, shape):
+    belief = prior.around(picture(*shape))
+    n = belief.mean.numel()
+    eye = torch.eye(n, dtype=torch.float64)
+    covariance = belief.covariance(eye)
+    torch.testing.assert_close(covariance @ belief.precision(), eye, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(covariance.diagonal(), belief.variance)
+    torch.testing.assert_close(covariance, covariance.T)
+
+
+def energy(image, prior):
+    """The variation as the docstring writes it, one stencil at a time, by slicing."""
+    grey = image.sum(1, keepdim=True) / 3**0.5
+    red_green = (image[:, :1] - image[:, 1:2]) / 2**0.5
+    yellow_blue = (image[:, :1] + image[:, 1:2] - 2 * image[:, 2:]) / 6**0.5
+    u = torch.cat([grey, prior.chroma * red_green, prior.chroma * yellow_blue], 1)
+    down, across = u.diff(dim=2), u.diff(dim=3)
+    first = [down, across]
+    second = [down.diff(dim=2), across.diff(dim=3), 2**0.5 * down.diff(dim=3)]
+    total = 0.0
+    for share, differences in ((1.0, first), (prior.second, second)):
+        for d in differences:
+            length = (d.square().sum(1) + prior.edge**2).sqrt() / prior.scale
+            total = total + share * (length**prior.exponent).sum()
+    return total
+
+
+@pytest.mark.parametrize("exponent", [0.7, 1.0, 2.0])
+def test_variation_touches_its_energy(exponent):
+    # The quadratic ½ xᵀPx has the energy's gradient where it touches, up to the small pull to grey.
+    prior = Variation(exponent=exponent, chroma=3.0)
+    image = picture().requires_grad_()
+    (expected,) = torch.autograd.grad(energy(image, prior), image)
+    belief = prior.around(image.detach())
+    found = belief.precision() @ (image.detach().flatten() - belief.mean)
+    assert (found - expected.flatten()).norm() < 1e-3 * expected.norm()
+
+
+def test_edges_cost_less_across_than_along_nothing():
+    image = torch.full((1, 3, 8, 8), 0.2, dtype=torch.float64)
+    image[..., 4:] = 0.8
+    deviation = Variation().around(image).covariance
+    jump, flat = torch.zeros(2, 1, 3, 8, 8, dtype=torch.float64)
+    jump[0, :, 4, 4], jump[0, :, 4, 3] = 1, -1
+    flat[0, :, 4, 6], flat[0, :, 4, 5] = 1, -1
+    loose, tight = (float(row.flatten() @ deviation(row.reshape(1, -1))[0]) for row in (jump, flat))
+    assert loose > 2 * tight
+
+
+def test_every_named_prior_can_be_made():
+    for make in PRIORS.values():
+        assert make().around(picture()).mean.shape == (90,)
