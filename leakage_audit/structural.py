@@ -52,6 +52,7 @@ from leakage_audit.factor import Factor
 from leakage_audit.layers import Convolution
 from leakage_audit.system import LayerSystem
 
+LARGEST_SVD = 500  # its size up to which singular values, which tell small from zero best, cost little
 LARGEST_INSTANCE = 3000  # rows of the smaller Gram matrix of a random instance that is still worth its seconds
 
 
@@ -167,4 +168,7 @@ def _instance_rank(
         for shape in ((out_shape[0], in_shape[0], *kernel), out_shape)
     )
     layer = Convolution("", weight, None, stride, padding, dilation, 1, in_shape, out_shape)
-    return Factor(LayerSystem(layer, dz, torch.zeros_like(dz), weight if shared else None)).rank
+    system = LayerSystem(layer, dz, torch.zeros_like(dz), weight if shared else None)
+    if min(system.n, system.equations) <= LARGEST_SVD:
+        return int(np.linalg.matrix_rank(system.matrix(), rtol=1e-11))
+    return Factor(system, 1e-7).rank

@@ -1,0 +1,96 @@
+import pytest
+import torch
+from cases import draw
+from torch import nn
+
+from leakage_audit.observation import observe
+from leakage_audit.security import security_metric
+
+
+def network(activation=nn.Tanh):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3), activation(), nn.Conv2d(6, 4, 3, 2), activation(), nn.Flatten(), nn.Linear(36, 5)
+    ).double()
+
+
+def rows(model):
+    found = security_metric(observe(model, draw(3, 9, 9), 1))
+    return {layer.name: layer for layer in found.layers}
+
+
+def test_a_sound_network_has_no_remarks():
+    for layer in rows(network()).values():
+        assert layer.remark == ""
+        assert not layer.degenerate
+        assert layer.rank == layer.expected
+
+
+def test_a_zeroed_filter():
+    model = network()
+    with torch.no_grad():
+        model[2].weight[1] = 0
+    layer = rows(model)["2"]
+    assert layer.degenerate
+    assert layer.remark == "zero filters: 1"
+
+
+def test_a_dead_channel():
+    model = network()
+    with torch.no_grad():
+        model[5].weight.reshape(5, 4, 9)[:, 2] = 0  # nothing above listens to channel 2
+    found = rows(model)
+    assert found["2"].degenerate
+    assert found["2"].remark == "dead channels, which no gradient reaches: 2"
+
+
+def test_filters_that_repeat():
+    model = network()
+    with torch.no_grad():
+        model[2].weight[3] = -2 * model[2].weight[0]
+    layer = rows(model)["2"]
+    assert layer.degenerate
+    assert layer.remark == "filters of rank 3 instead of 4"
+
+
+def test_a_saturated_tanh():
+    model = network()
+    with torch.no_grad():
+        model[2].bias[2] = 9.0
+    layer = rows(model)["2"]
+    assert layer.remark.endswith("25% of its tanh units are saturated")
+
+
+def test_a_whole_layer_without_gradient():
+    model = network()
+    with torch.no_grad():
+        model[2].weight.zero_()
+        model[5].weight.zero_()
+    found = rows(model)
+    assert found["2"].remark == found["0"].remark == "no gradient reaches it"
+    assert found["2"].degenerate
+
+
+def test_single_precision_draws_the_line_higher():
+    model = network()
+    with torch.no_grad():
+        model[5].weight.reshape(5, 4, 9)[:, 2] *= 4e-7
+    assert "dead" not in rows(model)["2"].remark
+    found = security_metric(observe(model.float(), draw(3, 9, 9), 1))
+    assert "dead channels, which no gradient reaches: 2" in found.layers[1].remark
+
+
+def test_pooling_has_equal_filters_by_nature():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 2), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(96, 5)).double()
+    assert rows(model)["2"].remark == ""
+    assert not rows(model)["2"].degenerate
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_a_scaled_loss_degenerates_nothing(scale):
+    found = security_metric(
+        observe(network(), draw(3, 9, 9), 1, lambda s, y: scale * nn.functional.cross_entropy(s, y))
+    )
+    assert not any(layer.degenerate or layer.remark for layer in found.layers)
+    assert isinstance(found.layers[0].rank, int)
