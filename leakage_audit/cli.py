@@ -55,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"leakage-audit {version('leakage-audit')}")
     elif command in ("fit", "validate", "test", "predict"):
         return _lightning(None if args is None else [command, *options])
-    elif command in ("inspect", "compare"):
+    elif command in ("inspect", "compare", "report"):
         return _run(command, options)
     else:
         print(f"leakage-audit: unknown command {command!r}\n{USAGE}", file=sys.stderr)
@@ -86,11 +86,17 @@ def _run(command: str, options: list[str]) -> int:
     """Call the command's function with its options; mistakes become one line and exit code 2."""
     function = getattr(importlib.import_module("leakage_audit.commands"), command)  # costs a second: only when needed
     try:
-        function(**vars(_parser(command, function).parse_args(_with_config(options))))
+        given = vars(_parser(command, function).parse_args(_with_config(options)))
+        function(*(given.pop(name) for name in _positional(function)), **given)
     except (ValueError, OSError) as mistake:
         print(f"leakage-audit {command}: {mistake}", file=sys.stderr)
         return 2
     return 0
+
+
+def _positional(function: Callable[..., None]) -> list[str]:
+    parameters = signature(function).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY]
 
 
 def _with_config(options: list[str]) -> list[str]:
@@ -126,7 +132,7 @@ def _parser(command: str, function: Callable[..., None]) -> ArgumentParser:
         required, flag = parameter.default is parameter.empty, "--" + name.replace("_", "-")
         if kind is bool:
             parser.add_argument(flag, dest=name, action="store_true", help=help_of[name])
-        elif parameter.kind is parameter.POSITIONAL_ONLY:
+        elif name in _positional(function):
             parser.add_argument(name, type=kind, help=help_of[name])
         else:
             shown = "" if required or parameter.default is None else f" Default: {parameter.default}."

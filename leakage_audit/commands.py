@@ -11,6 +11,7 @@ from leakage_audit.compare.subjects import Subject
 from leakage_audit.data import CIFAR10, ImageFolder, Synthetic
 from leakage_audit.images import Images
 from leakage_audit.inspection import inspect_network
+from leakage_audit.report import write_report
 
 
 def inspect(
@@ -120,6 +121,20 @@ def compare(
         strategy=strategy,
         console=Console(),
     )
+
+
+def report(run: str, /, output: str | None = None) -> None:
+    """Write a page about a fit, finished or broken off: report.html, report.json and junit.xml.
+
+    Args:
+        run: The fit's log directory, or a folder above it: then the newest run below.
+        output: Where the files go; into the log directory if not given.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or nothing in it was audited.
+    """
+    for path in write_report(run, output).values():
+        print(path)
 
 
 def images_at(place: str, image_size: int = 32) -> Images:
