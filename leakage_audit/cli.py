@@ -87,7 +87,8 @@ def _run(command: str, options: list[str]) -> int:
     function = getattr(importlib.import_module("leakage_audit.commands"), command)  # costs a second: only when needed
     try:
         given = vars(_parser(command, function).parse_args(_with_config(options)))
-        function(*(given.pop(name) for name in _positional(function)), **given)
+        positional = [given.pop(name) for name in _positional(function)]
+        function(*positional, **given)
     except (ValueError, OSError) as mistake:
         print(f"leakage-audit {command}: {mistake}", file=sys.stderr)
         return 2
