@@ -5,16 +5,18 @@ these units.
 """
 
 import math
+import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import vjp, vmap
+from torch.func import jvp, vjp, vmap
 
 from leakage_audit.observation import Observation
 
-LARGEST_CHUNK = 64  # reverse passes at a time; beyond this they only leave the processor's cache
+LARGEST_CHUNK = 64  # passes at a time; beyond this they only leave the processor's cache
 ROUNDING = 4.0  # gradients are known to about this many units of their type's rounding
 
 
@@ -83,18 +85,34 @@ class Equations(ABC):
         return torch.cat([(v - b.target) * s for v, b, s in zip(values, self.blocks, self._scales, strict=True)])
 
     def linearise(self, image: Tensor, memory: float) -> tuple[Tensor, Tensor]:
-        """F and its Jacobian at `image`, `(m,)` and `(m, n)`, by as many reverse passes at a time as fit in memory.
+        """F and its Jacobian at `image`, `(m,)` and `(m, n)`.
+
+        Row by row in reverse mode, or column by column in forward mode where there are fewer unknowns than equations;
+        as many at a time as fit in memory.
 
         Args:
             image: Where, `(n,)`.
-            memory: Bytes that the reverse passes may take.
+            memory: Bytes that the passes may take.
         """
         chunk = int(min(max(memory / 8 / self.footprint, 1), LARGEST_CHUNK))
-        r, pull = vjp(self.residual, image.flatten())[:2]
-        rows = []
-        for start in range(0, len(r), chunk):
-            size = min(chunk, len(r) - start)
-            unit = torch.zeros(size, len(r), dtype=r.dtype, device=r.device)
-            unit[torch.arange(size), torch.arange(start, start + size)] = 1
-            rows.append(vmap(lambda v: pull(v)[0])(unit))
-        return r, torch.cat(rows)
+        image = image.flatten()
+        if len(self.noise) <= len(image):
+            r, pull = vjp(self.residual, image)[:2]
+            rows = [vmap(lambda v: pull(v)[0])(units) for units in _units(len(r), chunk, r)]
+            return r, torch.cat(rows)
+
+        def push(move: Tensor) -> Tensor:
+            return jvp(self.residual, (image,), (move,))[1]
+
+        with warnings.catch_warnings():
+            # torch's own forward mode still loads its rules through the deprecated torch.jit.script.
+            warnings.simplefilter("ignore", FutureWarning)
+            columns = [vmap(push)(units) for units in _units(len(image), chunk, image)]
+        return self.residual(image), torch.cat(columns).T
+
+
+def _units(size: int, chunk: int, like: Tensor) -> Iterator[Tensor]:
+    """The unit vectors of a space, `chunk` at a time."""
+    for start in range(0, size, chunk):
+        count = min(chunk, size - start)
+        yield torch.eye(count, size, dtype=like.dtype, device=like.device).roll(start, 1)

@@ -49,7 +49,7 @@ def solve(equations: Equations, prior: Prior, max_steps: int, memory: float, bud
         equations: F(image) = 0.
         prior: What images are like.
         max_steps: Most steps.
-        memory: Bytes that a Jacobian's reverse passes may take.
+        memory: Bytes that a Jacobian's passes may take.
         budget: Time limit and progress report.
 
     Raises:
