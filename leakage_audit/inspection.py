@@ -1,22 +1,31 @@
-"""What an architecture gives away, before any training: the layer table from shapes, and a sentence about it."""
+"""What an architecture gives away, before any training: the layer table from shapes, and sentences about it."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 
 import torch
 import torch.nn.functional as F
+from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 
 from leakage_audit.factor import Factor
+from leakage_audit.joint_rank import counted_joint_rank
 from leakage_audit.layers import Convolution, Layer
 from leakage_audit.network import UnreadableNetwork, read_chain
 from leakage_audit.probe import systems_at
 from leakage_audit.security import LayerReport, Security
 from leakage_audit.structural import structural_rank
+from leakage_audit.sweep import check_invertible
 from leakage_audit.tracing import convolutions_met
+from leakage_audit.variations import variations
+
+LARGEST_PROBE = 15000  # unknowns of a layer up to which its condition is worth its seconds
+SUGGESTIONS = 3
 
 
 @dataclass(frozen=True)
@@ -26,39 +35,44 @@ class Inspection:
     Attributes:
         network: The network's name.
         c: c(M) for generic weights and gradients; None if the network is no chain, so that it has none.
+        joint_deficiency: rank − unknowns of all equations together, by counting; None likewise, and where an activation
+            cannot be inverted, so that not all of them are known.
         layers: The layer table, from the image up. Ranks follow from shapes; a condition is that of the network's
             present weights on a random image.
-        verdict: What the table says, in a sentence.
-        problem: Why the network could not be read as a chain; empty if it could.
+        verdict: What the table says.
+        suggestions: What changes would do.
+        problem: What the layer-wise walk cannot get through, and why; empty if nothing stops it.
     """
 
     network: str
     c: float | None
+    joint_deficiency: int | None
     layers: tuple[LayerReport, ...]
     verdict: str
+    suggestions: tuple[str, ...] = ()
     problem: str = ""
 
     def as_dict(self) -> dict:
         """The same as plain numbers and strings, for JSON."""
-        return {
-            "variant": self.network,
-            "c": self.c,
-            "layers": [asdict(layer) for layer in self.layers],
-            "verdict": self.verdict,
-            "problem": self.problem,
-        }
+        rest = {key: value for key, value in asdict(self).items() if key not in ("network", "c", "layers")}
+        layers = [asdict(layer) for layer in self.layers]
+        return {"variant": self.network, "c": self.c, "layers": layers, **rest}
 
     def __rich__(self) -> RenderableType:
-        table = Table(title=self.network, title_justify="left", caption_justify="left")
-        for heading in ("layer", "unknowns", "equations", "rank", "deficiency", "weight", "condition"):
-            left = heading == "layer"
-            table.add_column(heading, justify="left" if left else "right", overflow="fold", no_wrap=not left)
+        table = Table(title=self.network, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("layer", overflow="fold", min_width=max([5, *(min(len(x.name), 24) for x in self.layers)]))
+        for heading in ("unknowns", "equations", "rank", "deficiency", "weight", "condition"):
+            table.add_column(heading, justify="right")
         for layer in self.layers:
-            weight, condition = ("–" if value is None else f"{value:.3g}" for value in (layer.weight, layer.condition))
+            weight, condition = ("–" if value is None else f"{value:.2g}" for value in (layer.weight, layer.condition))
             numbers = (layer.unknowns, layer.equations, layer.rank, layer.deficiency)
             table.add_row(layer.name, *map(str, numbers), weight, condition)
-        lines = [] if self.c is None else [f"c(M) = {self.c:.6g}"]
-        return Group(table, *lines, *([self.problem] if self.problem else []), self.verdict)
+        lines = [Text(self.problem)] if self.problem else []
+        if self.c is not None:
+            joint = "" if self.joint_deficiency is None else f", joint deficiency = {self.joint_deficiency}"
+            lines.append(Text(f"c(M) = {self.c:.6g}{joint}"))
+        lines.append(Text(self.verdict))
+        return Group(table, *lines, *(Text(f"· {text}") for text in self.suggestions))
 
 
 def inspect_network(network: nn.Module, input_shape: tuple[int, int, int], name: str = "") -> Inspection:
@@ -76,17 +90,30 @@ def inspect_network(network: nn.Module, input_shape: tuple[int, int, int], name:
         ValueError: If the network does not accept images of this shape.
     """
     name = name or type(network).__name__
-    network = copy.deepcopy(network).double().eval().requires_grad_()
+    network = copy.deepcopy(network).double().cpu().eval().requires_grad_()
     met = convolutions_met(network, input_shape)
     try:
         chain = read_chain(network, input_shape)
     except UnreadableNetwork as error:
-        unweighed = tuple(shape_report(layer) for layer in met)
-        return Inspection(name, None, unweighed, _verdict_without_chain(unweighed), f"no c(M): {error}")
+        rows = tuple(shape_report(layer) for layer in met)
+        return Inspection(name, None, None, rows, _without_chain(rows), problem=f"No c(M): {error}.")
+    try:
+        check_invertible(chain)
+        problem = ""
+    except UnreadableNetwork as error:
+        problem = f"{error}."
     convolutions = [layer for layer in chain if isinstance(layer, Convolution)]
-    rows = [shape_report(layer, condition) for layer, condition in zip(convolutions, _conditions(chain), strict=True)]
-    security = Security.weigh(rows)
-    return Inspection(name, security.c, security.layers, _verdict(security))
+    security = Security.weigh([shape_report(*pair) for pair in zip(convolutions, _conditions(chain), strict=True)])
+    if problem:
+        verdict = "The ranks hold for known inputs of the activations; the walk back stops before it knows them."
+        return Inspection(name, security.c, None, security.layers, verdict, problem=problem)
+    unknowns = prod(input_shape)
+    joint = counted_joint_rank(convolutions) - unknowns if convolutions else 0
+    suggestions = tuple(
+        f"{v.change} would leave {-v.joint_deficiency} of {unknowns} unknowns of the image open, not {-joint}"
+        for v in variations(convolutions)[:SUGGESTIONS]
+    )
+    return Inspection(name, security.c, joint, security.layers, _verdict(security.layers, joint, unknowns), suggestions)
 
 
 def shape_report(layer: Convolution, condition: float | None = None) -> LayerReport:
@@ -97,32 +124,32 @@ def shape_report(layer: Convolution, condition: float | None = None) -> LayerRep
     return LayerReport(layer.name, n, equations, found.rank, found.rank - n, None, condition, found.rank, way)
 
 
-def _conditions(chain: tuple[Layer, ...]) -> list[float]:
-    first = chain[0]
+def _conditions(chain: Sequence[Layer]) -> list[float | None]:
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, *first.in_shape, dtype=torch.float64, generator=generator)
+    x = torch.randn(1, *chain[0].in_shape, dtype=torch.float64, generator=generator)
     systems = systems_at(chain, x, torch.zeros(1, dtype=torch.long), F.cross_entropy)
-    return [Factor(system).condition for system in systems]
+    return [Factor(system).condition if system.n <= LARGEST_PROBE else None for system in systems]
 
 
-def _verdict(security: Security) -> str:
-    short = [layer for layer in security.layers if layer.deficiency < 0]
-    if not security.layers:
-        return "No convolution: the fully connected layers alone give the image away exactly (Lemma 3.1)."
+def _verdict(layers: Sequence[LayerReport], joint: int, unknowns: int) -> str:
+    if not layers:
+        return "No convolution: the fully connected layers give the image away exactly (Lemma 3.1)."
+    short = [layer for layer in layers if layer.deficiency < 0]
     if not short:
-        return "Every layer's system determines its input: with batch size 1 the image leaks exactly."
-    deepest, first = short[-1], security.layers[0]
-    text = f"{deepest.name} leaves {-deepest.deficiency} of its {deepest.unknowns} unknowns open"
-    if first.deficiency < 0 and first is not deepest:
-        text += f" and {first.name} {-first.deficiency} of {first.unknowns}"
-    elif first.deficiency == 0:
-        text += f"; {first.name} would determine the image if its output were known"
-    return text + ": layer by layer the image leaks in part."
+        return "Every layer determines its input: with batch size 1 the image leaks exactly."
+    parts = " and ".join(f"{layer.name} leaves {-layer.deficiency} of {layer.unknowns}" for layer in reversed(short))
+    begin = f"Layer by layer, {parts} unknowns open."
+    if layers[0].deficiency == 0:
+        begin += f" {layers[0].name} would determine the image if its output were known."
+    if joint == 0:
+        return f"{begin} All equations together are enough to determine the image."
+    share = (unknowns + joint) / unknowns
+    return f"{begin} All equations together determine {share:.0%} of the image; the rest is left to a prior."
 
 
-def _verdict_without_chain(rows: tuple[LayerReport, ...]) -> str:
-    full = [row.name for row in rows if row.deficiency == 0]
+def _without_chain(rows: Sequence[LayerReport]) -> str:
+    full = sum(row.deficiency == 0 for row in rows)
     return (
-        f"{len(full)} of {len(rows)} convolutions would determine their input if their output were known; how far the"
-        " walk back from the output gets is not known, so attacks that match gradients are the measure here."
+        f"{full} of {len(rows)} convolutions would determine their input if their output were known. How much of that"
+        " an attacker gets to know, only an attack tells: joint and cosine_tv need no chain."
     )
