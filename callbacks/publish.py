@@ -17,22 +17,23 @@ Say = Callable[[str], None]
 
 
 def publish(
-    trainer: Trainer, looks: Sequence[Look], record: dict[str, Any], seconds: float, folder: Path | None, say: Say
-) -> dict[str, float]:
+    trainer: Trainer,
+    looks: Sequence[Look],
+    metrics: dict[str, float],
+    record: dict[str, Any],
+    folder: Path | None,
+    say: Say,
+) -> None:
     """Log an audit; what cannot be written is said, and the training goes on.
 
     Args:
         trainer: Whose loggers.
-        looks: What was found, of all ranks; empty for a skipped audit.
+        looks: What was found, of all ranks; empty for a skipped audit, or for numbers without a look.
+        metrics: The logged names and numbers.
         record: The head of the audit's line in `audit.jsonl`.
-        seconds: How long the audit took.
         folder: Where files go; None writes none (fast_dev_run).
         say: Told of what could not be written.
-
-    Returns:
-        The logged names and numbers.
     """
-    metrics = records.metrics(looks, seconds) if looks else {}
     loggers.remember(trainer, metrics)
     if trainer.is_global_zero:
         for work in (
@@ -44,7 +45,6 @@ def publish(
                 work()
             except Exception as error:  # a full disk or a logger's failure must not end the training
                 say(f"an audit's result could not be written: {type(error).__name__}: {error}")
-    return metrics
 
 
 def _pictures(trainer: Trainer, looks: Sequence[Look], record: dict[str, Any], folder: Path | None) -> None:

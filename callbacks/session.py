@@ -19,6 +19,7 @@ from leakage_audit.callbacks.neutrality import no_trace
 from leakage_audit.callbacks.ranks import AuditSkipped
 from leakage_audit.callbacks.reader import Reader, Sight
 from leakage_audit.callbacks.settings import Settings
+from leakage_audit.callbacks.shapes import by_shapes, has_dead_filters
 from leakage_audit.callbacks.snapshot import MicroBatch, Verdict
 
 log = logging.getLogger("leakage_audit")
@@ -41,6 +42,15 @@ class Audit:
     metrics: dict[str, float] = field(default_factory=dict)
     skipped: str | None = None
     meanings: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What looking at a step gave: looks and a verdict on the step's gradient, or numbers without a look."""
+
+    looks: list[Look] = field(default_factory=list)
+    verdict: Verdict | None = None
+    numbers: dict[str, float] = field(default_factory=dict)
 
 
 class Session:
@@ -74,6 +84,7 @@ class Session:
         self._window: list[MicroBatch] = []
         self._problem: Exception | None = None
         self._said: set[str] = set()
+        self._shapes: dict[str, float] = {}
 
     def remember(self, batch: Any) -> None:
         """Keep a batch of the window whose step will be audited."""
@@ -87,15 +98,14 @@ class Session:
         return self._take(step, lambda: self._attacked(optimizer), "audit")
 
     def measure(self, step: int) -> Audit:
-        """Measure c(M) and the layers on the gradient of one image, and log them."""
-        return self._take(step, lambda: (self._looks(self._sights(1), attack=False), None), "measure")
+        """Log c(M) and the layers' deficiencies: by their shapes, or on one image's gradient if a filter is dead."""
+        return self._take(step, self._measured, "measure")
 
-    def _take(self, step: int, work: Callable[[], tuple[list[Look], Verdict | None]], kind: str) -> Audit:
-        start, verdict, skipped = time.perf_counter(), None, None
-        looks: list[Look] = []
+    def _take(self, step: int, work: Callable[[], Result], kind: str) -> Audit:
+        start, result, skipped = time.perf_counter(), Result(), None
         try:
             with no_trace():
-                looks, verdict = work()
+                result = work()
         except AuditSkipped as reason:
             skipped = str(reason)
         except Exception as error:  # the training goes on, whatever the audit met
@@ -105,20 +115,34 @@ class Session:
             log.debug("audit failed", exc_info=True)
         finally:
             self._window, self._problem = [], None
-        record = self._record(kind, step, verdict, skipped)
-        self._tell(step, looks, skipped)
-        metrics = publish.publish(self.trainer, looks, record, time.perf_counter() - start, self.folder, self._say)
-        audit = Audit(record["step"], step, metrics, skipped, records.meanings(looks))
+        record = self._record(kind, step, result.verdict, skipped)
+        self._tell(step, result.looks, skipped)
+        metrics = result.numbers
+        if result.looks:
+            metrics = records.metrics(result.looks, time.perf_counter() - start)
+        publish.publish(self.trainer, result.looks, metrics, record, self.folder, self._say)
+        audit = Audit(record["step"], step, metrics, skipped, records.meanings(result.looks))
         console.show(self.trainer, audit.metrics, audit.meanings)
         return audit
 
-    def _attacked(self, optimizer: Optimizer) -> tuple[list[Look], Verdict]:
+    def _measured(self) -> Result:
+        if self._problem is not None:
+            raise self._problem
+        if has_dead_filters(self.module):
+            return Result(self._looks(self._sights(1), attack=False))
+        if not self._shapes:
+            self.reader.twin.refresh(self.module)
+            _, channels, height, width = self._window[0].images.shape
+            self._shapes = by_shapes(self.reader.twin.network.eval(), (channels, height, width))
+        return Result(numbers=self._shapes)
+
+    def _attacked(self, optimizer: Optimizer) -> Result:
         own, again = ranks.together(self.trainer, lambda: self._gradients(optimizer))
         again = [ranks.average(self.trainer, candidate) for candidate in again]
         own, verdict = self.reader.verify(self.trainer, self.module, own, again, len(self._window))
         self._trust(verdict)
         mine = ranks.together(self.trainer, lambda: self._looks(self._chosen(own)))
-        return [looked for part in ranks.gather(self.trainer, mine) for looked in part], verdict
+        return Result([looked for part in ranks.gather(self.trainer, mine) for looked in part], verdict)
 
     def _gradients(self, optimizer: Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
         if self._problem is not None:

@@ -92,9 +92,28 @@ class TestSchedule:
         fit(tmp_path, LeakageAudit(every_n_steps=4, attacks=[Grey()], measure_every_n_steps=2))
         found = [(line["optimizer_step"], line["kind"]) for line in lines(tmp_path)]
         assert found == [(0, "audit"), (2, "measure"), (4, "audit")]
-        measured = lines(tmp_path)[1]
-        assert "audit/c" in measured["metrics"]
-        assert not any(name.startswith("audit/psnr") for name in measured["metrics"])
+        audited, measured = lines(tmp_path)[:2]
+        assert set(measured["metrics"]) == {"audit/c", "audit/layer/0/deficiency", "audit/layer/2/deficiency"}
+        assert all(value == audited["metrics"][name] for name, value in measured["metrics"].items())
+
+    def test_a_dead_filter_is_worth_a_closer_measure(self, tmp_path):
+        class Pruned(Net):
+            def __init__(self):
+                super().__init__()
+                with torch.no_grad():
+                    self.net[2].weight[0] = 0
+
+            def on_after_backward(self):
+                self.net[2].weight.grad[0] = 0
+
+        audit = LeakageAudit(every_n_steps=100, attacks=[], measure_every_n_steps=1, mean=0.0, std=1.0)
+        fit(tmp_path, audit, module=Pruned, max_steps=3)
+        assert audit.latest.metrics["audit/layer/2/condition"] > 0  # only the systems themselves have one
+
+    def test_measures_of_a_network_that_is_no_chain(self, tmp_path):
+        audit = LeakageAudit(every_n_steps=100, attacks=[], measure_every_n_steps=1)
+        fit(tmp_path, audit, module=lambda: Net(nn.BatchNorm2d(4)))
+        assert set(audit.latest.metrics) == {"audit/layer/0/deficiency", "audit/layer/2/deficiency"}
 
     def test_overhead_thins_the_schedule_out(self, tmp_path):
         audit = LeakageAudit(every_n_steps=1, attacks=[Sleeps()], max_seconds=0.3, samples=1, max_overhead=1e-6)
