@@ -55,11 +55,14 @@ def _is(value: Any, tag: str) -> bool:
 def _events(files: Sequence[Path]) -> Iterator[Event]:
     """Records are length (8 bytes, little-endian), its checksum (4), the event, its checksum (4)."""
     for path in files:
+        left = path.stat().st_size
         with path.open("rb") as file:
-            while len(head := file.read(12)) == 12:
-                data = file.read(struct.unpack("<Q", head[:8])[0])
-                if len(file.read(4)) < 4:
+            while left >= 16:
+                (length,) = struct.unpack("<Q", file.read(12)[:8])
+                left -= length + 16
+                if left < 0:  # cut off, or no length at all
                     break
+                data = file.read(length + 4)[:-4]
                 try:
                     yield Event.FromString(data)
                 except DecodeError:  # what follows cannot be trusted either

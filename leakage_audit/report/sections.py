@@ -15,7 +15,7 @@ REASONS = 12  # of what could not be done; more would bury the rest
 def verdict(report: Report, picture: str) -> str:
     """The verdict, what it rests on, and where it stands on the scale."""
     found = report["verdict"]
-    scale = "".join(f"<li{' class=here' if word == found['word'] else ''}>{word}</li>" for word in WORDS)
+    scale = "".join(f'<li class="{"here" if word == found["word"] else ""}">{word}</li>' for word in WORDS)
     image = f"<figure>{picture}</figure>" if picture else ""
     return (
         f'<section class="card verdict tone-{found["word"] or "none"}"><div><h1>{escape(found["headline"])}</h1>'
