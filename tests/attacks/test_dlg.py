@@ -31,7 +31,7 @@ def psnr(found, true):
 
 @pytest.mark.parametrize("preset", ["original", "scaled"])
 def test_determined_image_and_label_are_found(preset):
-    found = DLG(preset, iterations=100)(look())
+    found = DLG(preset, iterations=50)(look())
     assert psnr(found.images, image()) > 40
     assert found.converged
     assert found.details["labels"].tolist() == [3]
@@ -40,7 +40,7 @@ def test_determined_image_and_label_are_found(preset):
 
 def test_batch_with_granted_labels():
     seen = look(count=2, grant=True)
-    found = DLG("scaled", iterations=60)(seen)
+    found = DLG("scaled", iterations=30)(seen)
     assert found.details["labels"].tolist() == [3, 4]
     assert not found.details["labels_inferred"]
     assert psnr(found.images, image(2)) > 30
@@ -79,7 +79,7 @@ def test_divergence_ends_the_run_with_the_best_so_far():
         for p in network_of_large_weights.parameters():
             p.mul_(30)
     seen = observe(network_of_large_weights, image(), 3, mean=0.5)
-    found = DLG("paper", iterations=50)(seen)
+    found = DLG("paper", iterations=20)(seen)
     assert torch.isfinite(found.images).all()
     assert not found.converged
 
