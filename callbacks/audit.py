@@ -38,7 +38,8 @@ class LeakageAudit(Callback):
         probe: With `sample`, which images: `fixed` follows the same few through the fit, `batch` takes new ones.
         samples: With `sample`, how many images; shared out over the ranks.
         measure_every_n_steps: Log c(M) and the layers' deficiencies, without attacks, at these steps too: by shapes,
-            which costs next to nothing, and on the gradient of one image once a filter is dead. None does not.
+            which costs next to nothing, and on the gradient of one image once a filter is dead. Unchanged numbers get
+            to the loggers every `log_every_n_steps` and make no line in `audit.jsonl`. None does not measure.
         max_seconds: For all attacks on one image (or step) together; they stop and return their best. None: no limit.
         max_overhead: Audits may take this share of the training time; the schedule thins itself out. None: no limit.
         grant_labels: Whether the attacker is told the labels.

@@ -47,6 +47,13 @@ def publish(
                 say(f"an audit's result could not be written: {type(error).__name__}: {error}")
 
 
+def repeat(trainer: Trainer, metrics: dict[str, float]) -> None:
+    """Log numbers that are as they were when last published: to the loggers as often as `self.log` would."""
+    loggers.remember(trainer, metrics)
+    if trainer.is_global_zero and trainer._logger_connector.should_update_logs:
+        loggers.log_scalars(trainer, metrics, log_step(trainer))
+
+
 def _pictures(trainer: Trainer, looks: Sequence[Look], record: dict[str, Any], folder: Path | None) -> None:
     if not looks:
         return
