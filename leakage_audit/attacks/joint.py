@@ -1,15 +1,18 @@
 """Joint: solve all layers' systems at once, as equations in the image."""
 
+from pathlib import Path
+
 import torch
 
 from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.budget import Budget
 from leakage_audit.chain_equations import open_chain
 from leakage_audit.equations import Equations
+from leakage_audit.gaussian import Gaussian
 from leakage_audit.network import UnreadableNetwork
 from leakage_audit.network_equations import NetworkEquations
 from leakage_audit.observation import Observation
-from leakage_audit.priors import GREY, PRIORS
+from leakage_audit.priors import GREY, PRIORS, Prior, Variation
 from leakage_audit.solver import rms, solve
 
 PINNED = 0.5 / 255  # an entry is pinned down when its standard deviation is below half a grey level of eight bits
@@ -27,7 +30,7 @@ class Joint(Attack):
     `(B, C, H, W)`), `equations` and `unknowns`.
 
     Args:
-        prior: `colour_tv`, `tv` or `none`.
+        prior: `colour_tv`, `tv`, `none`, or the file of a saved `Gaussian`, which then counts beside colour TV.
         max_steps: Most Gauss-Newton steps.
         max_memory_gb: Memory that Jacobian and normal equations may take.
 
@@ -38,8 +41,8 @@ class Joint(Attack):
     name = "joint"
 
     def __init__(self, prior: str = "colour_tv", max_steps: int = 30, max_memory_gb: float = 2.0) -> None:
-        if prior not in PRIORS:
-            raise ValueError(f"prior must be one of {', '.join(PRIORS)}, got {prior!r}")
+        if prior not in PRIORS and not Path(prior).is_file():
+            raise ValueError(f"prior must be one of {', '.join(PRIORS)} or a saved Gaussian's file, got {prior!r}")
         if max_steps < 1 or not max_memory_gb > 0:
             raise ValueError(f"max_steps and max_memory_gb must be positive, got {max_steps} and {max_memory_gb}")
         self.prior, self.max_steps, self.max_memory_gb = prior, max_steps, max_memory_gb
@@ -50,7 +53,7 @@ class Joint(Attack):
         seen = seen.to(torch.float64)
         try:
             equations = _equations(seen, rounding)
-            found = solve(equations, PRIORS[self.prior](), self.max_steps, self.max_memory_gb * 1e9 / 4, budget)
+            found = solve(equations, _prior(self.prior), self.max_steps, self.max_memory_gb * 1e9 / 4, budget)
         except (ValueError, FloatingPointError) as error:  # gradients that fit no image, or none of this network
             grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
             return Found(seen.to_input(grey), False, str(error), float("nan"))
@@ -70,6 +73,10 @@ class Joint(Attack):
                 "unknowns": image.numel(),
             },
         )
+
+
+def _prior(name: str) -> Prior:
+    return PRIORS[name]() if name in PRIORS else Gaussian.load(name, beside=Variation())
 
 
 def _equations(seen: Observation, rounding: float) -> Equations:
