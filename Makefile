@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RUNS ?= runs
+DATA ?= data
 
 .PHONY: help demo test lint format table3 clean
 
@@ -12,6 +13,23 @@ help: ## List what can be made
 
 demo: $(INSTALLED) ## Train a small network on drawn images and watch what it leaks (offline, a few minutes)
 	$(BIN)/leakage-audit fit --config configs/quickstart.yaml --trainer.default_root_dir $(RUNS)/quickstart
+
+# Reduced iterations and epochs by default; FULL=1 takes the paper's, which is hours of one core.
+TABLE3 := $(RUNS)/table3$(if $(FULL),_full)
+PRETRAINED := $(foreach name,cnn4_v1 cnn4_v2,$(TABLE3)/pretrained/$(name).ckpt)
+comma := ,
+space := $(subst x,,x x)
+
+table3: $(PRETRAINED) ## The paper's Table 3, all ten rows: DATA=folder with CIFAR-10 images, FULL=1 for all iterations
+	$(BIN)/leakage-audit compare --config configs/table3.yaml --data $(DATA) --scale $(if $(FULL),1,0.02) \
+	  --pretrained $(subst $(space),$(comma),$(foreach path,$(PRETRAINED),$(basename $(notdir $(path)))=$(path))) \
+	  --output $(TABLE3)/comparison
+
+$(TABLE3)/pretrained/%.ckpt: | $(INSTALLED)
+	$(BIN)/leakage-audit fit --config configs/pretrain_$*.yaml --trainer.default_root_dir $(TABLE3)/pretrained \
+	  --data=$(if $(wildcard $(DATA)/cifar-10-batches-py),CIFAR10,ImageFolder) --data.root=$(DATA) \
+	  --trainer.max_epochs=$(if $(FULL),300,20) --trainer.callbacks+=ModelCheckpoint \
+	  --trainer.callbacks.dirpath=$(@D) --trainer.callbacks.filename=$*
 
 test: $(INSTALLED) ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

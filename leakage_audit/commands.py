@@ -8,7 +8,9 @@ from rich.console import Console
 from leakage_audit.compare import EVERY_CLASS, Experiment
 from leakage_audit.compare import compare as run_comparison
 from leakage_audit.compare.subjects import Subject
+from leakage_audit.curves import read_losses
 from leakage_audit.data import CIFAR10, ImageFolder, Synthetic
+from leakage_audit.figures import loss_plot
 from leakage_audit.images import Images
 from leakage_audit.inspection import inspect_network
 from leakage_audit.report import write_report
@@ -135,6 +137,23 @@ def report(run: str, /, output: str | None = None) -> None:
     """
     for path in write_report(run, output).values():
         print(path)
+
+
+def losses(run: str, figure: str, /, train: str = "train/loss", test: str = "val/loss") -> None:
+    """Plot the training and test loss of a fit against the epoch, as in the paper's Figure 4, from its logs.
+
+    Args:
+        run: The fit's log directory.
+        figure: Where to save the plot; its ending says the format.
+        train: Name that the training loss was logged under.
+        test: Name that the test loss was logged under.
+
+    Raises:
+        FileNotFoundError: If the directory holds no logs.
+        ValueError: If a loss was not logged.
+    """
+    loss_plot(*read_losses(run, train, test), path=figure)
+    print(figure)
 
 
 def images_at(place: str, image_size: int = 32) -> Images:
