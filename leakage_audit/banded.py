@@ -53,6 +53,19 @@ class BlockCholesky:
             )
         return x
 
+    def trace_of_inverse(self) -> float:
+        """`tr A⁻¹`, from the last block up: `(A⁻¹)_ii = (L_i L_iᵀ)⁻¹ + Pᵀ (A⁻¹)_{i+1,i+1} P`, `P = L_{i+1,i} L_i⁻¹`."""
+        trace, later = 0.0, np.zeros((0, 0))
+        for i in range(len(self._diagonal) - 1, -1, -1):
+            inverse = scipy.linalg.solve_triangular(self._diagonal[i], np.eye(len(self._diagonal[i])), lower=True)
+            here = inverse.T @ inverse
+            if len(later):
+                step = self._below[i] @ inverse
+                here += step.T @ later @ step
+            later = here
+            trace += float(here.trace())
+        return trace
+
 
 def weight_gram_blocks(system: LayerSystem) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """WᵀW as block tridiagonal, inputs in the order (row, column, channel); 1 on the diagonal of unread inputs.
