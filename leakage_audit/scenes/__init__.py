@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from leakage_audit import landscapes, subjects
-from leakage_audit.canvas import Canvas
+from leakage_audit.scenes import landscapes, subjects
+from leakage_audit.scenes.canvas import Canvas
 
 SCENES: dict[str, Callable[[Canvas], None]] = {
     "sea": landscapes.sea,

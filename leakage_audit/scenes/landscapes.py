@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from leakage_audit.canvas import Canvas, disc, gradient, smoothstep
+from leakage_audit.scenes.canvas import Canvas, disc, gradient, smoothstep
 
 
 def sky(c: Canvas, colours: list[Tensor], horizon: Tensor | float, clouds: float, cloud: Tensor) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from leakage_audit.canvas import Canvas, box, disc, ellipse, gradient, smoothstep
+from leakage_audit.scenes.canvas import Canvas, box, disc, ellipse, gradient, smoothstep
 
 
 def canvas(count=64, size=32):

@@ -2,8 +2,8 @@
 
 import torch
 
-from leakage_audit.canvas import Canvas, box, disc, ellipse, gradient, smoothstep
-from leakage_audit.landscapes import sky
+from leakage_audit.scenes.canvas import Canvas, box, disc, ellipse, gradient, smoothstep
+from leakage_audit.scenes.landscapes import sky
 
 
 def flower(c: Canvas) -> None:
