@@ -72,7 +72,7 @@ def results_table(
             table.add_row("", "", "mean", _score(fmean(chance.values())), *(_score(means[a]) for a in attacks))
         if any(paper is not None for paper in papers.values()):
             table.add_row("", "", "mean psnr_255", "", *(_score(means[a], PEAK_255) for a in attacks))
-            table.add_row("", "", "the same in Table 3", "", *(_score(papers[a], none="") for a in attacks))
+            table.add_row("", "", "in Table 3", "", *(_score(papers[a], none="") for a in attacks))
             table.caption = CHANCE + TABLE_3_CAPTION
         table.add_section()
     return table
