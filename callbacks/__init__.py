@@ -1,7 +1,8 @@
 """Callbacks for Lightning's trainer; the repository's `callbacks/`, installed as `leakage_audit.callbacks`."""
 
 from leakage_audit.callbacks.audit import LeakageAudit
+from leakage_audit.callbacks.dashboard import LeakageDashboard
 from leakage_audit.callbacks.gate import LeakageGate, LeakageLimitExceeded
 from leakage_audit.callbacks.session import Audit
 
-__all__ = ["Audit", "LeakageAudit", "LeakageGate", "LeakageLimitExceeded"]
+__all__ = ["Audit", "LeakageAudit", "LeakageDashboard", "LeakageGate", "LeakageLimitExceeded"]

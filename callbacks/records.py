@@ -157,9 +157,22 @@ def _plain(value: Any) -> Any:
 
 
 def summary(looks: Sequence[Look], record: Mapping[str, Any]) -> str:
-    """The audit as Markdown: what leaks, layer by layer and attack by attack, and what could not be done."""
-    described = describe(looks)
-    lines = [f"**Optimiser step {record['optimizer_step']}**, gradient of {record['knowledge']}", ""]
+    """The audit as Markdown: what leaks, attack by attack and layer by layer, and what could not be done."""
+    described, found = describe(looks), meanings(looks)
+    head = f"optimiser step {record['optimizer_step']}, gradient of {record['knowledge']}"
+    lines = [f"**{worst(list(found.values())).capitalize()}** at {head}" if found else head.capitalize(), ""]
+    if found:
+        lines += [
+            "| image | attack | meaning | PSNR, dB | SSIM | chance, dB | seconds |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {i} | {name} | {worst(words(o.scores, looked.floor))} | {_join(o.scores.psnr, '.1f')} "
+            f"| {_join(o.scores.ssim, '.2f')} | {_join(looked.floor.psnr, '.1f')} | {o.result.seconds:.1f} |"
+            for i, looked in enumerate(looks, start=1)
+            for name, o in looked.outcomes.items()
+        ]
+        lines += ["", f"Chance is what guessing {record.get('chance', 'mid-grey')} scores.", ""]
     if described["layers"]:
         lines += [f"c(M) = {described['c']:.6g} (0: every layer determines its input)", ""]
         lines += ["| layer | unknowns | equations | rank | deficiency | condition |", "|---|---|---|---|---|---|"]
@@ -168,23 +181,13 @@ def summary(looks: Sequence[Look], record: Mapping[str, Any]) -> str:
             f"| {x['condition']:.3g} |"
             for x in described["layers"]
         ] + [""]
-    if any(looked.outcomes for looked in looks):
-        lines += [
-            f"Chance is what guessing {record.get('chance', 'mid-grey')} scores.",
-            "",
-            "| image | attack | meaning | PSNR, dB | SSIM | chance, dB | seconds | ended |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        lines += [
-            f"| {i} | {name} | {', '.join(words(o.scores, looked.floor))} "
-            f"| {_join(o.scores.psnr, '.1f')} | {_join(o.scores.ssim, '.2f')} "
-            f"| {_join(looked.floor.psnr, '.1f')} | {o.result.seconds:.1f} | {o.result.ended} |"
-            for i, looked in enumerate(looks, start=1)
-            for name, o in looked.outcomes.items()
-        ] + [""]
-    lines += [f"- {name}: {problem}" for name, problem in described["problems"].items()]
-    return "\n".join(lines)
+    ended = {f"{name}: {o.result.ended}": None for looked in looks for name, o in looked.outcomes.items()}
+    said = [*ended, *(f"{name}: {problem}" for name, problem in described["problems"].items())]
+    return "\n".join(lines + [f"- {sentence}" for sentence in said])
 
 
 def _join(values: Sequence[float], form: str) -> str:
+    """All of a few numbers, the range of many."""
+    if len(values) > 4:
+        return f"{min(values):{form}} to {max(values):{form}}"
     return ", ".join(format(value, form) for value in values)

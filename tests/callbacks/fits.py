@@ -104,13 +104,12 @@ def images(n=32, seed=0):
 
 
 def trainer(folder, *callbacks, **kwargs):
-    defaults = {"max_steps": 6, "logger": False, "enable_checkpointing": False}
+    defaults = {"max_steps": 6, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     return L.Trainer(
         accelerator=kwargs.pop("accelerator", "cpu"),
         devices=kwargs.pop("devices", 1),
         callbacks=list(callbacks),
         default_root_dir=folder,
-        enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=1,
         **(defaults | kwargs),
