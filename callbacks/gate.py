@@ -175,13 +175,13 @@ class LeakageGate(Callback):
         step = loggers.log_step(trainer)
         record = {"kind": "gate", "step": step, "verdict": self.verdict, "action": self.action, "limits": self.limits}
         record |= {"patience": self.patience, "judged": sorted(self._judged), "violations": self.violations}
-        loggers.log_text(trainer, "audit/verdict", self.summary(), step)
-        folder = next((audit.folder for audit in _audits(trainer) if audit.folder is not None), None)
-        if folder is not None:
-            try:
+        try:
+            loggers.log_text(trainer, "audit/verdict", self.summary(), step)
+            folder = next((audit.folder for audit in _audits(trainer) if audit.folder is not None), None)
+            if folder is not None:
                 records.append(Path(folder) / "audit.jsonl", record)
-            except OSError as error:
-                log.warning("the gate's verdict could not be written: %s", error)
+        except Exception as error:  # must not take the place of what the fit ended with
+            log.warning("the gate's verdict could not be written: %s: %s", type(error).__name__, error)
 
     def summary(self) -> str:
         """The verdict as Markdown, with the numbers behind it."""
