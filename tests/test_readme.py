@@ -1,0 +1,98 @@
+"""Every command and every piece of code in the README is run, at a size that a test can afford."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torchvision
+from sources import SmallCIFAR10
+
+from leakage_audit.cli import main
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+QUICK = [
+    "--trainer.max_epochs=1",
+    "--trainer.limit_train_batches=1",
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+]
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.S)
+
+
+def commands(program):
+    lines = [line for block in blocks("bash") for line in block.splitlines()]
+    return [line for line in lines if line.split()[:1] == [program]]
+
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers",
+    "ignore:The number of training batches",
+    "ignore:GPU available but not used",
+)
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder that looks like the repository's top, so that nothing is written into the repository."""
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", SmallCIFAR10)
+    return tmp_path
+
+
+def test_there_is_something_to_check():
+    assert len(commands("leakage-audit")) >= 6
+    assert len(blocks("python")) >= 3
+
+
+@pytest.mark.parametrize("line", commands("leakage-audit"))
+def test_a_command_runs(line, workplace, capsys):
+    _, command, *options = shlex.split(line, comments=True)
+    if command == "fit":
+        options += QUICK
+        if "--data.download=true" in options:
+            options[options.index("--data.download=true")] = "--data.download=false"  # the stand-in is there already
+    if command == "report":
+        audit = ["--trainer.callbacks+=LeakageAudit", "--trainer.callbacks.attacks=[rgap]"]
+        assert main(["fit", "--model.variant=cnn2_v2", "--data.train_images=40", *audit, *QUICK]) == 0
+    if command == "compare":
+        options += ["--seconds", "3"]
+    assert main([command, *options]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_code_runs(code, workplace):
+    small = "enable_progress_bar=False, accelerator='cpu', max_epochs=1, limit_train_batches=1"
+    exec(compile(code.replace("max_epochs=1", small), "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("line", commands("make"))
+def test_a_target_exists(line):
+    target = shlex.split(line, comments=True)[1]
+    found = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("line", commands("tensorboard"))
+def test_the_option_exists(line):
+    program = shutil.which("tensorboard")
+    found = subprocess.run([str(program), "--helpfull"], capture_output=True, text=True, check=False)
+    assert all(option in found.stdout for option in shlex.split(line) if option.startswith("--"))
+
+
+def test_every_command_of_the_readme_is_of_a_kind_that_is_tested():
+    lines = [line for block in blocks("bash") for line in block.splitlines() if line.strip()]
+    assert {line.split()[0] for line in lines} == {"make", "leakage-audit", "tensorboard"}
+
+
+def test_links_lead_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", TEXT) if "://" not in link]
+    assert links
+    assert not [link for link in links if not (ROOT / link).exists()]
