@@ -48,9 +48,9 @@ def test_without_noise_it_is_c(name):
 def test_noise_lowers_it_on_every_variant(variant):
     torch.manual_seed(10)
     seen = observe(build(variant), pictures()[0], 3, mean=0.5)
-    found = effective_metric(seen, [1e-4, 1e-2, 1.0])
-    assert [f.epsilon for f in found] == [1e-4, 1e-2, 1.0]
-    assert 0 >= found[0].c > found[1].c > found[2].c
+    found = effective_metric(seen, [1e-2, 1.0])
+    assert [f.epsilon for f in found] == [1e-2, 1.0]
+    assert 0 >= found[0].c > found[1].c
     assert all(0 <= layer.effective_rank <= layer.unknowns for f in found for layer in f.layers)
 
 
