@@ -101,14 +101,15 @@ class Equations(ABC):
             rows = [vmap(lambda v: pull(v)[0])(units) for units in _units(len(r), chunk, r)]
             return r, torch.cat(rows)
 
-        def push(move: Tensor) -> Tensor:
-            return jvp(self.residual, (image,), (move,))[1]
+        columns = [vmap(lambda v: self.push(image, v))(units) for units in _units(len(image), chunk, image)]
+        return self.residual(image), torch.cat(columns).T
 
+    def push(self, image: Tensor, move: Tensor) -> Tensor:
+        """The Jacobian at `image (n,)` times `move (n,)`, in forward mode."""
         with warnings.catch_warnings():
             # torch's own forward mode still loads its rules through the deprecated torch.jit.script.
             warnings.simplefilter("ignore", FutureWarning)
-            columns = [vmap(push)(units) for units in _units(len(image), chunk, image)]
-        return self.residual(image), torch.cat(columns).T
+            return jvp(self.residual, (image,), (move,))[1]
 
 
 def _units(size: int, chunk: int, like: Tensor) -> Iterator[Tensor]:

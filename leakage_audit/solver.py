@@ -27,7 +27,7 @@ class Solution:
         image: `(n,)`.
         r: The equations there, `(m,)`.
         std: Standard deviation of each entry of the image under the last step's linear model, `(n,)`.
-        rank: Of the Jacobian.
+        rank: Of the Jacobian; None where it was never formed.
         steps: Number of steps.
         converged: Whether the equations are solved and the image has settled.
         ended: One sentence on how it ended.
@@ -36,7 +36,7 @@ class Solution:
     image: Tensor
     r: Tensor
     std: Tensor
-    rank: int
+    rank: int | None
     steps: int
     converged: bool
     ended: str
@@ -68,7 +68,7 @@ def solve(equations: Equations, prior: Prior, max_steps: int, memory: float, bud
         steps += 1
         noise = floor**2 + error.variance
         step = Step(image, r, jacobian, noise, prior.around(image.reshape(equations.shape)))
-        share, new, new_r = _backtrack(equations, image, r, step.image, noise, solved)
+        share, new, new_r = backtrack(equations, image, r, step.image, noise, solved)
         bend = new_r - r - jacobian @ (new - image)
         change, image, r = rms(new - image), new, new_r
         short += share < 1
@@ -88,7 +88,7 @@ def solve(equations: Equations, prior: Prior, max_steps: int, memory: float, bud
     return Solution(image, r, std, rank(jacobian, RANK_TOLERANCE), steps, converged, ended)
 
 
-def _backtrack(
+def backtrack(
     equations: Equations, image: Tensor, r: Tensor, goal: Tensor, noise: Tensor, solved: float
 ) -> tuple[float, Tensor, Tensor]:
     """The longest of a few moves towards `goal` that makes the residual no worse, or the best of them.

@@ -137,6 +137,21 @@ class TestOtherNetworks:
         assert psnr(Joint()(see(network, image)), image) > 60
 
 
+class TestLargeImages:
+    @pytest.mark.parametrize("variant", ["cnn2_v2", "cnn3_v1"])
+    def test_without_a_jacobian(self, variant):
+        image = smooth_picture(16)
+        found = Joint(max_memory_gb=1e-3)(see(small(variant, 16), image))
+        assert found.details["rank"] is None
+        assert found.residual < 0.05
+        assert psnr(found, image) > 24
+
+    def test_the_other_priors_say_what_they_need(self):
+        found = Joint(prior="none", max_memory_gb=1e-3)(see(small("cnn3_v1"), smooth_picture()))
+        assert not found.converged
+        assert "GB" in found.ended
+
+
 class TestBadInput:
     def test_nan(self):
         seen = see(small("cnn3_v1"), smooth_picture())

@@ -63,3 +63,21 @@ def test_edges_cost_less_across_than_along_nothing():
 def test_every_named_prior_can_be_made():
     for make in PRIORS.values():
         assert make().around(picture()).mean.shape == (90,)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 6, 5), (2, 1, 4, 7)], ids=str)
+def test_stiffness_is_the_precision(shape):
+    prior, image, v = Variation(), picture(*shape), picture(*shape, seed=1)
+    expected = prior.around(image).precision() @ v.flatten()
+    found = prior.stiffness(image)(v).flatten()
+    assert (found - expected).norm() < 1e-3 * expected.norm()
+
+
+def test_smooth_inverse_inverts_where_the_image_is_flat():
+    # Second differences stop short of the border, where the transform's do not; a wave inside hardly notices.
+    stiffness = Variation().stiffness(torch.full((1, 3, 24, 24), 0.3, dtype=torch.float64))
+    i = torch.arange(24, dtype=torch.float64)
+    wave = torch.cos(torch.pi * 4 * (i[:, None] + 0.5) / 24) * torch.cos(torch.pi * 5 * (i + 0.5) / 24)
+    v = wave.expand(1, 3, 24, 24)
+    back = stiffness.smooth_inverse(stiffness(v) + 100 * v, 100.0)
+    assert (back - v)[..., 3:-3, 3:-3].abs().max() < 0.05

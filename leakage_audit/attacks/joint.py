@@ -1,5 +1,6 @@
 """Joint: solve all layers' systems at once, as equations in the image."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -9,11 +10,12 @@ from leakage_audit.budget import Budget
 from leakage_audit.chain_equations import open_chain
 from leakage_audit.equations import Equations
 from leakage_audit.gaussian import Gaussian
+from leakage_audit.matrix_free import solve_free
 from leakage_audit.network import UnreadableNetwork
 from leakage_audit.network_equations import NetworkEquations
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY, PRIORS, Prior, Variation
-from leakage_audit.solver import rms, solve
+from leakage_audit.solver import Solution, rms, solve
 
 PINNED = 0.5 / 255  # an entry is pinned down when its standard deviation is below half a grey level of eight bits
 
@@ -53,7 +55,7 @@ class Joint(Attack):
         seen = seen.to(torch.float64)
         try:
             equations = _equations(seen, rounding)
-            found = solve(equations, _prior(self.prior), self.max_steps, self.max_memory_gb * 1e9 / 4, budget)
+            found = self._solve(equations, budget)
         except (ValueError, FloatingPointError) as error:  # gradients that fit no image, or none of this network
             grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
             return Found(seen.to_input(grey), False, str(error), float("nan"))
@@ -66,13 +68,27 @@ class Joint(Attack):
             details={
                 "steps": found.steps,
                 "rank": found.rank,
-                "joint_deficiency": found.rank - image.numel(),
+                "joint_deficiency": None if found.rank is None else found.rank - image.numel(),
                 "pinned": int((found.std < PINNED).sum()),
                 "std": found.std.reshape(equations.shape),
                 "equations": len(found.r),
                 "unknowns": image.numel(),
             },
         )
+
+    def _solve(self, equations: Equations, budget: Budget) -> Solution:
+        """With a Jacobian if it and what is made of it fit in memory, otherwise without."""
+        memory, prior = self.max_memory_gb * 1e9, _prior(self.prior)
+        n, m = math.prod(equations.shape), len(equations.noise)
+        pixels = n // equations.shape[1]
+        needed = 8 * (2 * m * n + min(m, n) ** 2 + 3 * pixels**2)
+        if needed <= memory:
+            return solve(equations, prior, self.max_steps, memory / 4, budget)
+        if not isinstance(prior, Variation):
+            raise ValueError(
+                f"the prior {self.prior!r} needs {needed / 1e9:.1f} GB here; allow for it or take colour_tv"
+            )
+        return solve_free(equations, prior, self.max_steps, budget)
 
 
 def _prior(name: str) -> Prior:
