@@ -89,7 +89,8 @@ def nice(low: float, high: float, about: int = 5) -> list[float]:
 
 def number(value: float) -> str:
     """A number as people write it."""
-    return (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}").replace("-", "−")
+    text = f"{value:,.1f}".removesuffix(".0") if abs(value) >= 1000 else f"{value:.4g}"
+    return text.replace("-", "−")
 
 
 def _grid(ticks: Sequence[float], axes: _Axes) -> list[str]:

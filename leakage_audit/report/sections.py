@@ -54,7 +54,7 @@ def layers(report: Report) -> str:
         condition = layer.get("condition")
         rows.append(
             [
-                escape(layer["name"]),
+                f'{escape(layer["name"])}<span class="sub">{escape(layer.get("remark") or "")}</span>',
                 *(f"{layer[name]:,}" for name in ("unknowns", "equations", "rank", "deficiency")),
                 f"{100 * share:.0f} %{bar}",
                 f"{layer['weight']:.2f}",

@@ -11,6 +11,7 @@ HEADLINES = {
     "silhouette": "Outlines of training images came back",
     "unrecognisable": "Nothing recognisable came back",
 }
+MILD = ("unrecognisable", "silhouette")  # words that must not be taken for a proof
 GATES = ("exceeded", "unjudged", "passed")  # from bad to good
 
 
@@ -44,9 +45,12 @@ def _detail(found: Mapping[str, Any], audits: Sequence[Mapping[str, Any]]) -> st
             return f"{skipped} of {len(audits)} audits were skipped; the reasons are below."
         return "Only the layers' systems were measured; no reconstruction was attempted."
     says = f"At step {worst['step']}, {worst['attack']} reached {scores(worst)}."
-    if latest["step"] == worst["step"]:
-        return says
-    return f"{says} In the last audit, at step {latest['step']}: {latest['word']}, {scores(latest)}."
+    if latest["step"] != worst["step"]:
+        says += f" In the last audit, at step {latest['step']}: {latest['word']}, {scores(latest)}."
+    if found["word"] in MILD:
+        names = dict.fromkeys(name for audit in audits for name in audit["attacks"])
+        says += f" That is as far as {', '.join(names)} went; a stronger attack may see more."
+    return says
 
 
 def scores(numbers: Mapping[str, Any]) -> str:
