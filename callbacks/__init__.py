@@ -2,7 +2,8 @@
 
 from leakage_audit.callbacks.audit import LeakageAudit
 from leakage_audit.callbacks.dashboard import LeakageDashboard
+from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.gate import LeakageGate, LeakageLimitExceeded
 from leakage_audit.callbacks.session import Audit
 
-__all__ = ["Audit", "LeakageAudit", "LeakageDashboard", "LeakageGate", "LeakageLimitExceeded"]
+__all__ = ["Audit", "GradientDefence", "LeakageAudit", "LeakageDashboard", "LeakageGate", "LeakageLimitExceeded"]

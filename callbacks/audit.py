@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from leakage_audit.attacks.base import Attack
 from leakage_audit.callbacks import ranks, records
+from leakage_audit.callbacks.defence import find_defence
 from leakage_audit.callbacks.modes import refuse_unsupported
 from leakage_audit.callbacks.report import write as write_report
 from leakage_audit.callbacks.schedule import Schedule
@@ -185,7 +186,7 @@ class LeakageAudit(Callback):
     def _begin(self, trainer: Trainer, module: LightningModule) -> None:
         folder = trainer.log_dir or trainer.default_root_dir  # asked on every rank: Lightning broadcasts it
         self.folder = None if getattr(trainer, "fast_dev_run", False) else Path(folder)
-        self._session = Session(trainer, module, self.settings, self.folder, self._earlier)
+        self._session = Session(trainer, module, self.settings, self.folder, self._earlier, find_defence(trainer, self))
         self._planned = None
         self._audits.start()
 

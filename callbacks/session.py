@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from leakage_audit.callbacks import console, publish, ranks, records
 from leakage_audit.callbacks.chance import Guess
+from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.look import Look, look
 from leakage_audit.callbacks.neutrality import no_trace
 from leakage_audit.callbacks.ranks import AuditSkipped
@@ -62,10 +63,17 @@ class Session:
         settings: What to audit, and how.
         folder: Where files go; None writes none.
         probe: Where an earlier run of the same fit left its fixed images.
+        defence: What is done to gradients before they are shared.
     """
 
     def __init__(
-        self, trainer: Trainer, module: LightningModule, settings: Settings, folder: Path | None, probe: Path | None
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        settings: Settings,
+        folder: Path | None,
+        probe: Path | None,
+        defence: GradientDefence | None = None,
     ) -> None:
         self.trainer, self.module, self.settings, self.folder = trainer, module, settings, folder
         self.reader = Reader(
@@ -78,6 +86,7 @@ class Session:
             value_range=settings.value_range,
             grant_labels=settings.grant_labels,
         )
+        self._defence = defence
         self._guess = Guess()
         self._probe: tuple[Tensor, Tensor] | None = None
         self._probe_left = probe
@@ -164,14 +173,23 @@ class Session:
     def _chosen(self, own: dict[str, Tensor]) -> list[Sight]:
         if self.settings.gradient == "sample":
             return self._sights(ranks.share(self.trainer, self.settings.samples))
-        return self.reader.whole(self.trainer, own, self._window)
+        shared = own if self._defence is None else self._defence.defend(own)
+        return self.reader.whole(self.trainer, shared, self._window)
 
     def _sights(self, count: int) -> list[Sight]:
         if self._problem is not None:
             raise self._problem
         images, labels = self._images(count)
         sample = self.reader.sample
-        return [sample(self.trainer, self.module, x, y) for x, y in zip(images[:count], labels[:count], strict=True)]
+        sights = [sample(self.trainer, self.module, x, y) for x, y in zip(images[:count], labels[:count], strict=True)]
+        world, rank = self.trainer.world_size, self.trainer.global_rank
+        return [self._defended(sight, 1 + i * world + rank) for i, sight in enumerate(sights)]  # draw 0 is the step's
+
+    def _defended(self, sight: Sight, draw: int) -> Sight:
+        if self._defence is None:
+            return sight
+        gradients = self._defence.defend(sight.seen.gradients, draw)
+        return replace(sight, seen=replace(sight.seen, gradients=gradients))
 
     def _images(self, count: int) -> tuple[Tensor, Tensor]:
         """Which images are looked at: the same ones all along, or some of this window's first batch."""
@@ -216,6 +234,8 @@ class Session:
             "precision": str(self.trainer.precision),
             "ranks": self.trainer.world_size,
         }
+        if self._defence is not None:
+            head["defence"] = {"clip": self._defence.clip, "noise": self._defence.noise, "seed": self._defence.seed}
         if verdict is not None:
             head["verified"] = {"error": verdict.rest, "tolerance": verdict.tolerance, "scale": verdict.scale}
         return head if skipped is None else head | {"skipped": skipped}
