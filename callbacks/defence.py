@@ -1,6 +1,7 @@
 """GradientDefence: clip the gradient and add noise before it is used, and so before it would be shared."""
 
 import math
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,8 @@ class GradientDefence(Callback):
 
     `g ← g · min(1, clip/‖g‖) + noise · clip · N(0, I)`, over all parameters of an optimiser together, at every step
     before the optimiser uses it. A `LeakageAudit` before it in the list of callbacks audits the defended gradient: in
-    `step` exactly the one that the optimiser gets (of a full window of accumulation), in `sample` that of single images, defended likewise.
+    `step` exactly the one that the optimiser gets (of a full window of accumulation), in `sample` that of single
+    images, defended likewise.
 
     This is *not* differentially private training: DP-SGD clips every image's own gradient before averaging. With batch
     size 1 the two coincide. Lightning's `gradient_clip_val` acts after this callback.
@@ -59,7 +61,7 @@ class GradientDefence(Callback):
         norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradients.values()))
         shrink = 1.0 if self.clip is None or norm <= self.clip else self.clip / norm
         sigma = self.noise * (1.0 if self.clip is None else self.clip)
-        generator = torch.Generator().manual_seed((self.seed * 2**48 + self.steps * 2**12 + draw) % 2**63)
+        generator = torch.Generator().manual_seed(_mix(self.seed, self.steps, draw))
         return {
             name: g * shrink + sigma * torch.randn(g.shape, generator=generator).to(g) for name, g in gradients.items()
         }
@@ -81,6 +83,11 @@ class GradientDefence(Callback):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.steps = state_dict["steps"]
+
+
+def _mix(*numbers: int) -> int:
+    """One seed of several; in 32 bits, since torch's generator for the CPU ignores all others."""
+    return zlib.crc32(repr(numbers).encode())
 
 
 def _with_gradient(module: LightningModule, optimizer: Optimizer) -> list[Tensor]:

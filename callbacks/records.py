@@ -2,8 +2,8 @@
 
 One JSON object a line. Every line has `schema` (1), `step` (the loggers' axis), `optimizer_step` (0-based), `epoch`,
 `time` (ISO 8601, UTC), `gradient`, `probe`, `seed`, `versions`, `knowledge` (what the attacker was assumed to know),
-`assumed` (how the audit read the LightningModule) and `chance` (what guessing without a gradient means). An
-audit that took place adds
+`assumed` (how the audit read the LightningModule), `chance` (what guessing without a gradient means) and, with a
+`GradientDefence`, `defence` (its settings). An audit that took place adds
 
 - `metrics`: every logged name and its number;
 - `verified`: how the step's own gradient compared with the recomputed one;
