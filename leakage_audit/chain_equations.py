@@ -26,6 +26,7 @@ from leakage_audit.network import UnreadableNetwork, read_chain
 from leakage_audit.observation import Observation
 from leakage_audit.system import LayerSystem
 
+LARGEST_SYSTEM = 10000  # inputs beyond which a layer is not solved on its own: its system would fill the memory
 WORST_NOISE = 1e-3  # a layer is solved on its own only while its input comes out at least this precise
 
 
@@ -162,10 +163,11 @@ def open_chain(seen: Observation, rounding: float) -> ChainEquations:
                 raise ValueError(f"the gradient of {layer.name}.weight was not shared: its input cannot be found")
             x, dx = input_from_gradient(gradient, dz), layer.weight.T @ dz
             continue
-        if i and layer.activation.invert is not None:
-            factor = Factor(LayerSystem(layer, dz, z, gradient))
-            if factor.rank == factor.system.n and noise / factor.condition < WORST_NOISE:
-                x = factor.pseudo_inverse(factor.system.v)
+        system = LayerSystem(layer, dz, z, gradient)
+        if i and layer.activation.invert is not None and system.equations >= system.n <= LARGEST_SYSTEM:
+            factor = Factor(system)
+            if factor.rank == system.n and noise / factor.condition < WORST_NOISE:
+                x = factor.pseudo_inverse(system.v)
                 noise, dx = noise / factor.condition, carry_back(layer, dz[None])[0]
                 continue
         below = chain[: i + 1]
