@@ -88,7 +88,9 @@ class Attack(ABC):
         start = time.perf_counter()
         problem = seen.problem()
         if problem is None:
-            with torch.inference_mode(False), torch.enable_grad():
+            cuda = [seen.device] if seen.device.type == "cuda" else []
+            with torch.random.fork_rng(cuda), torch.inference_mode(False), torch.enable_grad():
+                torch.default_generator.manual_seed(0)  # for networks that draw as they run: dropout in train mode
                 found = self.reconstruct(seen, budget or Budget())
         else:
             grey = torch.full((seen.batch_size, *seen.input_shape), sum(seen.value_range) / 2, dtype=seen.dtype)
