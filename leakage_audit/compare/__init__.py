@@ -18,7 +18,8 @@ from leakage_audit.compare.store import COLUMNS, Cell, Row, Store
 from leakage_audit.compare.table import TABLE_3, results_table
 from leakage_audit.data import CIFAR10_CLASSES
 from leakage_audit.figures import ComparisonRow, caption, comparison_figure
-from leakage_audit.scores import chance_floor
+from leakage_audit.meaning import word
+from leakage_audit.scores import Scores, chance_floor
 
 __all__ = ["COLUMNS", "EVERY_CLASS", "TABLE_3", "Cell", "Experiment", "Results", "Row", "compare"]
 
@@ -113,16 +114,14 @@ def _finish(experiment: Experiment, store: Store, console: Console | None) -> Re
     mean_image = experiment.data.mean_image(GUESSED_FROM)
     examples = {int(index): experiment.data.image_at(int(index)) for index in experiment.indices}
     names = {index: f"{index} {experiment.data.classes[example.label]}" for index, example in examples.items()}
-    chance = {index: chance_floor(mean_image, example.image).psnr[0] for index, example in examples.items()}
+    floors = {index: chance_floor(mean_image, example.image) for index, example in examples.items()}
+    chance = {index: floor.psnr[0] for index, floor in floors.items()}
     figure = store.folder / "figure.png"
     rows = []
     for network, index in experiment.pairs:
         mine = {attack: cells[network, index, attack] for attack in experiment.attacks}
         images = {attack: cell.image for attack, cell in mine.items() if cell.image is not None}
-        captions = {
-            attack: caption(attack, mine[attack].row.psnr or 0.0, chance[index], mine[attack].row.ssim)
-            for attack in images
-        }
+        captions = {attack: _caption(mine[attack].row, floors[index]) for attack in images}
         rows.append(ComparisonRow(network, f"image {names[index]}", examples[index].image, images, captions))
     comparison_figure(rows, figure)
     if console is not None:
@@ -133,3 +132,9 @@ def _finish(experiment: Experiment, store: Store, console: Console | None) -> Re
                 console.print(f"{attack} does not work on {network} (image {index}): {cell.ended}")
         console.print(f"{store.csv}\n{figure}")
     return Results(cells, store.csv, figure)
+
+
+def _caption(row: Row, floor: Scores) -> str:
+    """An attack's scores with what they mean."""
+    psnr, ssim = row.psnr or 0.0, row.ssim or 0.0
+    return caption(row.attack, psnr, floor.psnr[0], ssim, word(psnr, ssim, floor.psnr[0], floor.ssim[0]))
