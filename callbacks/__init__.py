@@ -4,6 +4,6 @@ from leakage_audit.callbacks.audit import LeakageAudit
 from leakage_audit.callbacks.dashboard import LeakageDashboard
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.gate import LeakageGate, LeakageLimitExceeded
-from leakage_audit.callbacks.session import Audit
+from leakage_audit.callbacks.results import Audit
 
 __all__ = ["Audit", "GradientDefence", "LeakageAudit", "LeakageDashboard", "LeakageGate", "LeakageLimitExceeded"]

@@ -1,5 +1,6 @@
 """LeakageAudit: while a network trains, look at what its gradients give away."""
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +15,9 @@ from leakage_audit.callbacks import ranks, records
 from leakage_audit.callbacks.defence import find_defence
 from leakage_audit.callbacks.modes import refuse_unsupported
 from leakage_audit.callbacks.report import write as write_report
+from leakage_audit.callbacks.results import Audit
 from leakage_audit.callbacks.schedule import Schedule
-from leakage_audit.callbacks.session import Audit, Session
+from leakage_audit.callbacks.session import Session
 from leakage_audit.callbacks.settings import Settings, name_attacks
 
 
@@ -45,6 +47,9 @@ class LeakageAudit(Callback):
         max_overhead: Audits may take this share of the training time; the schedule thins itself out. None: no limit.
         grant_labels: Whether the attacker is told the labels.
         on_error: An audit that fails is noted (`warn`), or ends the fit (`raise`).
+        background: Attack in a process of its own while training goes on; results appear at the step that they belong
+            to, and what is left at the end is waited for. Not with several processes. Like data loaders' workers on
+            some systems, it needs the script's own work under `if __name__ == "__main__":`.
         seed: Picks the images within a batch.
         optimizer: Index of the optimiser whose steps are audited, where there are several.
         mean: Of the images' normalisation; None looks for it in datamodule and transforms.
@@ -57,6 +62,8 @@ class LeakageAudit(Callback):
 
     Attributes:
         latest: The last audit, for other callbacks.
+        recent: The last few, the latest last.
+        count: How many there have been in this fit.
         folder: Where this fit's files go; None where none are written.
 
     Raises:
@@ -79,6 +86,7 @@ class LeakageAudit(Callback):
         max_overhead: float | None = None,
         grant_labels: bool = False,
         on_error: Literal["warn", "raise"] = "warn",
+        background: bool = False,
         seed: int = 0,
         optimizer: int = 0,
         mean: float | list[float] | None = None,
@@ -98,6 +106,7 @@ class LeakageAudit(Callback):
             max_seconds=max_seconds,
             grant_labels=grant_labels,
             on_error=on_error,
+            background=background,
             seed=seed,
             optimizer=optimizer,
             mean=mean,
@@ -108,6 +117,8 @@ class LeakageAudit(Callback):
             unpack=unpack,
         )
         self.latest: Audit | None = None
+        self.recent: deque[Audit] = deque(maxlen=16)
+        self.count = 0
         self._audits = Schedule(every_n_steps, max_overhead)
         self._measures = None if measure_every_n_steps is None else Schedule(measure_every_n_steps)
         self._session: Session | None = None
@@ -136,6 +147,11 @@ class LeakageAudit(Callback):
         joint = any(attack.name == "joint" for attack in self.settings.attacks.values())
         return found + ["audit/joint_deficiency"] * joint
 
+    def drain(self) -> None:
+        """Wait for the audits that are still under way in the background."""
+        for audit in self._session.drain() if self._session is not None else ():
+            self._note(audit)
+
     def write_report(self, trainer: Trainer) -> None:
         """Write the report of the fit so far, if this audit is to write one."""
         if self._report:
@@ -143,13 +159,15 @@ class LeakageAudit(Callback):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        refuse_unsupported(trainer, self.settings.optimizer)
+        refuse_unsupported(trainer, self.settings.optimizer, self.settings.background)
         self._begin(trainer, pl_module)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._plan(trainer)
-        if self._planned and self._session:
+        if self._session and self._session.busy:
+            self._collect()
+        if self._session and self._planned:
             self._session.remember(batch)
 
     @override
@@ -159,7 +177,8 @@ class LeakageAudit(Callback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._session = None
+        self.drain()
+        self._close()
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -167,12 +186,12 @@ class LeakageAudit(Callback):
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._session = None
+        self._close()
         self.write_report(trainer)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._session = None
+        self._close()
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -202,10 +221,28 @@ class LeakageAudit(Callback):
     def _take(self, optimizer: Optimizer) -> None:
         step, planned = self._steps, self._planned
         self._steps, self._planned = step + 1, None
-        if self._session is None or not planned:
+        if self._session is None:
             return
         if planned == "measure":
-            self.latest = self._session.measure(step)
-            return
-        with self._audits.timing():
-            self.latest = self._session.audit(optimizer, step)
+            self._note(self._session.measure(step))
+        elif planned == "audit":
+            with self._audits.timing():
+                self._collect()
+                self._note(self._session.audit(optimizer, step))
+
+    def _collect(self) -> None:
+        """Hear what the background has found; where too much waits there, wait for it."""
+        if self._session is not None:
+            for audit in self._session.finished(wait=self._session.crowded):
+                self._note(audit)
+
+    def _note(self, audit: Audit | None) -> None:
+        if audit is not None:
+            self.latest = audit
+            self.recent.append(audit)
+            self.count += 1
+
+    def _close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+        self._session = None

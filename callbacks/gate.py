@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from leakage_audit.callbacks import loggers, records
 from leakage_audit.callbacks.audit import LeakageAudit
-from leakage_audit.callbacks.session import Audit
+from leakage_audit.callbacks.results import Audit
 
 log = logging.getLogger("leakage_audit")
 
@@ -62,7 +62,7 @@ class LeakageGate(Callback):
         self.violations: list[dict[str, Any]] = []
         self._judged: set[str] = set()
         self._in_a_row: dict[str, int] = {}
-        self._looked_at: dict[int, Audit] = {}
+        self._looked_at: dict[int, int] = {}
         self._concluded = False
 
     @property
@@ -77,13 +77,13 @@ class LeakageGate(Callback):
 
     @override
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        for audit in _audits(trainer):
-            if audit.latest is not None and self._looked_at.get(id(audit)) is not audit.latest:
-                self._looked_at[id(audit)] = audit.latest
-                self._judge(trainer, audit.latest)
+        self._judge_new(trainer)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for audit in _audits(trainer):
+            audit.drain()
+        self._judge_new(trainer)
         self._conclude(trainer)
         missing = [name for name in self.limits if name not in self._judged]
         if missing and self.action == "fail":
@@ -120,6 +120,14 @@ class LeakageGate(Callback):
             if not any(fnmatchcase(name, pattern) for name in names):
                 known = ", ".join(names)
                 raise MisconfigurationException(f"LeakageGate: nothing named {pattern!r} is logged; there are {known}")
+
+    def _judge_new(self, trainer: Trainer) -> None:
+        """Judge the audits that have come in since last time."""
+        for audit in _audits(trainer):
+            new = audit.count - self._looked_at.get(id(audit), 0)
+            self._looked_at[id(audit)] = audit.count
+            for found in list(audit.recent)[-new:] if new else []:
+                self._judge(trainer, found)
 
     def _judge(self, trainer: Trainer, audit: Audit) -> None:
         above = list(self._above(audit.metrics))

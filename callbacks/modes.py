@@ -12,12 +12,13 @@ _WHY = {
 }
 
 
-def refuse_unsupported(trainer: Trainer, optimizer: int) -> None:
+def refuse_unsupported(trainer: Trainer, optimizer: int, background: bool = False) -> None:
     """Raise where the gradient of a step cannot be read rightly.
 
     Args:
         trainer: Connected to its strategy and optimisers (from `on_fit_start` on).
         optimizer: Index of the optimiser whose steps are audited.
+        background: Whether attacks are to run in a process of their own.
 
     Raises:
         MisconfigurationException: With the reason.
@@ -26,6 +27,11 @@ def refuse_unsupported(trainer: Trainer, optimizer: int) -> None:
     if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
         reason = _WHY.get(type(strategy).__name__, "it is neither a single device nor DDP, and has not been tried")
         raise MisconfigurationException(f"LeakageAudit cannot audit under {type(strategy).__name__}: {reason}")
+    if background and trainer.world_size > 1:
+        raise MisconfigurationException(
+            "LeakageAudit(background=True) with several processes: their results would arrive at different times, and "
+            "could not be gathered; leave it out, each process audits a share"
+        )
     if not trainer.optimizers:
         raise MisconfigurationException("LeakageAudit audits optimiser steps, but configure_optimizers returned none")
     if not 0 <= optimizer < len(trainer.optimizers):

@@ -2,56 +2,31 @@
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
+from rich.progress import track
 from torch import Tensor
 from torch.optim import Optimizer
 
 from leakage_audit.callbacks import console, publish, ranks, records
+from leakage_audit.callbacks.background import Worker
 from leakage_audit.callbacks.chance import Guess
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.look import Look, look
 from leakage_audit.callbacks.neutrality import no_trace
 from leakage_audit.callbacks.ranks import AuditSkipped
 from leakage_audit.callbacks.reader import Reader, Sight
+from leakage_audit.callbacks.results import Audit, Pending, Result
 from leakage_audit.callbacks.settings import Settings
 from leakage_audit.callbacks.shapes import by_shapes, has_dead_filters
 from leakage_audit.callbacks.snapshot import MicroBatch, Verdict
 
 log = logging.getLogger("leakage_audit")
-
-
-@dataclass(frozen=True)
-class Audit:
-    """One audit, for other callbacks.
-
-    Attributes:
-        step: On the loggers' axis.
-        optimizer_step: Counted from 0.
-        metrics: Logged names and numbers; empty if the audit was skipped.
-        skipped: Why it was, or None.
-        meanings: By attack, the word (see `meaning`) of the image that gave most away.
-    """
-
-    step: int
-    optimizer_step: int
-    metrics: dict[str, float] = field(default_factory=dict)
-    skipped: str | None = None
-    meanings: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What looking at a step gave: looks and a verdict on the step's gradient, or numbers without a look."""
-
-    looks: list[Look] = field(default_factory=list)
-    verdict: Verdict | None = None
-    numbers: dict[str, float] = field(default_factory=dict)
 
 
 class Session:
@@ -94,6 +69,7 @@ class Session:
         self._problem: Exception | None = None
         self._said: set[str] = set()
         self._shapes: dict[str, float] = {}
+        self._worker: Worker[Pending] | None = Worker() if settings.background else None
 
     def remember(self, batch: Any) -> None:
         """Keep a batch of the window whose step will be audited."""
@@ -102,11 +78,11 @@ class Session:
         except Exception as error:  # told when the audit is due, on all ranks at once
             self._problem = error
 
-    def audit(self, optimizer: Optimizer, step: int) -> Audit:
-        """Attack the step's gradient, score, log, and forget."""
+    def audit(self, optimizer: Optimizer, step: int) -> Audit | None:
+        """Attack the step's gradient, score, log, and forget; None while the background is busy with it."""
         return self._take(step, lambda: self._attacked(optimizer), "audit")
 
-    def measure(self, step: int) -> Audit:
+    def measure(self, step: int) -> Audit | None:
         """Log c(M) and the layers' deficiencies: by their shapes, or on one image's gradient if a filter is dead."""
         if self._shapes and self._problem is None and not has_dead_filters(self.module):
             self._window = []
@@ -114,7 +90,43 @@ class Session:
             return Audit(publish.log_step(self.trainer), step, self._shapes)
         return self._take(step, self._measured, "measure")
 
-    def _take(self, step: int, work: Callable[[], Result], kind: str) -> Audit:
+    @property
+    def busy(self) -> bool:
+        """Whether the background has something to do."""
+        return self._worker is not None and len(self._worker) > 0
+
+    @property
+    def crowded(self) -> int:
+        """For how many audits the next one has to wait."""
+        return int(self._worker is not None and self._worker.full)
+
+    def finished(self, wait: int = 0) -> Iterator[Audit]:
+        """The audits that the background has ended; waits for so many at least, if there are as many."""
+        if self._worker is None:
+            return
+        for pending, found in self._worker.finished(wait):
+            seconds, skipped = time.perf_counter() - pending.start, None
+            if isinstance(found, Exception):
+                if self.settings.on_error == "raise" and not isinstance(found, AuditSkipped):
+                    raise found
+                skipped = str(found) if isinstance(found, AuditSkipped) else f"{type(found).__name__}: {found}"
+                found = []
+            record = pending.record if skipped is None else pending.record | {"skipped": skipped}
+            yield self._told(record, Result(found, pending.verdict), skipped, seconds)
+
+    def drain(self) -> Iterator[Audit]:
+        """Wait for what the background still has to do."""
+        waiting = range(0 if self._worker is None else len(self._worker))
+        for _ in track(waiting, "Finishing audits", disable=not waiting or not self.trainer.is_global_zero):
+            yield from self.finished(wait=1)
+
+    def close(self) -> None:
+        """Let go of the background process; audits that it has not ended are noted as skipped."""
+        for pending in [] if self._worker is None else self._worker.close():
+            skipped = "the fit ended before the background did"
+            self._told(pending.record | {"skipped": skipped}, Result(), skipped, 0.0)
+
+    def _take(self, step: int, work: Callable[[], Result], kind: str) -> Audit | None:
         start, result, skipped = time.perf_counter(), Result(), None
         try:
             with no_trace():
@@ -129,10 +141,19 @@ class Session:
         finally:
             self._window, self._problem = [], None
         record = self._record(kind, step, result.verdict, skipped)
+        if result.jobs and self._worker is not None:
+            try:
+                self._worker.submit(Pending(record, result.verdict, start), result.jobs)
+            except AuditSkipped as reason:
+                return self._told(record | {"skipped": str(reason)}, Result(), str(reason), 0.0)
+            return None
+        return self._told(record, result, skipped, time.perf_counter() - start)
+
+    def _told(self, record: dict[str, Any], result: Result, skipped: str | None, seconds: float) -> Audit:
+        """Publish an audit's results at the step that they belong to."""
+        step = record["optimizer_step"]
         self._tell(step, result.looks, skipped)
-        metrics = result.numbers
-        if result.looks:
-            metrics = records.metrics(result.looks, time.perf_counter() - start)
+        metrics = records.metrics(result.looks, seconds) if result.looks else result.numbers
         publish.publish(self.trainer, result.looks, metrics, record, self.folder, self._say)
         audit = Audit(record["step"], step, metrics, skipped, records.meanings(result.looks))
         console.show(self.trainer, audit.metrics, audit.meanings)
@@ -153,6 +174,8 @@ class Session:
         again = [ranks.average(self.trainer, candidate) for candidate in again]
         own, verdict = self.reader.verify(self.trainer, self.module, own, again, len(self._window))
         self._trust(verdict)
+        if self._worker is not None:
+            return Result(verdict=verdict, jobs=self._jobs(self._chosen(own)))
         mine = ranks.together(self.trainer, lambda: self._looks(self._chosen(own)))
         return Result([looked for part in ranks.gather(self.trainer, mine) for looked in part], verdict)
 
@@ -210,20 +233,22 @@ class Session:
 
     def _looks(self, sights: list[Sight], attack: bool = True) -> list[Look]:
         with console.progress(self.trainer) as report:
-            return [
-                look(
-                    sight.seen,
-                    sight.truth,
-                    sight.labels,
-                    self.settings.attacks if attack else {},
-                    measure=i == 0 and self.trainer.is_global_zero,  # the ranks hardly depend on the image
-                    seconds=self.settings.max_seconds,
-                    strict=self.settings.on_error == "raise",
-                    guess=self._guess(self.trainer, sight.truth.shape[1:]),
-                    report=report,
-                )
-                for i, sight in enumerate(sights)
-            ]
+            return [look(*args, **keywords, report=report) for args, keywords in self._jobs(sights, attack)]
+
+    def _jobs(self, sights: list[Sight], attack: bool = True) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+        """The arguments of `look` for each sight."""
+        settings = self.settings
+        common = {"seconds": settings.max_seconds, "strict": settings.on_error == "raise"}
+        return [
+            (
+                (sight.seen, sight.truth, sight.labels, settings.attacks if attack else {}),
+                # Only once an audit: the ranks hardly depend on the image.
+                common
+                | {"measure": i == 0 and self.trainer.is_global_zero}
+                | {"guess": self._guess(self.trainer, sight.truth.shape[1:])},
+            )
+            for i, sight in enumerate(sights)
+        ]
 
     def _record(self, kind: str, step: int, verdict: Verdict | None, skipped: str | None) -> dict[str, Any]:
         head = {"kind": kind, "step": publish.log_step(self.trainer), "optimizer_step": step}

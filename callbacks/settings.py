@@ -27,6 +27,7 @@ class Settings:
     max_seconds: float | None
     grant_labels: bool
     on_error: str
+    background: bool
     seed: int
     optimizer: int
     mean: float | Sequence[float] | None

@@ -1,0 +1,45 @@
+"""What passes between an audit's parts, and from it to other callbacks."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from leakage_audit.callbacks.look import Look
+from leakage_audit.callbacks.snapshot import Verdict
+
+
+@dataclass(frozen=True)
+class Audit:
+    """One audit, for other callbacks.
+
+    Attributes:
+        step: On the loggers' axis.
+        optimizer_step: Counted from 0.
+        metrics: Logged names and numbers; empty if the audit was skipped.
+        skipped: Why it was, or None.
+        meanings: By attack, the word (see `meaning`) of the image that gave most away.
+    """
+
+    step: int
+    optimizer_step: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    skipped: str | None = None
+    meanings: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What looking at a step gave: looks and a verdict on its gradient, numbers without a look, or work yet to do."""
+
+    looks: list[Look] = field(default_factory=list)
+    verdict: Verdict | None = None
+    numbers: dict[str, float] = field(default_factory=dict)
+    jobs: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An audit that the background is busy with."""
+
+    record: dict[str, Any]
+    verdict: Verdict | None
+    start: float
