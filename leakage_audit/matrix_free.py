@@ -14,8 +14,9 @@ from torch.func import vjp
 from leakage_audit.budget import Budget
 from leakage_audit.equations import Equations
 from leakage_audit.priors import GREY, Variation
-from leakage_audit.solver import FLOOR, SETTLED, SOLVED, Solution, backtrack, rms
+from leakage_audit.solver import FLOOR, SETTLED, Solution, backtrack, rms, start
 
+SOLVED = 1e-3  # residual (root mean square, targets being 1) below which the equations count as solved
 TRUST = 0.3  # each block is trusted to this share of its residual
 PRODUCTS = 40  # most products with J and Jᵀ a step
 EXACTNESS = 1e-2  # the normal equations are solved to this share of their right-hand side
@@ -28,7 +29,7 @@ def solve_free(equations: Equations, prior: Variation, max_steps: int, budget: B
     Raises:
         FloatingPointError: If the equations are not finite at grey.
     """
-    image = torch.full(equations.shape, GREY, dtype=torch.float64, device=equations.noise.device).flatten()
+    image = start(equations)
     floor = equations.noise.clamp_min(FLOOR)
     solved = max(SOLVED, 3 * rms(floor))
     r = equations.residual(image)

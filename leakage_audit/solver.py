@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.func import vjp
 
 from leakage_audit.bends import Kinked, Smooth, is_kinked
 from leakage_audit.budget import Budget
@@ -16,6 +18,7 @@ SOLVED = 1e-4  # residual (root mean square, targets being 1) below which the eq
 SETTLED = 1.5e-3  # change of the image (root mean square, images in [0, 1]) below which it has settled
 RANK_TOLERANCE = 1e-6  # singular values below this share of the largest count as zero
 FLOOR = 1e-7  # least noise (targets being 1) for which the normal equations hold in float64
+BLOBS = 0.1  # standard deviation of the blobs where grey is no place to start
 PATIENCE = 2  # steps on kinked equations that may fall short before the iteration stops: past its best it drifts off
 
 
@@ -55,7 +58,7 @@ def solve(equations: Equations, prior: Prior, max_steps: int, memory: float, bud
     Raises:
         FloatingPointError: If the equations are not finite at grey, or a step's normal equations not positive.
     """
-    image = torch.full(equations.shape, GREY, dtype=torch.float64, device=equations.noise.device).flatten()
+    image = start(equations)
     floor = equations.noise.clamp_min(FLOOR)
     solved = max(SOLVED, 3 * rms(floor))
     r, jacobian = equations.linearise(image, memory)
@@ -86,6 +89,18 @@ def solve(equations: Equations, prior: Prior, max_steps: int, memory: float, bud
             ended = f"{max_steps} steps were not enough"
     std = torch.full_like(image, torch.nan) if step is None else step.deviation()
     return Solution(image, r, std, rank(jacobian, RANK_TOLERANCE), steps, converged, ended)
+
+
+def start(equations: Equations, seed: int = 0) -> Tensor:
+    """Grey, `(n,)`; with soft blobs on it where grey is a dead spot (rectifiers without biases are all off there)."""
+    grey = torch.full(equations.shape, GREY, dtype=torch.float64, device=equations.noise.device)
+    r, pull = vjp(equations.residual, grey.flatten())[:2]
+    if pull(r)[0].any():
+        return grey.flatten()
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(*equations.shape[:2], 5, 5, generator=generator, dtype=torch.float64).to(grey)
+    blobs = F.interpolate(coarse, equations.shape[2:], mode="bilinear", align_corners=True)
+    return (grey + BLOBS * blobs).flatten()
 
 
 def backtrack(

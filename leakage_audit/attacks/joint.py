@@ -17,6 +17,7 @@ from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY, PRIORS, Prior, Variation
 from leakage_audit.solver import Solution, rms, solve
 
+LARGEST_WORK = 3e10  # numbers that the passes of one Jacobian may keep; beyond this it takes minutes on a few cores
 PINNED = 0.5 / 255  # an entry is pinned down when its standard deviation is below half a grey level of eight bits
 
 
@@ -77,12 +78,12 @@ class Joint(Attack):
         )
 
     def _solve(self, equations: Equations, budget: Budget) -> Solution:
-        """With a Jacobian if it and what is made of it fit in memory, otherwise without."""
+        """With a Jacobian if it is cheap enough and fits in memory with what is made of it, otherwise without."""
         memory, prior = self.max_memory_gb * 1e9, _prior(self.prior)
         n, m = math.prod(equations.shape), len(equations.noise)
         pixels = n // equations.shape[1]
         needed = 8 * (2 * m * n + min(m, n) ** 2 + 3 * pixels**2)
-        if needed <= memory:
+        if needed <= memory and min(m, n) * equations.footprint <= LARGEST_WORK:
             return solve(equations, prior, self.max_steps, memory / 4, budget)
         if not isinstance(prior, Variation):
             raise ValueError(
