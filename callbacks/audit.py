@@ -77,7 +77,7 @@ class LeakageAudit(Callback):
     def __init__(
         self,
         every_n_steps: int = 100,
-        attacks: Sequence[str | Attack] = ("rgap", "hybrid"),
+        attacks: Sequence[str | Attack] = ("joint",),
         gradient: Literal["sample", "step"] = "sample",
         probe: Literal["fixed", "batch"] = "fixed",
         samples: int = 2,

@@ -5,13 +5,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def total_variation(x: Tensor) -> Tensor:
+def total_variation(x: Tensor, rounding: float = 0.0) -> Tensor:
     """Mean absolute difference of neighbours along rows plus that along columns, the TV of (16), a scalar.
 
     Args:
         x: Images `(B, C, H, W)`, at least two pixels each way.
+        rounding: Differences below this size count by their square, so that there is a second derivative.
     """
-    return x.diff(dim=-1).abs().mean() + x.diff(dim=-2).abs().mean()
+    across, down = x.diff(dim=-1), x.diff(dim=-2)
+    if rounding:
+        across, down = ((d.square() + rounding**2).sqrt() - rounding for d in (across, down))
+    return across.abs().mean() + down.abs().mean()
 
 
 def opponent_variation(x: Tensor, floor: float = 1e-8) -> Tensor:

@@ -23,6 +23,7 @@ from leakage_audit.tail import Tail
 from leakage_audit.variation import total_variation
 
 LARGEST_NULL_SPACE = 2000  # unknowns up to which a basis of the null space is formed for scipy
+KINK = 1e-2  # rounding of the variation's kinks for Newton steps, in units of the layer's input
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,12 @@ class Problem:
     lr: float
     budget: Budget
 
-    def matching(self, x: Tensor) -> Tensor:
-        """`µ1 Σ_p (1 − cos(∂L/∂p(x), g_p)) + µ2 TV(x)` at x `(n,)`."""
+    def matching(self, x: Tensor, rounding: float = 0.0) -> Tensor:
+        """`µ1 Σ_p (1 − cos(∂L/∂p(x), g_p)) + µ2 TV(x)` at x `(n,)`, the variation's kinks rounded off."""
         image = x.reshape(1, *self.system.layer.in_shape)
         gradients = self.tail.gradients(image)
         distance = len(gradients) * mean_cosine_distance(gradients, self.tail.targets)
-        return self.terms.mu1 * distance + self.terms.mu2 * total_variation(image)
+        return self.terms.mu1 * distance + self.terms.mu2 * total_variation(image, rounding)
 
     def steps(self) -> Iterator[int]:
         """The iterations that the budget allows."""
@@ -138,7 +139,7 @@ def trust_region(problem: Problem, x: Tensor) -> Tensor:
 
     def value_and_slope(t: np.ndarray) -> tuple[float, np.ndarray]:
         here = at(t)
-        value = problem.matching(here)
+        value = problem.matching(here, KINK)
         (slope,) = torch.autograd.grad(value, here)
         if value.item() < best[0][0]:
             best[0] = value.item(), here.detach()
@@ -146,7 +147,7 @@ def trust_region(problem: Problem, x: Tensor) -> Tensor:
 
     def curvature(t: np.ndarray, direction: np.ndarray) -> np.ndarray:
         here = at(t)
-        (slope,) = torch.autograd.grad(problem.matching(here), here, create_graph=True)
+        (slope,) = torch.autograd.grad(problem.matching(here, KINK), here, create_graph=True)
         along = basis.T @ torch.from_numpy(direction).to(x)
         (product,) = torch.autograd.grad(slope @ along, here)
         return (basis @ product).double().numpy()
