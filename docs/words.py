@@ -17,9 +17,9 @@ from leakage_audit.scores import Scores, chance_floor, score
 
 STRENGTHS = {  # of blur (pixels), noise (standard deviation), fading (share kept), and equations (of 3072)
     "blurred": (0.3, 1.0, 2.0, 3.5, 8.0),
-    "noisy": (0.001, 0.08, 0.16, 0.22, 0.6),
+    "noisy": (0.001, 0.08, 0.17, 0.24, 0.6),
     "faded": (0.999, 0.5, 0.25, 0.12, 0.03),
-    "half determined": (3072, 2600, 2000, 1300, 300),
+    "half determined": (3072, 2600, 1900, 1300, 300),
 }
 
 

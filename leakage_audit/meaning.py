@@ -7,7 +7,7 @@ one. So a reconstruction is set beside `scores.chance_floor`, what guessing scor
     share = (SSIM − SSIM of the guess) / (1 − SSIM of the guess)   how much of the missing structure came back
 
 - *exact*: the error is below half of one of the 255 steps of an 8-bit image, 54.2 dB: rounded, it is the stored image.
-- *recognisable*: gain ≥ 8 dB, or share ≥ 0.4: one sees what the picture shows.
+- *recognisable*: gain ≥ 6 dB, or share ≥ 0.4: one sees what the picture shows.
 - *silhouette*: gain ≥ 2 dB, or share ≥ 0.1: one sees where something is, and roughly what shape or colour.
 - *unrecognisable*: less. To the eye, that is: a comparison with a suspected image may still find it.
 
@@ -23,7 +23,7 @@ from leakage_audit.scores import Scores
 
 WORDS = ("unrecognisable", "silhouette", "recognisable", "exact")
 EXACT_PSNR = 20 * math.log10(2 * 255)  # dB: a root mean square error of half a step of 1/255
-GAIN = {"recognisable": 8.0, "silhouette": 2.0}  # dB above the guess
+GAIN = {"recognisable": 6.0, "silhouette": 2.0}  # dB above the guess
 SHARE = {"recognisable": 0.4, "silhouette": 0.1}  # of the structure that the guess lacks
 
 

@@ -19,7 +19,7 @@ decibel, similarity = st.floats(-300, 300), st.floats(-1, 1)
         (38.0, 0.99, "recognisable"),
         (24.0, 0.1, "recognisable"),  # under noise: gain
         (13.0, 0.53, "recognisable"),  # faded: SSIM
-        (18.0, 0.2, "silhouette"),
+        (17.0, 0.2, "silhouette"),
         (13.0, 0.35, "silhouette"),
         (15.9, 0.27, "unrecognisable"),
         (-57.5, 0.0, "unrecognisable"),

@@ -107,7 +107,7 @@ def test_the_gates_worst_verdict_counts(tmp_path):
 
 
 def test_two_kinds_of_gradient_keep_their_names_apart(tmp_path):
-    records = [audit(0, {"rgap": 18.0}), audit(0, {"rgap": 12.5}, gradient="step")]
+    records = [audit(0, {"rgap": 16.0}), audit(0, {"rgap": 12.5}, gradient="step")]
     report = read(write(tmp_path, *records))
     assert {attack["name"]: attack["word"] for attack in report["attacks"]} == {
         "rgap (sample)": "silhouette",
