@@ -94,7 +94,8 @@ class Factor:
         dropped = self._factoring.dropped
         if dropped is None or not self.rank:
             return None
-        return self._smallest**0.5 / max(dropped, 1e-300)
+        rounding = np.finfo(float).eps * self._largest**0.5
+        return self._smallest**0.5 / max(dropped, rounding)
 
     @cached_property
     def condition(self) -> float:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 import scipy.linalg
+import torch
 
 from leakage_audit.banded import BlockCholesky, weight_gram_blocks
 from leakage_audit.gram import gram_matrix, identities
@@ -105,10 +106,19 @@ class ByIdentities:
         if len(ends) and ends.min() <= 1e-7 * ends.max():
             raise np.linalg.LinAlgError("the identities are dependent")
         self.rank = len(gram) - null.shape[1]
-        self.dropped = float(np.sqrt(np.linalg.norm(gram @ self._null, axis=0).max(initial=0.0))) if len(ends) else None
+        self.dropped = self._checked(system, weighting)
         gram += (largest * self._null) @ self._null.T
         gram[np.diag_indices(len(gram))] -= cut
         self._cholesky = scipy.linalg.cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
+
+    def _checked(self, system: LayerSystem, weighting: float) -> float | None:
+        """How far the identities are from holding in fact: `‖uᵀN‖`, estimated from one combination of them."""
+        count = self._null.shape[1]
+        if not count:
+            return None
+        mixed = self._null @ np.random.default_rng(0).standard_normal(count)
+        mixed[system.z.numel() :] *= weighting
+        return float(system.adjoint(torch.from_numpy(mixed).to(system.dz)).norm())
 
     def solve(self, y: np.ndarray) -> np.ndarray:
         """See `Factoring`."""

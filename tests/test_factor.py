@@ -110,3 +110,14 @@ def test_values_that_are_not_finite():
     system.dz[0, 0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="not finite"):
         Factor(system)
+
+
+def test_the_gap_and_the_way_are_told():
+    wide = Factor(system_of(conv("one filter"))[0])
+    assert wide.way == "Cholesky of uuᵀ without its known identities"
+    assert wide.gap > 1e12
+    full = Factor(system_of(conv("many filters"))[0])
+    assert (full.way, full.gap) == ("Cholesky of WᵀW", None)
+    pivoted = Factor(system_of(conv("plain"))[0])  # its W alone is not enough
+    assert pivoted.way in ("pivoted Cholesky of G", "singular values of u")
+    assert pivoted.gap is None or pivoted.gap > 1e4
