@@ -79,8 +79,10 @@ class _Axes:
 
 def nice(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers that enclose a range: 1, 2, 2.5 or 5 times a power of ten apart."""
-    if high - low < 1e-9 * max(abs(low), abs(high), 1.0):
-        low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
+    size = max(abs(low), abs(high))
+    if high - low < 1e-9 * max(size, 1.0):  # a flat curve, in the middle of its chart
+        margin = size / 2 if size > 1e-6 else 0.5
+        low, high = low - margin, high + margin
     power = 10 ** math.floor(math.log10((high - low) / about))
     step = next(m * power for m in (1, 2, 2.5, 5, 10, 20) if (high - low) / (m * power) <= about)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
