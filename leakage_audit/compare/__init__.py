@@ -85,6 +85,10 @@ def compare(
         )  # fmt: skip
         try:
             trainer.predict(runner, return_predictions=False)
+        except BaseException:  # Lightning turns Ctrl-C into SystemExit
+            if console is not None:
+                console.print(f"Broken off. The same command goes on from what is in {store.folder}.")
+            raise
         finally:
             runner.close()
     return _finish(experiment, store, console) if trainer.is_global_zero else None

@@ -46,7 +46,8 @@ def test_broken_off_and_run_again_gives_the_same_table(tmp_path):
     whole = compare(experiment(), tmp_path / "whole")
     Dim.calls, Dim.breaks_at = 0, 3
     with pytest.raises(RuntimeError, match="broken off"):
-        compare(experiment(), tmp_path / "parts")
+        compare(experiment(), tmp_path / "parts", console=Console(file=(said := io.StringIO()), width=200))
+    assert "Broken off" in said.getvalue()
     assert len(table(tmp_path / "parts" / "results.csv")) == 4
     assert not (tmp_path / "parts" / "figure.png").exists()
     Dim.calls, Dim.breaks_at = 0, None
