@@ -23,13 +23,22 @@ EXACTNESS = 1e-2  # the normal equations are solved to this share of their right
 PATIENCE = 2  # steps in a row that gain less than a hundredth before the iteration stops
 
 
-def solve_free(equations: Equations, prior: Variation, max_steps: int, budget: Budget) -> Solution:
+def solve_free(
+    equations: Equations, prior: Variation, max_steps: int, budget: Budget, begin: Tensor | None = None
+) -> Solution:
     """As `solver.solve`, with neither a Jacobian nor what follows from one (rank and standard deviation).
+
+    Args:
+        equations: F(image) = 0.
+        prior: What images are like.
+        max_steps: Most steps.
+        budget: Time limit and progress report.
+        begin: Where to begin, `(B, C, H, W)`; grey by default.
 
     Raises:
         FloatingPointError: If the equations are not finite at grey.
     """
-    image = start(equations)
+    image = start(equations) if begin is None else begin.flatten()
     floor = equations.noise.clamp_min(FLOOR)
     solved = max(SOLVED, 3 * rms(floor))
     r = equations.residual(image)

@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 
 from leakage_audit.attacks.base import Attack, Found
+from leakage_audit.attacks.cosine_tv import CosineTV
+from leakage_audit.bends import is_kinked
 from leakage_audit.budget import Budget
 from leakage_audit.chain_equations import open_chain
 from leakage_audit.equations import Equations
@@ -18,6 +20,7 @@ from leakage_audit.priors import GREY, PRIORS, Prior, Variation
 from leakage_audit.solver import Solution, rms, solve
 
 LARGEST_WORK = 3e10  # numbers that the passes of one Jacobian may keep; beyond this it takes minutes on a few cores
+WARMING = 500  # first-order steps that precede a solution without a Jacobian on networks with kinks
 PINNED = 0.5 / 255  # an entry is pinned down when its standard deviation is below half a grey level of eight bits
 
 
@@ -52,11 +55,11 @@ class Joint(Attack):
 
     def reconstruct(self, seen: Observation, budget: Budget) -> Found:
         """Step until the image settles with its equations solved, or the residual stalls."""
-        rounding = torch.finfo(seen.dtype).eps
+        rounding, shared = torch.finfo(seen.dtype).eps, seen
         seen = seen.to(torch.float64)
         try:
             equations = _equations(seen, rounding)
-            found = self._solve(equations, budget)
+            found = self._solve(equations, shared, budget)
         except (ValueError, FloatingPointError) as error:  # gradients that fit no image, or none of this network
             grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
             return Found(seen.to_input(grey), False, str(error), float("nan"))
@@ -77,7 +80,7 @@ class Joint(Attack):
             },
         )
 
-    def _solve(self, equations: Equations, budget: Budget) -> Solution:
+    def _solve(self, equations: Equations, shared: Observation, budget: Budget) -> Solution:
         """With a Jacobian if it is cheap enough and fits in memory with what is made of it, otherwise without."""
         memory, prior = self.max_memory_gb * 1e9, _prior(self.prior)
         n, m = math.prod(equations.shape), len(equations.noise)
@@ -89,7 +92,11 @@ class Joint(Attack):
             raise ValueError(
                 f"the prior {self.prior!r} needs {needed / 1e9:.1f} GB here; allow for it or take colour_tv"
             )
-        return solve_free(equations, prior, self.max_steps, budget)
+        begin = None
+        if is_kinked(equations):  # without a Jacobian to probe, far from the image every equation jumps
+            found = CosineTV(iterations=WARMING).reconstruct(shared, budget)
+            begin = shared.to_image(found.x.detach()).to(torch.float64)
+        return solve_free(equations, prior, self.max_steps, budget, begin)
 
 
 def _prior(name: str) -> Prior:
