@@ -8,9 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from leakage_audit.cli import main
 
 HERE = Path(__file__).parent
-OPTIONS = (
-    "--model.variant=cnn3_v1 --trainer.max_steps=1 --trainer.callbacks.samples=4"
-)
+OPTIONS = "--model.variant=cnn3_v1 --trainer.max_steps=1 --trainer.callbacks.samples=4"
 
 
 def draw() -> None:

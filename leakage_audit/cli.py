@@ -36,7 +36,7 @@ class AuditCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Tell where the results are and how to look at them."""
-        if self.trainer.is_global_zero and self.trainer.log_dir and not self.trainer.fast_dev_run:
+        if self.trainer.is_global_zero and self.trainer.log_dir and not getattr(self.trainer, "fast_dev_run", False):
             print(f"\nResults: {self.trainer.log_dir}\nLook at them with: tensorboard --logdir {self.trainer.log_dir}")
 
 

@@ -28,7 +28,7 @@ class Tail:
         self._parameters: list[Tensor] = []
         self.targets: list[Tensor] = []
         for layer in chain[i:]:
-            own = {}
+            own: dict[str, Tensor] = {}
             for kind in ("weight", "bias"):
                 tensor: Tensor | None = getattr(layer, kind)
                 target = seen.gradients.get(f"{layer.name}.{kind}" if layer.name else kind)
@@ -38,7 +38,7 @@ class Tail:
                 if target is not None and (kind == "bias" or not isinstance(layer, Convolution) or layer.learned):
                     self._parameters.append(own[kind].requires_grad_())
                     self.targets.append(target)
-            self._layers.append(replace(layer, **own))
+            self._layers.append(replace(layer, weight=own["weight"], bias=own.get("bias")))
 
     def gradients(self, x: Tensor) -> tuple[Tensor, ...]:
         """∂L/∂p of the tail's parameters at x⁽ⁱ⁾ `(1, …)`, differentiable with respect to it."""
