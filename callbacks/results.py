@@ -28,7 +28,14 @@ class Audit:
 
 @dataclass(frozen=True)
 class Result:
-    """What looking at a step gave: looks and a verdict on its gradient, numbers without a look, or work yet to do."""
+    """What looking at a step gave.
+
+    Attributes:
+        looks: One an image, or one for the step.
+        verdict: On the step's own gradient, where it was recomputed.
+        numbers: Logged names and numbers that were had without a look.
+        jobs: Arguments of `look` that are for the background.
+    """
 
     looks: list[Look] = field(default_factory=list)
     verdict: Verdict | None = None
@@ -38,8 +45,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Pending:
-    """An audit that the background is busy with."""
+    """An audit that the background is busy with.
+
+    Attributes:
+        record: The head of its line in `audit.jsonl`.
+        verdict: On the step's own gradient.
+    """
 
     record: dict[str, Any]
     verdict: Verdict | None
-    start: float

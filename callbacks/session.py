@@ -105,13 +105,14 @@ class Session:
         if self._worker is None:
             return
         for pending, found in self._worker.finished(wait):
-            seconds, skipped = time.perf_counter() - pending.start, None
+            skipped = None
             if isinstance(found, Exception):
                 if self.settings.on_error == "raise" and not isinstance(found, AuditSkipped):
                     raise found
                 skipped = str(found) if isinstance(found, AuditSkipped) else f"{type(found).__name__}: {found}"
                 found = []
             record = pending.record if skipped is None else pending.record | {"skipped": skipped}
+            seconds = sum(outcome.result.seconds for looked in found for outcome in looked.outcomes.values())
             yield self._told(record, Result(found, pending.verdict), skipped, seconds)
 
     def drain(self) -> Iterator[Audit]:
@@ -143,7 +144,7 @@ class Session:
         record = self._record(kind, step, result.verdict, skipped)
         if result.jobs and self._worker is not None:
             try:
-                self._worker.submit(Pending(record, result.verdict, start), result.jobs)
+                self._worker.submit(Pending(record, result.verdict), result.jobs)
             except AuditSkipped as reason:
                 return self._told(record | {"skipped": str(reason)}, Result(), str(reason), 0.0)
             return None
