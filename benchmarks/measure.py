@@ -13,10 +13,10 @@ import torch
 
 from leakage_audit import attacks, observe, score, security_metric
 from leakage_audit.layers import Convolution
+from leakage_audit.measures.structural import structural_rank
 from leakage_audit.models import VARIANTS, build
 from leakage_audit.network import read_chain
 from leakage_audit.scenes import draw
-from leakage_audit.structural import structural_rank
 
 
 def timed(what: str, work: Callable[[], object]) -> object:

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from leakage_audit import attacks, observe, score, security_metric
 from leakage_audit.budget import Budget
-from leakage_audit.joint_rank import counted_joint_rank
 from leakage_audit.layers import Convolution
+from leakage_audit.measures.joint_rank import counted_joint_rank
 from leakage_audit.network import read_chain
 from leakage_audit.scenes import SCENES, draw
 

@@ -11,10 +11,10 @@ from torch import nn
 
 from leakage_audit.callbacks.records import short
 from leakage_audit.inspection import shape_report
+from leakage_audit.inspection.tracing import convolutions_met
 from leakage_audit.layers import Convolution
 from leakage_audit.network import UnreadableNetwork, read_chain
 from leakage_audit.security import Security
-from leakage_audit.tracing import convolutions_met
 
 
 def by_shapes(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, float]:

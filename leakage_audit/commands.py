@@ -8,10 +8,10 @@ from rich.console import Console
 from leakage_audit.compare import EVERY_CLASS, Experiment
 from leakage_audit.compare import compare as run_comparison
 from leakage_audit.compare.subjects import Subject
-from leakage_audit.curves import read_losses
 from leakage_audit.data import CIFAR10, ImageFolder, Synthetic
+from leakage_audit.data.images import Images
 from leakage_audit.figures import loss_plot
-from leakage_audit.images import Images
+from leakage_audit.figures.curves import read_losses
 from leakage_audit.inspection import inspect_network
 from leakage_audit.report import write_report
 

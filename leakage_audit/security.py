@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
-from leakage_audit.degeneracy import remark
 from leakage_audit.factor import Factor, tolerance_for
+from leakage_audit.measures.degeneracy import remark
+from leakage_audit.measures.structural import structural_rank
 from leakage_audit.network import read_chain
 from leakage_audit.observation import Observation
-from leakage_audit.structural import structural_rank
 from leakage_audit.sweep import sweep
 from leakage_audit.system import LayerSystem
 

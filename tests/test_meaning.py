@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leakage_audit.data.pictures import Drawn
 from leakage_audit.meaning import EXACT_PSNR, WORDS, word, words, worst
-from leakage_audit.pictures import Drawn
 from leakage_audit.scenes import SCENES
 from leakage_audit.scores import Scores, chance_floor, score
 

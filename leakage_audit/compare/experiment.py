@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from leakage_audit import attacks
 from leakage_audit.attacks.base import Attack
 from leakage_audit.compare.subjects import Subject
-from leakage_audit.images import Images
+from leakage_audit.data.images import Images
 from leakage_audit.observation import Observation, as_tuple, observe
 
 EVERY_CLASS = "one-per-class"

@@ -1,0 +1,130 @@
+"""Gauss-Newton under a prior: linearise, trust as far as the linearisation holds, ask the prior anew."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import vjp
+
+from leakage_audit.budget import Budget
+from leakage_audit.joint.bends import Kinked, Smooth, is_kinked
+from leakage_audit.joint.equations import Equations
+from leakage_audit.joint.gauss_newton import Step, rank
+from leakage_audit.priors import GREY, Prior
+
+STRAIGHT = 1e-5  # error of a linearisation (root mean square, targets being 1) that is good for the next step too
+SOLVED = 1e-4  # residual (root mean square, targets being 1) below which the equations count as solved
+SETTLED = 1.5e-3  # change of the image (root mean square, images in [0, 1]) below which it has settled
+RANK_TOLERANCE = 1e-6  # singular values below this share of the largest count as zero
+FLOOR = 1e-7  # least noise (targets being 1) for which the normal equations hold in float64
+BLOBS = 0.1  # standard deviation of the blobs where grey is no place to start
+PATIENCE = 2  # steps on kinked equations that may fall short before the iteration stops: past its best it drifts off
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Where the iteration ended.
+
+    Attributes:
+        image: `(n,)`.
+        r: The equations there, `(m,)`.
+        std: Standard deviation of each entry of the image under the last step's linear model, `(n,)`.
+        rank: Of the Jacobian; None where it was never formed.
+        steps: Number of steps.
+        converged: Whether the equations are solved and the image has settled.
+        ended: One sentence on how it ended.
+    """
+
+    image: Tensor
+    r: Tensor
+    std: Tensor
+    rank: int | None
+    steps: int
+    converged: bool
+    ended: str
+
+
+def solve(equations: Equations, prior: Prior, max_steps: int, memory: float, budget: Budget) -> Solution:
+    """Step from grey until the image settles, the residual stalls or the budget is spent.
+
+    Args:
+        equations: F(image) = 0.
+        prior: What images are like.
+        max_steps: Most steps.
+        memory: Bytes that a Jacobian's passes may take.
+        budget: Time limit and progress report.
+
+    Raises:
+        FloatingPointError: If the equations are not finite at grey, or a step's normal equations not positive.
+    """
+    image = start(equations)
+    floor = equations.noise.clamp_min(FLOOR)
+    solved = max(SOLVED, 3 * rms(floor))
+    r, jacobian = equations.linearise(image, memory)
+    if not (torch.isfinite(r).all() and torch.isfinite(jacobian).all()):
+        raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
+    kinked = is_kinked(equations)
+    error: Smooth | Kinked = Kinked(equations, image, r, jacobian) if kinked else Smooth(equations, r)
+    ended, converged, steps, short, step = "the time was up", False, 0, 0, None
+    for _ in budget.steps(max_steps, "Joint"):
+        steps += 1
+        noise = floor**2 + error.variance
+        step = Step(image, r, jacobian, noise, prior.around(image.reshape(equations.shape)))
+        share, new, new_r = backtrack(equations, image, r, step.image, noise, solved)
+        bend = new_r - r - jacobian @ (new - image)
+        change, image, r = rms(new - image), new, new_r
+        short += share < 1
+        if change < SETTLED and rms(r) <= solved:
+            ended, converged = "the image settled with its equations solved", True
+            break
+        if change < SETTLED or (kinked and short >= PATIENCE):
+            ended = f"the residual stalled at {rms(r):.2g} of the targets' size"
+            break
+        if kinked or rms(bend) > STRAIGHT:
+            r, jacobian = equations.linearise(image, memory)
+        error.update(image, r, jacobian, bend)
+    else:
+        if steps == max_steps:
+            ended = f"{max_steps} steps were not enough"
+    std = torch.full_like(image, torch.nan) if step is None else step.deviation()
+    return Solution(image, r, std, rank(jacobian, RANK_TOLERANCE), steps, converged, ended)
+
+
+def start(equations: Equations, seed: int = 0) -> Tensor:
+    """Grey, `(n,)`; with soft blobs on it where grey is a dead spot (rectifiers without biases are all off there)."""
+    grey = torch.full(equations.shape, GREY, dtype=torch.float64, device=equations.noise.device)
+    r, pull = vjp(equations.residual, grey.flatten())[:2]
+    if pull(r)[0].any():
+        return grey.flatten()
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(*equations.shape[:2], 5, 5, generator=generator, dtype=torch.float64).to(grey)
+    blobs = F.interpolate(coarse, equations.shape[2:], mode="bilinear", align_corners=True)
+    return (grey + BLOBS * blobs).flatten()
+
+
+def backtrack(
+    equations: Equations, image: Tensor, r: Tensor, goal: Tensor, noise: Tensor, solved: float
+) -> tuple[float, Tensor, Tensor]:
+    """The longest of a few moves towards `goal` that makes the residual no worse, or the best of them.
+
+    Returns:
+        Its share of the whole move, the image there and the residual there.
+    """
+
+    def misfit(residual: Tensor) -> float:
+        return float((residual.square() / noise).sum())
+
+    tried = []
+    for share in (1.0, 0.5, 0.25, 0.125):
+        new = image + share * (goal - image)
+        new_r = equations.residual(new)
+        if misfit(new_r) < misfit(r) or rms(new_r) < solved:
+            return share, new, new_r
+        tried.append((misfit(new_r), share, new, new_r))
+    return min(tried, key=lambda t: t[0])[1:]
+
+
+def rms(values: Tensor) -> float:
+    """Root mean square."""
+    return float(values.square().mean().sqrt())
