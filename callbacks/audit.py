@@ -141,11 +141,9 @@ class LeakageAudit(Callback):
     def names(self, module: LightningModule) -> list[str]:
         """The names that audits of this module may log, as far as they are known before the first one."""
         layers = [name for name, part in module.named_modules() if isinstance(part, nn.Conv2d)]
-        found = ["audit/c", "audit/chance", "audit/seconds"]
+        found = ["audit/c", "audit/joint_deficiency", "audit/chance", "audit/seconds"]
         found += [f"audit/layer/{name}/{x}" for name in records.short(layers) for x in ("deficiency", "condition")]
-        found += [f"audit/{x}/{name}" for name in self.settings.attacks for x in ("psnr", "ssim")]
-        joint = any(attack.name == "joint" for attack in self.settings.attacks.values())
-        return found + ["audit/joint_deficiency"] * joint
+        return found + [f"audit/{x}/{name}" for name in self.settings.attacks for x in ("psnr", "ssim")]
 
     def drain(self) -> None:
         """Wait for the audits that are still under way in the background."""

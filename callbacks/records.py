@@ -46,6 +46,9 @@ def metrics(looks: Sequence[Look], seconds: float) -> dict[str, float]:
         for name, value in _of_one(looked):
             if math.isfinite(value):
                 numbers.setdefault(name, []).append(value)
+    counted = [x.security.joint_deficiency for x in looks if x.security and x.security.joint_deficiency is not None]
+    if counted:  # what an attack found at its solution says more than counting
+        numbers.setdefault("audit/joint_deficiency", [float(counted[0])])
     return {name: fmean(values) for name, values in numbers.items()} | {"audit/seconds": seconds}
 
 
@@ -181,6 +184,7 @@ def summary(looks: Sequence[Look], record: Mapping[str, Any]) -> str:
             f"| {x['condition']:.3g} |"
             for x in described["layers"]
         ] + [""]
+        lines += [f"- {x['name']}: {x['remark']}" for x in described["layers"] if x["remark"]]
     ended = {f"{name}: {o.result.ended}": None for looked in looks for name, o in looked.outcomes.items()}
     said = [*ended, *(f"{name}: {problem}" for name, problem in described["problems"].items())]
     return "\n".join(lines + [f"- {sentence}" for sentence in said])

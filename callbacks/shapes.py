@@ -13,6 +13,7 @@ from leakage_audit.callbacks.records import short
 from leakage_audit.inspection import shape_report
 from leakage_audit.inspection.tracing import convolutions_met
 from leakage_audit.layers import Convolution
+from leakage_audit.measures.joint_rank import joint_deficiency
 from leakage_audit.network import UnreadableNetwork, read_chain
 from leakage_audit.security import Security
 
@@ -31,6 +32,7 @@ def by_shapes(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str
     try:
         layers = [layer for layer in read_chain(network, input_shape) if isinstance(layer, Convolution)]
         metrics["audit/c"] = Security.weigh([shape_report(layer) for layer in layers]).c
+        metrics["audit/joint_deficiency"] = float(joint_deficiency(layers))
     except UnreadableNetwork:
         layers = convolutions_met(network, input_shape)
     for name, layer in zip(short([layer.name for layer in layers]), layers, strict=True):

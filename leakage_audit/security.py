@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from leakage_audit.factor import Factor, tolerance_for
+from leakage_audit.layers import Convolution
 from leakage_audit.measures.degeneracy import remark
+from leakage_audit.measures.joint_rank import joint_deficiency
 from leakage_audit.measures.structural import structural_rank
 from leakage_audit.network import read_chain
 from leakage_audit.observation import Observation
@@ -64,10 +66,13 @@ class Security:
     Attributes:
         c: c(M); zero or negative.
         layers: The layer table.
+        joint_deficiency: rank − unknowns of all equations together, by counting (see `measures.joint_rank`); None where
+            it was not counted.
     """
 
     c: float
     layers: tuple[LayerReport, ...]
+    joint_deficiency: int | None = None
 
     @classmethod
     def weigh(cls, layers: Sequence[LayerReport]) -> "Security":
@@ -79,7 +84,8 @@ class Security:
 
     def as_dict(self) -> dict:
         """The same as plain numbers, for JSON."""
-        return {"c": self.c, "layers": [asdict(layer) for layer in self.layers]}
+        layers = [asdict(layer) for layer in self.layers]
+        return {"c": self.c, "joint_deficiency": self.joint_deficiency, "layers": layers}
 
 
 def security_metric(seen: Observation, tolerance: float | None = None) -> Security:
@@ -109,7 +115,8 @@ def security_metric(seen: Observation, tolerance: float | None = None) -> Securi
         return factor.pseudo_inverse(system.v) if i else torch.zeros(system.n, dtype=system.z.dtype).to(system.z)
 
     sweep(chain, seen, solve)
-    return Security.weigh(found)
+    convolutions = [layer for layer in chain if isinstance(layer, Convolution)]
+    return replace(Security.weigh(found), joint_deficiency=joint_deficiency(convolutions))
 
 
 def report(factor: Factor, remarks: str) -> LayerReport:

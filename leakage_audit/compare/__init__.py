@@ -134,7 +134,7 @@ def _finish(experiment: Experiment, store: Store, console: Console | None) -> Re
         for (network, index, attack), cell in cells.items():
             if cell.image is None:
                 console.print(f"{attack} does not work on {network} (image {index}): {cell.ended}")
-        console.print(f"{store.csv}\n{figure}")
+        console.print(f"{store.csv}\n{figure}", soft_wrap=True)
     return Results(cells, store.csv, figure)
 
 

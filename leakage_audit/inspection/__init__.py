@@ -18,7 +18,7 @@ from leakage_audit.inspection.probe import systems_at
 from leakage_audit.inspection.tracing import convolutions_met
 from leakage_audit.inspection.variations import variations
 from leakage_audit.layers import Convolution, Layer
-from leakage_audit.measures.joint_rank import counted_joint_rank
+from leakage_audit.measures.joint_rank import joint_deficiency
 from leakage_audit.measures.structural import structural_rank
 from leakage_audit.network import UnreadableNetwork, read_chain
 from leakage_audit.security import LayerReport, Security
@@ -108,7 +108,7 @@ def inspect_network(network: nn.Module, input_shape: tuple[int, int, int], name:
         verdict = "The ranks hold for known inputs of the activations; the walk back stops before it knows them."
         return Inspection(name, security.c, None, security.layers, verdict, problem=problem)
     unknowns = prod(input_shape)
-    joint = counted_joint_rank(convolutions) - unknowns if convolutions else 0
+    joint = joint_deficiency(convolutions)
     suggestions = tuple(
         f"{v.change} would leave {-v.joint_deficiency} of {unknowns} unknowns of the image open, not {-joint}"
         for v in variations(convolutions)[:SUGGESTIONS]

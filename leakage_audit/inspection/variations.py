@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from leakage_audit.layers import Convolution
-from leakage_audit.measures.joint_rank import counted_joint_rank
+from leakage_audit.measures.joint_rank import joint_deficiency
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,15 @@ def variations(convolutions: Sequence[Convolution]) -> list[Variation]:
     """
     if not convolutions:
         return []
-    now = _deficiency(convolutions)
+    now = joint_deficiency(convolutions)
     found = []
     for i, layer in enumerate(convolutions):
         for change, other in _changes(layer):
             rebuilt = _rebuilt([*convolutions[:i], other, *convolutions[i + 1 :]])
             if rebuilt is not None:
-                found.append(Variation(f"{layer.name} with {change}", _deficiency(rebuilt)))
+                found.append(Variation(f"{layer.name} with {change}", joint_deficiency(rebuilt)))
     better = [v for v in found if v.joint_deficiency < now]
     return sorted(better, key=lambda v: v.joint_deficiency)
-
-
-def _deficiency(convolutions: Sequence[Convolution]) -> int:
-    return counted_joint_rank(convolutions) - torch.Size(convolutions[0].in_shape).numel()
 
 
 def _changes(layer: Convolution) -> Iterator[tuple[str, Convolution]]:

@@ -42,6 +42,15 @@ def counted_joint_rank(convolutions: Sequence[Convolution]) -> int:
     return seen
 
 
+def joint_deficiency(convolutions: Sequence[Convolution]) -> int:
+    """rank J − unknowns by counting, never positive; 0 without convolutions (Lemma 3.1 alone gives the image).
+
+    Args:
+        convolutions: As in `counted_joint_rank`.
+    """
+    return counted_joint_rank(convolutions) - prod(convolutions[0].in_shape) if convolutions else 0
+
+
 def seen_inputs(convolutions: Sequence[Convolution]) -> int:
     """Number of the image's entries that reach the top of the chain."""
     rows, columns = (set(range(size)) for size in convolutions[-1].out_shape[1:])
