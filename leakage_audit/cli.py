@@ -80,6 +80,9 @@ def _lightning(args: list[str] | None) -> int:
     except callbacks.LeakageLimitExceeded as failure:
         print(f"leakage-audit: {failure}", file=sys.stderr)
         return 3
+    except FileNotFoundError as missing:  # images or a checkpoint: the message says what to do, a traceback nothing
+        print(f"leakage-audit: {missing}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -90,6 +90,14 @@ def test_fit_takes_any_lightning_module_and_tells_where_the_results_are(capsys, 
     assert weights["network.fc.weight"].shape == (2, 6 * 7 * 7)
 
 
+def test_a_fit_without_its_images_says_how_to_get_them(capsys, tmp_path):
+    options = ["--data=CIFAR10", f"--data.root={tmp_path}", f"--trainer.default_root_dir={tmp_path}", *FAST]
+    assert main(["fit", *options]) == 2
+    said = capsys.readouterr().err
+    assert "--data.download=true" in said
+    assert "Traceback" not in said
+
+
 def test_a_fit_that_leaks_more_than_its_gate_allows_exits_with_code_3(capsys, tmp_path):
     options = ["--model.variant=cnn2_v2", "--data.train_images=40", "--data.image_size=16", "--trainer.max_steps=2"]
     options += ["--trainer.callbacks+=LeakageAudit", "--trainer.callbacks.attacks=[rgap]"]
