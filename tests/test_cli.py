@@ -91,7 +91,13 @@ def test_fit_takes_any_lightning_module_and_tells_where_the_results_are(capsys, 
 
 
 def test_a_fit_without_its_images_says_how_to_get_them(capsys, tmp_path):
-    options = ["--data=CIFAR10", f"--data.root={tmp_path}", f"--trainer.default_root_dir={tmp_path}", *FAST]
+    options = [
+        "--data=CIFAR10",
+        f"--data.root={tmp_path}",
+        "--trainer.max_steps=1",
+        f"--trainer.default_root_dir={tmp_path}",
+        *FAST,
+    ]
     assert main(["fit", *options]) == 2
     said = capsys.readouterr().err
     assert "--data.download=true" in said
