@@ -1,5 +1,6 @@
 """Small fits, with and without an audit, and attacks that behave or misbehave."""
 
+import json
 import random
 import time
 from typing import ClassVar
@@ -146,3 +147,8 @@ def same(a, b):
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def lines(folder):
+    """The records of the one fit below a folder."""
+    return [json.loads(line) for line in next(folder.rglob("audit.jsonl")).read_text().splitlines()]

@@ -294,8 +294,7 @@ def test_the_modules_own_loss_is_found():
     "other", [nn.NLLLoss(reduction="sum"), nn.CosineEmbeddingLoss(), lambda *_: 1 / 0, lambda scores, labels: scores]
 )
 def test_an_attribute_that_is_not_the_loss_is_passed_over(name, other):
-    module, reads = Net(), Reads()
-    setattr(module, name, other)
-    fit(module, reads)
+    setattr(module := Net(), name, other)
+    fit(module, reads := Reads())
     assert reads.reader.assumed[1] == "loss cross entropy"
     assert all(verdict.same for verdict in reads.verdicts)
