@@ -105,7 +105,7 @@ def test_a_number_that_falls_again_starts_the_count_anew(tmp_path):
     assert len(gate.violations) == 3
 
 
-@pytest.mark.parametrize("name", ["audit/psnr/dlg", "audit/joint_deficiency", "val/loss"])
+@pytest.mark.parametrize("name", ["audit/psnr/dlg", "audit/layer/9/deficiency", "val/loss"])
 def test_a_limit_on_what_is_never_logged_is_refused_at_the_start(tmp_path, name):
     message = rf"nothing named '{name}' is logged; there are audit/c, .*audit/layer/0/condition.*audit/ssim/improves"
     with pytest.raises(MisconfigurationException, match=message):
