@@ -40,15 +40,13 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def dense_penalty(seen: Observation, u: Tensor, v: Tensor, x: Tensor, steps: int) -> None:
-    """Form (16) written down as it stands, for the layer nearest the image."""
+def dense_penalty(tail: Tail, shape: tuple[int, ...], u: Tensor, v: Tensor, x: Tensor) -> None:
+    """Form (16) written down as it stands, at one layer."""
     x = x.clone().requires_grad_()
     adam = torch.optim.Adam([x], lr=1e-3)
-    for _ in range(steps):
-        image = x.reshape(1, *seen.input_shape)
-        loss = F.cross_entropy(seen.network(image), LABEL)
-        gradients = torch.autograd.grad(loss, list(seen.parameters.values()), create_graph=True)
-        pairs = zip(gradients, seen.gradients.values(), strict=True)
+    for _ in range(STEPS):
+        image = x.reshape(1, *shape)
+        pairs = zip(tail.gradients(image), tail.targets, strict=True)
         value = sum(1 - F.cosine_similarity(g.flatten(), t.flatten(), dim=0) for g, t in pairs)
         value = value + image.diff(dim=-1).abs().mean() + image.diff(dim=-2).abs().mean()
         value = value + 0.05 * (u @ x - v).square().sum()
@@ -56,30 +54,29 @@ def dense_penalty(seen: Observation, u: Tensor, v: Tensor, x: Tensor, steps: int
         adam.step()
 
 
-def penalty_step(variant: str) -> tuple[float, float]:
-    """Seconds a step of ours, and of the dense one, on the layer nearest the image."""
+def penalty_steps(variant: str) -> dict[str, tuple[float, float]]:
+    """By layer, seconds a step of ours and of the dense one."""
     seen = seen_on(variant).to(torch.float64)
-    chain, times = read_chain(seen.network, seen.input_shape), []
+    chain, times = read_chain(seen.network, seen.input_shape), {}
 
     def solve(system: LayerSystem, i: int) -> Tensor:
         factor = Factor(system)
         start = factor.pseudo_inverse(system.v)
-        if i == 0:
-            u = torch.from_numpy(system.matrix())
-            terms = Terms(STEPS, 1.0, 1.0, 0.05)
-            problem = Problem(system, factor, Tail(chain, 0, seen, LABEL), terms, 1e-3, Budget())
-            times.append(seconds(lambda: penalty(problem, start)) / STEPS)
-            times.append(seconds(lambda: dense_penalty(seen, u, system.v, start, STEPS)) / STEPS)
+        u, shape, tail = torch.from_numpy(system.matrix()), system.layer.in_shape, Tail(chain, i, seen, LABEL)
+        problem = Problem(system, factor, tail, Terms(STEPS, 1.0, 1.0, 0.05), 1e-3, Budget())
+        runs = lambda: penalty(problem, start), lambda: dense_penalty(tail, shape, u, system.v, start)
+        times[system.layer.name] = seconds(runs[0]) / STEPS, seconds(runs[1]) / STEPS
         return start
 
     sweep(chain, seen, solve)
-    return times[0], times[1]
+    return times
 
 
 if __name__ == "__main__":
     print(f"R-GAP, CNN3 V3: {seconds(lambda: RGAP()(seen_on('cnn3_v3'))):.2f} s")
     print(f"  peak memory so far: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
     print(f"c(M), CNN3 V1: {seconds(lambda: security_metric(seen_on('cnn3_v1'))):.2f} s")
-    for name in ("cnn2_v1", "cnn2_v2", "cnn3_v1"):
-        ours, dense = penalty_step(name)
-        print(f"penalty step, {name}: {1e3 * ours:.2f} ms, dense {1e3 * dense:.2f} ms, {dense / ours:.1f} times")
+    for name in ("cnn2_v1", "cnn2_v2", "cnn3_v1", "cnn3_v3"):
+        for layer, (ours, dense) in penalty_steps(name).items():
+            ratio = f"{dense / ours:.1f} times"
+            print(f"penalty step, {name} {layer}: {1e3 * ours:.2f} ms, dense {1e3 * dense:.2f} ms, {ratio}")

@@ -20,6 +20,7 @@ from leakage_audit.network import read_chain
 from leakage_audit.observation import Observation
 from leakage_audit.sweep import sweep
 from leakage_audit.system import LayerSystem
+from leakage_audit.threads import single_blas
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ def security_metric(seen: Observation, tolerance: float | None = None) -> Securi
         # The image itself is not needed.
         return factor.pseudo_inverse(system.v) if i else torch.zeros(system.n, dtype=system.z.dtype).to(system.z)
 
-    sweep(chain, seen, solve)
+    with single_blas():
+        sweep(chain, seen, solve)
     convolutions = [layer for layer in chain if isinstance(layer, Convolution)]
     return replace(Security.weigh(found), joint_deficiency=joint_deficiency(convolutions))
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from leakage_audit.budget import Budget
 from leakage_audit.observation import Observation
+from leakage_audit.threads import single_blas
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Attack(ABC):
         problem = seen.problem()
         if problem is None:
             cuda = [seen.device] if seen.device.type == "cuda" else []
-            with torch.random.fork_rng(cuda), torch.inference_mode(False), torch.enable_grad():
+            with single_blas(), torch.random.fork_rng(cuda), torch.inference_mode(False), torch.enable_grad():
                 torch.default_generator.manual_seed(0)  # for networks that draw as they run: dropout in train mode
                 found = self.reconstruct(seen, budget or Budget())
         else:

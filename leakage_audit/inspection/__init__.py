@@ -23,6 +23,7 @@ from leakage_audit.measures.structural import structural_rank
 from leakage_audit.network import UnreadableNetwork, read_chain
 from leakage_audit.security import LayerReport, Security
 from leakage_audit.sweep import check_invertible
+from leakage_audit.threads import single_blas
 
 LARGEST_PROBE = 15000  # unknowns of a layer up to which its condition is worth its seconds
 SUGGESTIONS = 3
@@ -128,7 +129,8 @@ def _conditions(chain: Sequence[Layer]) -> list[float | None]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, *chain[0].in_shape, dtype=torch.float64, generator=generator)
     systems = systems_at(chain, x, torch.zeros(1, dtype=torch.long), F.cross_entropy)
-    return [Factor(system).condition if system.n <= LARGEST_PROBE else None for system in systems]
+    with single_blas():
+        return [Factor(system).condition if system.n <= LARGEST_PROBE else None for system in systems]
 
 
 def _verdict(layers: Sequence[LayerReport], joint: int, unknowns: int) -> str:
