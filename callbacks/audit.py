@@ -244,3 +244,8 @@ class LeakageAudit(Callback):
         if self._session is not None:
             self._session.close()
         self._session = None
+
+
+def audits_of(trainer: Trainer) -> list[LeakageAudit]:
+    """The audits among a trainer's callbacks."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, LeakageAudit)]  # type: ignore[attr-defined]

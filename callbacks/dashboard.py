@@ -7,7 +7,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 from typing_extensions import override
 
-from leakage_audit.callbacks.audit import LeakageAudit
+from leakage_audit.callbacks.audit import LeakageAudit, audits_of
 
 LAYOUT = {
     "Leakage over loss": {
@@ -36,7 +36,7 @@ class LeakageDashboard(Callback):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        audits = [found for found in trainer.callbacks if isinstance(found, LeakageAudit)]  # type: ignore[attr-defined]
+        audits = audits_of(trainer)
         for logger in trainer.loggers if trainer.is_global_zero else ():
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_custom_scalars(LAYOUT)

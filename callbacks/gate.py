@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
 from leakage_audit.callbacks import loggers, records
-from leakage_audit.callbacks.audit import LeakageAudit
+from leakage_audit.callbacks.audit import audits_of
 from leakage_audit.callbacks.results import Audit
 
 log = logging.getLogger("leakage_audit")
@@ -81,7 +81,7 @@ class LeakageGate(Callback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for audit in _audits(trainer):
+        for audit in audits_of(trainer):
             audit.drain()
         self._judge_new(trainer)
         self._conclude(trainer)
@@ -92,7 +92,7 @@ class LeakageGate(Callback):
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._conclude(trainer)
-        for audit in _audits(trainer):
+        for audit in audits_of(trainer):
             audit.write_report(
                 trainer
             )  # again: an audit that stands before the gate has written it without the verdict
@@ -112,7 +112,7 @@ class LeakageGate(Callback):
         self._in_a_row, self._judged = state_dict["in_a_row"], set(state_dict["judged"])
 
     def _check_names(self, trainer: Trainer, module: LightningModule) -> None:
-        audits = _audits(trainer)
+        audits = audits_of(trainer)
         if not audits:
             raise MisconfigurationException("LeakageGate judges what a LeakageAudit finds: add one to the callbacks")
         names = sorted({name for audit in audits for name in audit.names(module)})
@@ -123,7 +123,7 @@ class LeakageGate(Callback):
 
     def _judge_new(self, trainer: Trainer) -> None:
         """Judge the audits that have come in since last time."""
-        for audit in _audits(trainer):
+        for audit in audits_of(trainer):
             new = audit.count - self._looked_at.get(id(audit), 0)
             self._looked_at[id(audit)] = audit.count
             for found in list(audit.recent)[-new:] if new else []:
@@ -185,7 +185,7 @@ class LeakageGate(Callback):
         record |= {"patience": self.patience, "judged": sorted(self._judged), "violations": self.violations}
         try:
             loggers.log_text(trainer, "audit/verdict", self.summary(), step)
-            folder = next((audit.folder for audit in _audits(trainer) if audit.folder is not None), None)
+            folder = next((audit.folder for audit in audits_of(trainer) if audit.folder is not None), None)
             if folder is not None:
                 records.append(Path(folder) / "audit.jsonl", record)
         except Exception as error:  # must not take the place of what the fit ended with
@@ -199,7 +199,3 @@ class LeakageGate(Callback):
             state = f"{max(above):.4g}" if above else "never" if pattern in self._judged else "not measured"
             lines.append(f"| {pattern} | {limit:g} | {state} |")
         return "\n".join(lines)
-
-
-def _audits(trainer: Trainer) -> list[LeakageAudit]:
-    return [callback for callback in trainer.callbacks if isinstance(callback, LeakageAudit)]  # type: ignore[attr-defined]

@@ -48,8 +48,8 @@ def last_layer(layer: Linear, seen: Observation) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: If the layer's gradients were not shared, or are zero, or if no scale fits the loss.
     """
-    weight_gradient = seen.gradients.get(f"{layer.name}.weight" if layer.name else "weight")
-    delta = seen.gradients.get(f"{layer.name}.bias" if layer.name else "bias")
+    weight_gradient = seen.gradient_of(layer.name, "weight")
+    delta = seen.gradient_of(layer.name, "bias")
     if weight_gradient is None:
         raise ValueError(f"the gradient of {layer.name}.weight was not shared: Lemma 3.1 has nothing to start from")
     if delta is None:

@@ -58,6 +58,15 @@ class Observation:
         own = dict(self.network.named_parameters())
         return {name: own[name] for name in self.gradients}
 
+    def gradient_of(self, module: str, kind: str) -> Tensor | None:
+        """The gradient of a module's `weight` or `bias`; None if it was not shared.
+
+        Args:
+            module: The module's path in the network; empty for the network itself.
+            kind: The parameter's name within the module.
+        """
+        return self.gradients.get(f"{module}.{kind}" if module else kind)
+
     def to(self, dtype: torch.dtype) -> "Observation":
         """The same observation with weights and gradients in another floating type."""
         if dtype == self.dtype and all(p.dtype == dtype for p in self.network.parameters()):

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn.grad import conv2d_input
 
 from leakage_audit.layers import Convolution, Layer, Linear
 from leakage_audit.lemma import input_from_gradient, last_layer
@@ -66,13 +65,12 @@ def sweep(chain: tuple[Layer, ...], seen: Observation, solve: Solve) -> Sweep:
         shape = layer.out_shape if isinstance(layer, Convolution) else x.shape
         z = layer.activation.inverse(x.reshape(shape))
         dz = dx.reshape(shape) * layer.activation.derivative(z)
-        gradient = seen.gradients.get(f"{layer.name}.weight")
+        gradient = seen.gradient_of(layer.name, "weight")
         if isinstance(layer, Convolution):
             system = LayerSystem(layer, dz, z, gradient)
             x = solve(system, i)
             systems.insert(0, system)
-            geometry = layer.stride, layer.padding, layer.dilation, layer.groups
-            dx = conv2d_input((1, *layer.in_shape), system.weight, dz[None], *geometry)
+            dx = system.dx() if i else dx  # nothing lies below the image
         else:
             if gradient is None:
                 raise ValueError(f"the gradient of {layer.name}.weight was not shared: its input cannot be found")

@@ -65,6 +65,10 @@ class LayerSystem:
             parts.append(conv2d_weight(image, self.weight.shape, self.dz, *self._geometry).flatten())
         return torch.cat(parts)
 
+    def dx(self) -> Tensor:
+        """∂L/∂x = Wᵀ ∂L/∂z, the derivative carried back through the layer, `(1, c_in, H, W)`."""
+        return conv2d_input((1, *self.layer.in_shape), self.weight, self.dz, *self._geometry)
+
     def adjoint(self, y: Tensor) -> Tensor:
         """`uᵀ y` for y `(equations,)`, as `(n,)`."""
         shape = (1, *self.layer.in_shape)

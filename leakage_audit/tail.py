@@ -31,7 +31,7 @@ class Tail:
             own: dict[str, Tensor] = {}
             for kind in ("weight", "bias"):
                 tensor: Tensor | None = getattr(layer, kind)
-                target = seen.gradients.get(f"{layer.name}.{kind}" if layer.name else kind)
+                target = seen.gradient_of(layer.name, kind)
                 if tensor is None:
                     continue
                 own[kind] = tensor.detach().clone()
