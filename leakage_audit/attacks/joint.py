@@ -8,7 +8,6 @@ import torch
 from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.attacks.cosine_tv import CosineTV
 from leakage_audit.budget import Budget
-from leakage_audit.gaussian import Gaussian
 from leakage_audit.joint.bends import is_kinked
 from leakage_audit.joint.chain_equations import open_chain
 from leakage_audit.joint.equations import Equations
@@ -17,7 +16,7 @@ from leakage_audit.joint.network_equations import NetworkEquations
 from leakage_audit.joint.solver import Solution, rms, solve
 from leakage_audit.network import UnreadableNetwork
 from leakage_audit.observation import Observation
-from leakage_audit.priors import GREY, PRIORS, Prior, Variation
+from leakage_audit.priors import GREY, PRIORS, Gaussian, Prior, Variation
 
 LARGEST_WORK = 3e10  # numbers that the passes of one Jacobian may keep; beyond this it takes minutes on a few cores
 WARMING = 500  # first-order steps that precede a solution without a Jacobian on networks with kinks

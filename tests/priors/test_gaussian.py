@@ -2,10 +2,9 @@ import pytest
 import torch
 
 from leakage_audit.attacks.joint import Joint
-from leakage_audit.gaussian import Gaussian
 from leakage_audit.models import build
 from leakage_audit.observation import observe
-from leakage_audit.priors import Variation
+from leakage_audit.priors import Gaussian, Variation
 from leakage_audit.scores import score
 
 

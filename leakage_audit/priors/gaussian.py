@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from leakage_audit.priors import Belief, Prior
+from leakage_audit.priors.belief import Belief, Prior
 
 LOADING = 1e-4  # variance added to each entry: a few thousand images do not fill all directions
 

@@ -1,0 +1,16 @@
+"""What an attacker believes about images; one file a prior."""
+
+from collections.abc import Callable
+
+from leakage_audit.priors.belief import GREY, Belief, Prior
+from leakage_audit.priors.gaussian import Gaussian
+from leakage_audit.priors.minimum_norm import MinimumNorm
+from leakage_audit.priors.variation import Variation
+
+PRIORS: dict[str, Callable[[], Prior]] = {
+    "colour_tv": Variation,
+    "tv": lambda: Variation(chroma=1.0),
+    "none": MinimumNorm,
+}
+
+__all__ = ["GREY", "PRIORS", "Belief", "Gaussian", "MinimumNorm", "Prior", "Variation"]
