@@ -13,6 +13,7 @@ from leakage_audit.joint.chain_equations import open_chain
 from leakage_audit.joint.equations import Equations
 from leakage_audit.joint.matrix_free import solve_free
 from leakage_audit.joint.network_equations import NetworkEquations
+from leakage_audit.joint.separation import separate
 from leakage_audit.joint.solver import Solution, rms, solve
 from leakage_audit.network import UnreadableNetwork
 from leakage_audit.observation import Observation
@@ -57,7 +58,7 @@ class Joint(Attack):
         rounding, shared = torch.finfo(seen.dtype).eps, seen
         seen = seen.to(torch.float64)
         try:
-            equations = _equations(seen, rounding)
+            equations = _equations(seen, rounding, budget)
             found = self._solve(equations, shared, budget)
         except (ValueError, FloatingPointError) as error:  # gradients that fit no image, or none of this network
             grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
@@ -102,11 +103,11 @@ def _prior(name: str) -> Prior:
     return PRIORS[name]() if name in PRIORS else Gaussian.load(name, beside=Variation())
 
 
-def _equations(seen: Observation, rounding: float) -> Equations:
+def _equations(seen: Observation, rounding: float, budget: Budget) -> Equations:
     """The compressed equations of a chain where Lemma 3.1 opens it, otherwise those of the plain gradient."""
     if seen.batch_size == 1:
         try:
             return open_chain(seen, rounding)
         except UnreadableNetwork:
             pass
-    return NetworkEquations(seen, rounding)
+    return NetworkEquations(seen, rounding, separate(seen, rounding, budget) if seen.batch_size > 1 else None)

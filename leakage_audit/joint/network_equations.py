@@ -1,9 +1,9 @@
 """Any classifier's equations: its plain gradient as a function of the images, through `torch.func`.
 
-If the last layer is fully connected with a bias and one image was seen, Lemma 3.1 gives the derivative δ at its
-output and the features at its input. Every other gradient is then that of ⟨δ, W f(x) + b⟩, whatever the loss and the
-label; and the features themselves are equations, far straighter ones than the gradients. Otherwise the loss is
-differentiated as it stands, with labels granted or inferred.
+If the last layer is fully connected with a bias, Lemma 3.1 gives the derivative δ at its output and the features at
+its input, for a batch by way of `separation`. Every other gradient is then that of Σ ⟨δ, W f(x) + b⟩ over the images,
+whatever the loss and the labels; and the features themselves are equations, far straighter ones than the gradients.
+Otherwise the loss is differentiated as it stands, with labels granted or inferred.
 
 Where there are many more equations than unknowns, each large block is replaced by random signed sums of its entries:
 as many as decide as much, for a fraction of the Jacobian.
@@ -18,6 +18,7 @@ from torch.func import functional_call, grad
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from leakage_audit.joint.equations import ROUNDING, Block, Equations
+from leakage_audit.joint.separation import Separated
 from leakage_audit.labels import labels_for, last_linear
 from leakage_audit.lemma import input_from_gradient
 from leakage_audit.observation import Observation
@@ -35,13 +36,14 @@ class NetworkEquations(Equations):
     Args:
         seen: What leaked, in float64.
         rounding: Relative rounding of the gradients' own type.
+        separated: What the last layer gives away of each image of a batch, where it does.
         seed: Of the random sums.
 
     Raises:
         ValueError: If labels are needed and cannot be inferred.
     """
 
-    def __init__(self, seen: Observation, rounding: float, seed: int = 0) -> None:
+    def __init__(self, seen: Observation, rounding: float, separated: Separated | None = None, seed: int = 0) -> None:
         rounding = ROUNDING * rounding
         self._network = _frozen(seen.network)
         self._last: Tensor | None = None
@@ -49,7 +51,9 @@ class NetworkEquations(Equations):
         self._delta: Tensor | None = None
         self._labels: Tensor | None = None
         gradients = dict(seen.gradients)
-        blocks = self._open_last_layer(seen, gradients, rounding)
+        blocks = self._open_last_layer(seen, gradients, rounding, separated)
+        if separated is not None:  # the gradients are predicted from a δ that is as uncertain as the features
+            rounding = max(rounding, float((separated.noise / _rms(separated.features)).max()))
         if self._delta is None:
             self._labels, _ = labels_for(seen)
         self._parameters = {name: p.detach() for name, p in self._network.named_parameters() if name in gradients}
@@ -63,24 +67,31 @@ class NetworkEquations(Equations):
             blocks.append(Block(name, sums(g), noise))
         super().__init__(seen, blocks)
 
-    def _open_last_layer(self, seen: Observation, gradients: dict[str, Tensor], rounding: float) -> list[Block]:
+    def _open_last_layer(
+        self, seen: Observation, gradients: dict[str, Tensor], rounding: float, separated: Separated | None
+    ) -> list[Block]:
         """Take the last layer's gradients out and put δ and the features in their place, if Lemma 3.1 applies."""
         found = last_linear(self._network)
-        if found is None or seen.batch_size > 1:
+        if found is None or (seen.batch_size > 1 and separated is None):
             return []
         prefix = f"{found[0]}." if found[0] else ""
         delta, weight = gradients.get(f"{prefix}bias"), gradients.get(f"{prefix}weight")
         if delta is None or weight is None or not delta.any():
             return []
         handle = found[1].register_forward_hook(self._keep)
-        self._network(seen.to_input(torch.full((1, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)))
-        if self._features is None or self._features.shape != (1, weight.shape[1]):
+        grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
+        self._network(seen.to_input(grey))
+        if self._features is None or self._features.shape != (seen.batch_size, weight.shape[1]):
             handle.remove()  # used on something else than one vector an image
             return []
-        features = input_from_gradient(weight, delta)
         del gradients[f"{prefix}bias"], gradients[f"{prefix}weight"]
-        self._delta = delta
-        return [Block("features", features, rounding * float(features.square().mean().sqrt()))]
+        if separated is None:
+            features = input_from_gradient(weight, delta)
+            self._delta = delta[None]
+            return [Block("features", features, rounding * float(_rms(features)))]
+        self._delta = separated.delta
+        noise = separated.noise[:, None].expand_as(separated.features)
+        return [Block("features", separated.features.flatten(), noise.flatten())]
 
     def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self._features, self._last = inputs[0], output
@@ -106,7 +117,7 @@ class NetworkEquations(Equations):
         if self._delta is None or self._last is None or self._features is None:
             assert self._labels is not None  # read at construction where there is no δ
             return self.seen.loss(scores, self._labels), scores
-        return (self._last[0] * self._delta).sum(), self._features[0]
+        return (self._last * self._delta).sum(), self._features.flatten()
 
     def values(self, image: Tensor) -> list[Tensor]:
         """Features of `image (B, C, H, W)` and the (summed) gradients that training on it would share."""
@@ -137,6 +148,11 @@ class _RandomSums:
         return torch.zeros(self._k, dtype=values.dtype, device=values.device).index_add(
             0, self._bucket.to(values.device), signed
         )
+
+
+def _rms(values: Tensor) -> Tensor:
+    """Root mean square over the last dimension."""
+    return values.square().mean(-1).sqrt()
 
 
 def _share_out(sizes: list[int], total: int) -> list[int]:
