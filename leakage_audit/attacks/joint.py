@@ -8,6 +8,7 @@ import torch
 from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.attacks.cosine_tv import CosineTV
 from leakage_audit.budget import Budget
+from leakage_audit.joint.apart import may_be_solved_apart, observations, solve_apart
 from leakage_audit.joint.bends import is_kinked
 from leakage_audit.joint.chain_equations import open_chain
 from leakage_audit.joint.equations import Equations
@@ -58,8 +59,7 @@ class Joint(Attack):
         rounding, shared = torch.finfo(seen.dtype).eps, seen
         seen = seen.to(torch.float64)
         try:
-            equations = _equations(seen, rounding, budget)
-            found = self._solve(equations, shared, budget)
+            equations, found = self._find(seen, shared, rounding, budget)
         except (ValueError, FloatingPointError) as error:  # gradients that fit no image, or none of this network
             grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
             return Found(seen.to_input(grey), False, str(error), float("nan"))
@@ -79,6 +79,22 @@ class Joint(Attack):
                 "unknowns": image.numel(),
             },
         )
+
+    def _find(
+        self, seen: Observation, shared: Observation, rounding: float, budget: Budget
+    ) -> tuple[Equations, Solution]:
+        """The equations and their solution: a batch's image by image where that is enough, otherwise all at once."""
+        if seen.batch_size == 1:
+            equations = _equations(seen, rounding)
+            return equations, self._solve(equations, shared, budget)
+        separated = separate(seen, rounding, budget)
+        equations = NetworkEquations(seen, rounding, separated)
+        if separated is not None and may_be_solved_apart(seen, separated):
+            singles = (_equations(*one) for one in observations(seen, separated))
+            found = solve_apart(equations, singles, lambda one: self._solve(one, shared, budget), budget)
+            if found is not None:
+                return equations, found
+        return equations, self._solve(equations, shared, budget)
 
     def _solve(self, equations: Equations, shared: Observation, budget: Budget) -> Solution:
         """With a Jacobian if it is cheap enough and fits in memory with what is made of it, otherwise without."""
@@ -103,11 +119,9 @@ def _prior(name: str) -> Prior:
     return PRIORS[name]() if name in PRIORS else Gaussian.load(name, beside=Variation())
 
 
-def _equations(seen: Observation, rounding: float, budget: Budget) -> Equations:
-    """The compressed equations of a chain where Lemma 3.1 opens it, otherwise those of the plain gradient."""
-    if seen.batch_size == 1:
-        try:
-            return open_chain(seen, rounding)
-        except UnreadableNetwork:
-            pass
-    return NetworkEquations(seen, rounding, separate(seen, rounding, budget) if seen.batch_size > 1 else None)
+def _equations(seen: Observation, rounding: float) -> Equations:
+    """One image's: the compressed equations of a chain where Lemma 3.1 opens it, otherwise those of its gradient."""
+    try:
+        return open_chain(seen, rounding)
+    except UnreadableNetwork:
+        return NetworkEquations(seen, rounding)
