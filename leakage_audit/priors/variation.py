@@ -39,9 +39,41 @@ class Variation:
 
     def around(self, image: Tensor) -> Belief:
         """The quadratic that touches the variation at `image`: differences weighed by the inverse of their length."""
+        return self.beside(image, torch.full_like(image, GREY), 0.0)
+
+    def beside(self, image: Tensor, guess: Tensor, pull: float) -> Belief:
+        """The same times another density: independent pixels around a guess.
+
+        Args:
+            image: Where the quadratic touches, `(B, C, H, W)`.
+            guess: Mean of the other density, shaped like the image.
+            pull: Its precision, one over the variance of a pixel.
+        """
         size, channels, height, width = image.shape
         pixels = height * width
-        colours = self._colours(image)
+        spatial, colours = self._spatial(image), self._colours(image)
+        unmixing = colours.T @ colours
+        # In the eigenvectors of the colours' metric the channels come apart: each has a multiple of `spatial`.
+        shares, basis = torch.linalg.eigh(unmixing)
+        covariances = _inverses(spatial, shares.tolist(), pull)
+
+        def covariance(rows: Tensor) -> Tensor:
+            parts = torch.einsum("dc,mbdp->cbmp", basis, rows.reshape(-1, size, channels, pixels))
+            parts = torch.stack([part @ inverse for part, inverse in zip(parts, covariances, strict=True)])
+            return torch.einsum("dc,cbmp->mbdp", basis, parts).reshape(len(rows), -1)
+
+        diagonals = torch.stack([inverse.diagonal(dim1=1, dim2=2) for inverse in covariances])
+        return Belief(
+            mean=GREY + pull * covariance((guess - GREY).reshape(1, -1))[0],
+            variance=torch.einsum("dc,cbp->bdp", basis.square(), diagonals).flatten(),
+            covariance=covariance,
+            precision=lambda: _with_diagonal(torch.block_diag(*(torch.kron(unmixing, p) for p in spatial)), pull),
+        )
+
+    def _spatial(self, image: Tensor) -> Tensor:
+        """Precision of a channel of unit weight, `(B, H·W, H·W)`."""
+        size, _, height, width = image.shape
+        pixels = height * width
         precision = torch.zeros(size, pixels * pixels, dtype=image.dtype, device=image.device)
         index = torch.arange(pixels, device=image.device).reshape(height, width)
         for stencil, w in self._weights(image):
@@ -53,20 +85,7 @@ class Variation:
         precision = precision.reshape(size, pixels, pixels)
         diagonal = precision.diagonal(dim1=1, dim2=2)
         diagonal += RIDGE * diagonal.mean(1, keepdim=True)
-        spatial = torch.cholesky_inverse(torch.linalg.cholesky(precision))
-        unmixing = colours.T @ colours
-        mixing = torch.linalg.inv(unmixing)
-
-        def covariance(rows: Tensor) -> Tensor:
-            parts = torch.einsum("mbcp,bpq->mbcq", rows.reshape(-1, size, channels, pixels), spatial)
-            return torch.einsum("cd,mbdq->mbcq", mixing, parts).reshape(len(rows), -1)
-
-        return Belief(
-            mean=torch.full_like(image, GREY).flatten(),
-            variance=(mixing.diagonal()[:, None] * spatial.diagonal(dim1=1, dim2=2)[:, None]).flatten(),
-            covariance=covariance,
-            precision=lambda: torch.block_diag(*(torch.kron(unmixing, p) for p in precision)),
-        )
+        return precision
 
     def stiffness(self, image: Tensor) -> Stiffness:
         """The precision of `around` without its matrix."""
@@ -89,3 +108,21 @@ class Variation:
                 length2 = (difference(u, stencil).square().sum(1) + self.edge**2) / self.scale**2
                 found.append((stencil, self.exponent * share * length2 ** (self.exponent / 2 - 1) / self.scale**2))
         return found
+
+
+def _inverses(spatial: Tensor, shares: list[float], pull: float) -> list[Tensor]:
+    """`(share · spatial + pull · I)⁻¹` for each share, factored once where one serves several."""
+    found: dict[float, Tensor] = {}
+    for share in shares:
+        close = next((known for known in found if pull == 0 or abs(known - share) < 1e-9 * known), None)
+        if close is None:
+            lower = torch.linalg.cholesky(_with_diagonal(share * spatial, pull))
+            found[share] = torch.cholesky_inverse(lower)
+        elif close != share:
+            found[share] = found[close] * (close / share)
+    return [found[share] for share in shares]
+
+
+def _with_diagonal(matrix: Tensor, value: float) -> Tensor:
+    matrix.diagonal(dim1=-2, dim2=-1).add_(value)
+    return matrix
