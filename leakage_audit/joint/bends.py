@@ -5,64 +5,111 @@ bends much, or jumps where a rectifier switches, must count for less than one th
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from leakage_audit.joint.equations import Equations
+from leakage_audit.budget import Budget
+from leakage_audit.joint.equations import Equations, rms
+from leakage_audit.joint.gauss_newton import Step
 from leakage_audit.priors import GREY
 
 FIRST = 0.03  # error expected of the first linearisation of a smooth network (targets being 1)
 SHRINK = 0.3  # a step errs by this share of what the step before it erred: steps grow smaller
+STRAIGHT = 1e-5  # error of a linearisation (root mean square, targets being 1) that is good for the next step too
 PROBES = 32  # perturbations an estimate averages over
-SHARE = 0.5  # a probe is as long as would explain this share of the straightest block's residual
+SHARE = 0.5  # the first probes are as long as would explain this share of the straightest block's residual
 POOL = 0.1  # part of an equation's variance that it takes from its block, as few probes may miss its jump
+WIDEN = 2.0  # later probes are this much longer than the posterior says, which knows too little of its own errors
+BEHIND = 0.5  # and at least this share of the last step: while steps are long the image is that wrong
 KINKED = 12.0  # a probe eight times shorter errs 64 times less on a smooth network, about 3 to 20 times less on a kink
 
 
-class Smooth:
-    """Error of smooth equations: a share of what the last step's linearisation was off by.
+@dataclass(frozen=True)
+class Linearisation:
+    """F near an image, as a step may use it.
 
     Attributes:
-        variance: Of each equation, `(m,)`.
+        r: F at the image, `(m,)`; on kinked equations its average over where the image may be.
+        jacobian: `(m, n)`.
+        variance: Of what F and this differ by, `(m,)`.
     """
 
-    def __init__(self, equations: Equations, r: Tensor) -> None:
-        self.variance = torch.zeros_like(r) if equations.linear else torch.full_like(r, FIRST**2)
+    r: Tensor
+    jacobian: Tensor
+    variance: Tensor
 
-    def update(self, image: Tensor, r: Tensor, jacobian: Tensor, bend: Tensor) -> None:
-        """Learn from a step that was off by `bend`."""
-        self.variance = torch.full_like(r, SHRINK**2 * float(bend.square().mean()))
+
+class Smooth:
+    """Smooth equations: a step's linearisation errs by a share of what the last step's was off by.
+
+    Args:
+        equations: F.
+        memory: Bytes that a Jacobian's passes may take.
+        budget: Time limit.
+    """
+
+    def __init__(self, equations: Equations, memory: float, budget: Budget) -> None:
+        self._equations, self._memory, self._budget = equations, memory, budget
+
+    def first(self, image: Tensor) -> Linearisation:
+        """Around the start."""
+        r, jacobian = self._equations.linearise(image, self._memory, self._budget)
+        return Linearisation(r, jacobian, torch.full_like(r, 0.0 if self._equations.linear else FIRST**2))
+
+    def after(self, last: Linearisation, step: Step, image: Tensor, r: Tensor) -> Linearisation:
+        """Around `image`, where F is `r`, to which a step with the `last` linearisation led."""
+        error = rms(r - last.r - last.jacobian @ (image - step.origin))
+        variance = torch.full_like(r, (SHRINK * error) ** 2)
+        if error <= STRAIGHT:
+            return Linearisation(r, last.jacobian, variance)
+        return Linearisation(*self._equations.linearise(image, self._memory, self._budget), variance)
 
 
 class Kinked:
-    """Error of equations with kinks and jumps, probed by random perturbations of the image.
+    """Equations with kinks and jumps, probed where the image may be.
 
-    The perturbations are as large as the image is presumably wrong: large enough to explain part of the residual of
-    those equations that are continuous. An equation whose jump lies nearby gets the variance of that jump (METHOD,
-    section 5, "Kinks", without looking into the network).
+    The first probes are random perturbations that would explain part of the residual of those equations that are
+    continuous. Later ones are drawn from the last step's posterior: they are long in the directions that the equations
+    leave open, and there the units switch. An equation whose jump lies nearby gets the variance of that jump (METHOD,
+    section 5, "Kinks", without looking into the network), and equations that know their kinks round them off as far.
 
-    Attributes:
-        variance: Of each equation, `(m,)`.
+    Args:
+        equations: F.
+        memory: Bytes that a Jacobian's passes may take.
+        budget: Time limit.
+        seed: Of the probes.
     """
 
-    def __init__(self, equations: Equations, image: Tensor, r: Tensor, jacobian: Tensor, seed: int = 0) -> None:
-        self._equations = equations
+    def __init__(self, equations: Equations, memory: float, budget: Budget, seed: int = 0) -> None:
+        self._equations, self._memory, self._budget = equations, memory, budget
         self._generator = torch.Generator().manual_seed(seed)
-        self.update(image, r, jacobian, torch.zeros_like(r))
 
-    def update(self, image: Tensor, r: Tensor, jacobian: Tensor, bend: Tensor) -> None:
-        """Probe around `image`, where the equations are `r` and their Jacobian `jacobian`."""
-        probes = torch.randn(PROBES, len(image), generator=self._generator, dtype=image.dtype).to(image.device)
-        linear = probes @ jacobian.T
+    def first(self, image: Tensor) -> Linearisation:
+        """Around the start."""
+        r, jacobian = self._equations.linearise(image, self._memory, self._budget)
+        probes = torch.randn(PROBES, len(image), generator=self._generator, dtype=image.dtype).to(image)
         sizes = self._equations.sizes
-        blocks = zip(r.split(sizes), linear.split(sizes, 1), strict=True)
-        moved = [(float(a.square().mean()), float(b.square().mean())) for a, b in blocks]
-        size = SHARE * min((a / b) ** 0.5 for a, b in moved if b > 1e-12)
-        variance = _squared_errors(self._equations, image, r, size * probes, size * linear).mean(0)
-        pooled = torch.cat([b.mean().expand_as(b) for b in variance.split(sizes)])
-        trust = 0.1 * (0.3 * min(a for a, b in moved if b > 1e-12) ** 0.5) ** 2
-        self.variance = (1 - POOL) * variance + POOL * pooled + trust
+        blocks = zip(r.split(sizes), (probes @ jacobian.T).split(sizes, 1), strict=True)
+        moved = [(rms(a), rms(b)) for a, b in blocks if rms(b) > 1e-6]
+        size = SHARE * min(a / b for a, b in moved)
+        return Linearisation(r, jacobian, self._variance(image, r, jacobian, size * probes))
+
+    def after(self, last: Linearisation, step: Step, image: Tensor, r: Tensor) -> Linearisation:
+        """Around `image`, where F is `r`, to which `step` with the `last` linearisation led."""
+        moves = step.draw(PROBES, self._generator)
+        moves *= max(WIDEN, BEHIND * rms(image - step.origin) / rms(moves))
+        near = self._equations.rounded(image, moves)
+        r, jacobian = near.linearise(image, self._memory, self._budget)
+        return Linearisation(r, jacobian, self._variance(image, r, jacobian, moves))
+
+    def _variance(self, image: Tensor, r: Tensor, jacobian: Tensor, moves: Tensor) -> Tensor:
+        """Mean over the moves of `(F(image + move) − r − J move)²`, smoothed over each block, `(m,)`."""
+        found = torch.stack([self._equations.residual(image + move) for move in moves])
+        variance = (found - r - moves @ jacobian.T).square().mean(0)
+        pooled = torch.cat([b.mean().expand_as(b) for b in variance.split(self._equations.sizes)])
+        return (1 - POOL) * variance + POOL * pooled
 
 
 def is_kinked(equations: Equations, seed: int = 0) -> bool:
@@ -83,9 +130,3 @@ def is_kinked(equations: Equations, seed: int = 0) -> bool:
         per_block = torch.tensor([[float(b.square().mean()) for b in s.split(equations.sizes)] for s in second])
         long, short = long + per_block[0], short + per_block[1]
     return bool(torch.any((short > 1e-20) & (long < KINKED**2 * short)))
-
-
-def _squared_errors(equations: Equations, image: Tensor, r: Tensor, moves: Tensor, linear: Tensor) -> Tensor:
-    """`(F(x + move) − F(x) − J move)²`, `(moves, m)`."""
-    found = [equations.residual(image + move) - r - change for move, change in zip(moves, linear, strict=True)]
-    return torch.stack(found).square()

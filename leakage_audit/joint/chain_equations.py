@@ -11,6 +11,7 @@ What remains is said in the image x, with h_i(x) the input of layer i:
 z_D counts by σ'(z_D): what leaked is σ(z_D), and where it saturates z_D is rounding.
 """
 
+import copy
 import math
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from leakage_audit.factor import Factor
 from leakage_audit.joint.equations import ROUNDING, Block, Equations
+from leakage_audit.joint.rounding import rounded
 from leakage_audit.layers import Convolution, Layer, Linear
 from leakage_audit.lemma import input_from_gradient, last_layer
 from leakage_audit.network import UnreadableNetwork, read_chain
@@ -27,6 +29,7 @@ from leakage_audit.observation import Observation
 from leakage_audit.system import LayerSystem
 
 LARGEST_SYSTEM = 10000  # inputs beyond which a layer is not solved on its own: its system would fill the memory
+POOL = 0.1  # part of a unit's variance that it takes from its layer, as few moves say little of one unit
 WORST_NOISE = 1e-3  # a layer is solved on its own only while its input comes out at least this precise
 
 
@@ -56,9 +59,13 @@ class ChainEquations(Equations):
         self.layers = layers
         last = layers[-1]
         self._dz = dz
-        self._trust = last.activation.derivative(z)
+        trust = last.activation.derivative(z).flatten()
+        # A rectifier that is off tells nothing of its z, and fewer rows make a cheaper Jacobian.
+        self._on = trust.nonzero()[:, 0] if trust.any() else torch.arange(len(trust), device=trust.device)
+        self._trust = trust[self._on]
         h = last.activation.forward(z)
-        blocks = [Block(f"{last.name}: output", (self._trust * z).flatten(), noise * float(h.square().mean().sqrt()))]
+        target = self._trust * z.flatten()[self._on]
+        blocks = [Block(f"{last.name}: output", target, noise * float(h.square().mean().sqrt()))]
         self._gradients: list[list[str]] = []
         for i, layer in reversed(list(enumerate(layers))):
             names = [f"{layer.name}.{kind}" for kind in ("weight", "bias")]
@@ -88,11 +95,8 @@ class ChainEquations(Equations):
 
     def values(self, image: Tensor) -> list[Tensor]:
         """Features and gradients of `image (1, C, H, W)`, carried forth and back."""
-        inputs, outputs = [self.seen.to_input(image)], []
-        for layer in self.layers:
-            outputs.append(layer(inputs[-1]))
-            inputs.append(layer.activation.forward(outputs[-1]))
-        found = [(self._trust * outputs[-1]).flatten()]
+        inputs, outputs = self._forward(image)
+        found = [self._trust * outputs[-1].flatten()[self._on]]
         dz = self._dz
         for (i, layer), names in zip(reversed(list(enumerate(self.layers))), self._gradients, strict=True):
             for name in names:
@@ -103,6 +107,29 @@ class ChainEquations(Equations):
             if i:
                 dz = carry_back(layer, dz) * self.layers[i - 1].activation.derivative(outputs[i - 1])
         return found
+
+    def _forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Inputs and outputs (before the activation) of every layer."""
+        inputs, outputs = [self.seen.to_input(image)], []
+        for layer in self.layers:
+            outputs.append(layer(inputs[-1]))
+            inputs.append(layer.activation.forward(outputs[-1]))
+        return inputs, outputs
+
+    def rounded(self, image: Tensor, moves: Tensor) -> "ChainEquations":
+        """Each unit's kink rounded off as far as its input varies; the last layer's pattern is known."""
+        if all(layer.activation.smooth for layer in self.layers[:-1]):
+            return self
+        _, centre = self._forward(image.reshape(self.shape))
+        moved = [self._forward((image + move).reshape(self.shape))[1] for move in moves]
+        layers = []
+        for layer, z, around in zip(self.layers[:-1], centre, zip(*moved, strict=True), strict=False):
+            variance = (torch.stack(around) - z).square().mean(0)
+            spread = ((1 - POOL) * variance + POOL * variance.mean()).sqrt()
+            layers.append(replace(layer, activation=rounded(layer.activation, spread)))
+        twin = copy.copy(self)
+        twin.layers = (*layers, self.layers[-1])
+        return twin
 
 
 def weight_gradient(layer: Convolution, x: Tensor, dz: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
+from leakage_audit.budget import Budget
 from leakage_audit.observation import Observation
 
 LARGEST_CHUNK = 64  # passes at a time; beyond this they only leave the processor's cache
@@ -84,7 +85,16 @@ class Equations(ABC):
         values = self.values(image.reshape(self.shape))
         return torch.cat([(v - b.target) * s for v, b, s in zip(values, self.blocks, self._scales, strict=True)])
 
-    def linearise(self, image: Tensor, memory: float) -> tuple[Tensor, Tensor]:
+    def rounded(self, image: Tensor, moves: Tensor) -> "Equations":
+        """These equations averaged over moves of the image, as far as they know their kinks; by default themselves.
+
+        Args:
+            image: `(n,)`.
+            moves: How else the image may be, `(moves, n)`.
+        """
+        return self
+
+    def linearise(self, image: Tensor, memory: float, budget: Budget | None = None) -> tuple[Tensor, Tensor]:
         """F and its Jacobian at `image`, `(m,)` and `(m, n)`.
 
         Row by row in reverse mode, or column by column in forward mode where there are fewer unknowns than equations;
@@ -93,15 +103,19 @@ class Equations(ABC):
         Args:
             image: Where, `(n,)`.
             memory: Bytes that the passes may take.
+            budget: Time limit; none by default.
+
+        Raises:
+            TimeoutError: If the time is up before all passes are made.
         """
         chunk = int(min(max(memory / 8 / self.footprint, 1), LARGEST_CHUNK))
         image = image.flatten()
         if len(self.noise) <= len(image):
             r, pull = vjp(self.residual, image)[:2]
-            rows = [vmap(lambda v: pull(v)[0])(units) for units in _units(len(r), chunk, r)]
+            rows = [vmap(lambda v: pull(v)[0])(units) for units in _units(len(r), chunk, r, budget)]
             return r, torch.cat(rows)
 
-        columns = [vmap(lambda v: self.push(image, v))(units) for units in _units(len(image), chunk, image)]
+        columns = [vmap(lambda v: self.push(image, v))(units) for units in _units(len(image), chunk, image, budget)]
         return self.residual(image), torch.cat(columns).T
 
     def push(self, image: Tensor, move: Tensor) -> Tensor:
@@ -112,8 +126,15 @@ class Equations(ABC):
             return jvp(self.residual, (image,), (move,))[1]
 
 
-def _units(size: int, chunk: int, like: Tensor) -> Iterator[Tensor]:
-    """The unit vectors of a space, `chunk` at a time."""
+def rms(values: Tensor) -> float:
+    """Root mean square."""
+    return float(values.square().mean().sqrt())
+
+
+def _units(size: int, chunk: int, like: Tensor, budget: Budget | None) -> Iterator[Tensor]:
+    """The unit vectors of a space, `chunk` at a time, as long as there is time."""
     for start in range(0, size, chunk):
+        if budget is not None and budget.exhausted:
+            raise TimeoutError("the time was up")
         count = min(chunk, size - start)
         yield torch.eye(count, size, dtype=like.dtype, device=like.device).roll(start, 1)

@@ -24,11 +24,13 @@ class Step:
         belief: The prior around the image.
 
     Attributes:
+        origin: Where F was linearised.
         image: The most probable image, `(n,)`.
     """
 
     def __init__(self, image: Tensor, r: Tensor, jacobian: Tensor, noise: Tensor, belief: Belief) -> None:
-        self._belief = belief
+        self._belief, self._jacobian, self._noise = belief, jacobian, noise
+        self.origin = image
         self.dual = jacobian.shape[0] <= jacobian.shape[1]
         right = jacobian @ (image - belief.mean) - r
         if self.dual:
@@ -52,6 +54,21 @@ class Step:
         else:
             variance = torch.cholesky_inverse(self._lower).diagonal()
         return variance.clamp_min(0).sqrt()
+
+    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+        """How images drawn given the equations differ from the most probable one, `(count, n)`.
+
+        With fewer equations than unknowns a draw from the prior is moved to where it meets a draw of the equations'
+        errors (Matheron's rule).
+        """
+        normal = torch.randn(self.image.numel(), count, generator=generator, dtype=torch.float64).to(self.image)
+        if not self.dual:
+            return torch.linalg.solve_triangular(self._lower.T, normal, upper=True).T
+        lower = torch.linalg.cholesky(self._belief.precision())
+        prior = torch.linalg.solve_triangular(lower.T, normal, upper=True).T
+        errors = torch.randn(count, len(self._noise), generator=generator, dtype=torch.float64).to(self.image)
+        missed = prior @ self._jacobian.T + errors * self._noise.sqrt()
+        return prior - torch.cholesky_solve(missed.T, self._lower).T @ self._cross
 
 
 def rank(jacobian: Tensor, tolerance: float) -> int:

@@ -8,18 +8,19 @@ from torch import Tensor
 from torch.func import vjp
 
 from leakage_audit.budget import Budget
-from leakage_audit.joint.bends import Kinked, Smooth, is_kinked
-from leakage_audit.joint.equations import Equations
+from leakage_audit.joint.bends import Kinked, Linearisation, Smooth, is_kinked
+from leakage_audit.joint.equations import Equations, rms
 from leakage_audit.joint.gauss_newton import Step, rank
 from leakage_audit.priors import GREY, Prior
 
-STRAIGHT = 1e-5  # error of a linearisation (root mean square, targets being 1) that is good for the next step too
 SOLVED = 1e-4  # residual (root mean square, targets being 1) below which the equations count as solved
 SETTLED = 1.5e-3  # change of the image (root mean square, images in [0, 1]) below which it has settled
+TREMBLING = 3e-3  # the same where kinks are probed at random, which keeps the image moving a little
+WITHIN = 2.0  # kinked equations count as solved within this many standard deviations of what their kinks leave open
 RANK_TOLERANCE = 1e-6  # singular values below this share of the largest count as zero
 FLOOR = 1e-7  # least noise (targets being 1) for which the normal equations hold in float64
 BLOBS = 0.1  # standard deviation of the blobs where grey is no place to start
-PATIENCE = 2  # steps on kinked equations that may fall short before the iteration stops: past its best it drifts off
+PATIENCE = 3  # short steps in a row on kinked equations before the iteration stops
 
 
 @dataclass(frozen=True)
@@ -59,36 +60,49 @@ def solve(equations: Equations, prior: Prior, max_steps: int, memory: float, bud
         FloatingPointError: If the equations are not finite at grey, or a step's normal equations not positive.
     """
     image = start(equations)
+    r = equations.residual(image)
+    if not torch.isfinite(r).all():
+        raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
     floor = equations.noise.clamp_min(FLOOR)
     solved = max(SOLVED, 3 * rms(floor))
-    r, jacobian = equations.linearise(image, memory)
-    if not (torch.isfinite(r).all() and torch.isfinite(jacobian).all()):
-        raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
     kinked = is_kinked(equations)
-    error: Smooth | Kinked = Kinked(equations, image, r, jacobian) if kinked else Smooth(equations, r)
-    ended, converged, steps, short, step = "the time was up", False, 0, 0, None
-    for _ in budget.steps(max_steps, "Joint"):
-        steps += 1
-        noise = floor**2 + error.variance
-        step = Step(image, r, jacobian, noise, prior.around(image.reshape(equations.shape)))
-        share, new, new_r = backtrack(equations, image, r, step.image, noise, solved)
-        bend = new_r - r - jacobian @ (new - image)
-        change, image, r = rms(new - image), new, new_r
-        short += share < 1
-        if change < SETTLED and rms(r) <= solved:
-            ended, converged = "the image settled with its equations solved", True
-            break
-        if change < SETTLED or (kinked and short >= PATIENCE):
-            ended = f"the residual stalled at {rms(r):.2g} of the targets' size"
-            break
-        if kinked or rms(bend) > STRAIGHT:
-            r, jacobian = equations.linearise(image, memory)
-        error.update(image, r, jacobian, bend)
-    else:
-        if steps == max_steps:
-            ended = f"{max_steps} steps were not enough"
-    std = torch.full_like(image, torch.nan) if step is None else step.deviation()
-    return Solution(image, r, std, rank(jacobian, RANK_TOLERANCE), steps, converged, ended)
+    bends = (Kinked if kinked else Smooth)(equations, memory, budget)
+    ended, converged, steps, short, cost = "the time was up", False, 0, 0, 0.0
+    near: Linearisation | None = None
+    step: Step | None = None
+    try:
+        near = bends.first(image)
+        if not torch.isfinite(near.jacobian).all():
+            raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
+        for _ in budget.steps(max_steps, "Joint"):
+            if budget.seconds is not None and budget.spent + cost > budget.seconds:
+                break
+            steps, begun = steps + 1, budget.spent
+            noise = floor**2 + near.variance
+            step = Step(image, near.r, near.jacobian, noise, prior.around(image.reshape(equations.shape)))
+            share, new, new_r = backtrack(equations, image, r, step.image, noise, solved)
+            change, image, r = rms(new - image), new, new_r
+            short = short + 1 if share < 1 else 0
+            if change < (TREMBLING if kinked else SETTLED):
+                explained = rms(r) <= solved or (kinked and rms(r / noise.sqrt()) <= WITHIN)
+                ended, converged = (
+                    "the image settled with its equations solved" if explained else _stalled(r),
+                    explained,
+                )
+                break
+            if kinked and short >= PATIENCE:
+                ended = _stalled(r)
+                break
+            cost = budget.spent - begun
+            near = bends.after(near, step, image, r)
+        else:
+            if steps == max_steps:
+                ended = f"{max_steps} steps were not enough"
+    except TimeoutError:
+        pass
+    if near is None or step is None or budget.exhausted:  # what follows takes about as long as a step
+        return Solution(image, r, torch.full_like(image, torch.nan), None, steps, converged, ended)
+    return Solution(image, r, step.deviation(), rank(near.jacobian, RANK_TOLERANCE), steps, converged, ended)
 
 
 def start(equations: Equations, seed: int = 0) -> Tensor:
@@ -125,6 +139,5 @@ def backtrack(
     return min(tried, key=lambda t: t[0])[1:]
 
 
-def rms(values: Tensor) -> float:
-    """Root mean square."""
-    return float(values.square().mean().sqrt())
+def _stalled(r: Tensor) -> str:
+    return f"the residual stalled at {rms(r):.2g} of the targets' size"
