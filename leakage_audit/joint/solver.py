@@ -67,7 +67,7 @@ def solve(equations: Equations, prior: Prior, max_steps: int, memory: float, bud
     solved = max(SOLVED, 3 * rms(floor))
     kinked = is_kinked(equations)
     bends = (Kinked if kinked else Smooth)(equations, memory, budget)
-    ended, converged, steps, short, cost = "the time was up", False, 0, 0, 0.0
+    best, ended, converged, steps, short, cost = (image, r), "the time was up", False, 0, 0, 0.0
     near: Linearisation | None = None
     step: Step | None = None
     try:
@@ -75,7 +75,7 @@ def solve(equations: Equations, prior: Prior, max_steps: int, memory: float, bud
         if not torch.isfinite(near.jacobian).all():
             raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
         for _ in budget.steps(max_steps, "Joint"):
-            if budget.seconds is not None and budget.spent + cost > budget.seconds:
+            if not _fits(budget, cost):
                 break
             steps, begun = steps + 1, budget.spent
             noise = floor**2 + near.variance
@@ -83,15 +83,16 @@ def solve(equations: Equations, prior: Prior, max_steps: int, memory: float, bud
             share, new, new_r = backtrack(equations, image, r, step.image, noise, solved)
             change, image, r = rms(new - image), new, new_r
             short = short + 1 if share < 1 else 0
-            if change < (TREMBLING if kinked else SETTLED):
-                explained = rms(r) <= solved or (kinked and rms(r / noise.sqrt()) <= WITHIN)
-                ended, converged = (
-                    "the image settled with its equations solved" if explained else _stalled(r),
-                    explained,
-                )
+            explained = rms(r) <= solved or (kinked and rms(r / noise.sqrt()) <= WITHIN)
+            settled = change < (TREMBLING if kinked else SETTLED)
+            converged = settled and explained
+            if converged or rms(r) <= solved or misfit(r, noise) <= misfit(best[1], noise):
+                best = image, r
+            if converged:
+                ended = "the image settled with its equations solved"
                 break
-            if kinked and short >= PATIENCE:
-                ended = _stalled(r)
+            if settled or (kinked and short >= PATIENCE):
+                ended = f"the residual stalled at {rms(best[1]):.2g} of the targets' size"
                 break
             cost = budget.spent - begun
             near = bends.after(near, step, image, r)
@@ -100,16 +101,20 @@ def solve(equations: Equations, prior: Prior, max_steps: int, memory: float, bud
                 ended = f"{max_steps} steps were not enough"
     except TimeoutError:
         pass
-    if near is None or step is None or budget.exhausted:  # what follows takes about as long as a step
-        return Solution(image, r, torch.full_like(image, torch.nan), None, steps, converged, ended)
-    return Solution(image, r, step.deviation(), rank(near.jacobian, RANK_TOLERANCE), steps, converged, ended)
+    if near is None or step is None or not _fits(budget, cost):  # what follows takes about as long as a step
+        return Solution(*best, torch.full_like(image, torch.nan), None, steps, converged, ended)
+    return Solution(*best, step.deviation(), rank(near.jacobian, RANK_TOLERANCE), steps, converged, ended)
 
 
 def start(equations: Equations, seed: int = 0) -> Tensor:
-    """Grey, `(n,)`; with soft blobs on it where grey is a dead spot (rectifiers without biases are all off there)."""
+    """Grey, `(n,)`; with soft blobs on it where grey is a dead spot (rectifiers without biases are all off there), or
+    where nothing would tell two images of a batch apart.
+    """
     grey = torch.full(equations.shape, GREY, dtype=torch.float64, device=equations.noise.device)
     r, pull = vjp(equations.residual, grey.flatten())[:2]
-    if pull(r)[0].any():
+    pulls = pull(r)[0].reshape(len(grey), -1)
+    alike = len(pulls) > 1 and torch.pdist(pulls).min() < 1e-9 * pulls.norm()
+    if pulls.any() and not alike:
         return grey.flatten()
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(*equations.shape[:2], 5, 5, generator=generator, dtype=torch.float64).to(grey)
@@ -125,19 +130,21 @@ def backtrack(
     Returns:
         Its share of the whole move, the image there and the residual there.
     """
-
-    def misfit(residual: Tensor) -> float:
-        return float((residual.square() / noise).sum())
-
     tried = []
     for share in (1.0, 0.5, 0.25, 0.125):
         new = image + share * (goal - image)
         new_r = equations.residual(new)
-        if misfit(new_r) < misfit(r) or rms(new_r) < solved:
+        if misfit(new_r, noise) < misfit(r, noise) or rms(new_r) < solved:
             return share, new, new_r
-        tried.append((misfit(new_r), share, new, new_r))
+        tried.append((misfit(new_r, noise), share, new, new_r))
     return min(tried, key=lambda t: t[0])[1:]
 
 
-def _stalled(r: Tensor) -> str:
-    return f"the residual stalled at {rms(r):.2g} of the targets' size"
+def misfit(r: Tensor, noise: Tensor) -> float:
+    """Squares of the residual, each in units of its equation's variance."""
+    return float((r.square() / noise).sum())
+
+
+def _fits(budget: Budget, seconds: float) -> bool:
+    """Whether there is as much time left."""
+    return budget.seconds is None or budget.spent + seconds <= budget.seconds
