@@ -17,7 +17,8 @@ from torch.func import jvp, vjp, vmap
 from leakage_audit.budget import Budget
 from leakage_audit.observation import Observation
 
-LARGEST_CHUNK = 64  # passes at a time; beyond this they only leave the processor's cache
+MOST_ROWS = 16  # reverse passes at a time; beyond this they only leave the processor's cache
+MOST_COLUMNS = 64  # forward passes at a time, which keep less
 ROUNDING = 4.0  # gradients are known to about this many units of their type's rounding
 
 
@@ -82,8 +83,12 @@ class Equations(ABC):
 
     def residual(self, image: Tensor) -> Tensor:
         """F(image), scaled, `(m,)`, for an image of any shape with the right number of entries."""
+        return torch.cat(self._residuals(image))
+
+    def _residuals(self, image: Tensor) -> list[Tensor]:
+        """F(image), block by block."""
         values = self.values(image.reshape(self.shape))
-        return torch.cat([(v - b.target) * s for v, b, s in zip(values, self.blocks, self._scales, strict=True)])
+        return [(v - b.target) * s for v, b, s in zip(values, self.blocks, self._scales, strict=True)]
 
     def rounded(self, image: Tensor, moves: Tensor) -> "Equations":
         """These equations averaged over moves of the image, as far as they know their kinks; by default themselves.
@@ -108,13 +113,19 @@ class Equations(ABC):
         Raises:
             TimeoutError: If the time is up before all passes are made.
         """
-        chunk = int(min(max(memory / 8 / self.footprint, 1), LARGEST_CHUNK))
+        chunk = int(max(memory / 8 / self.footprint, 1))
         image = image.flatten()
         if len(self.noise) <= len(image):
-            r, pull = vjp(self.residual, image)[:2]
-            rows = [vmap(lambda v: pull(v)[0])(units) for units in _units(len(r), chunk, r, budget)]
-            return r, torch.cat(rows)
+            parts, rows = [], []
+            for i, size in enumerate(self.sizes):
+                # One block's rows alone: the reverse pass then leaves out what only the others depend on.
+                part, pull = vjp(lambda x, i=i: self._residuals(x)[i], image)[:2]
+                parts.append(part)
+                for units in _units(size, min(chunk, MOST_ROWS), part, budget):
+                    rows.append(vmap(lambda v, pull=pull: pull(v)[0])(units))
+            return torch.cat(parts), torch.cat(rows)
 
+        chunk = min(chunk, MOST_COLUMNS)
         columns = [vmap(lambda v: self.push(image, v))(units) for units in _units(len(image), chunk, image, budget)]
         return self.residual(image), torch.cat(columns).T
 

@@ -1,0 +1,150 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from leakage_audit.attacks.joint import Joint
+from leakage_audit.budget import Budget
+from leakage_audit.joint import solver
+from leakage_audit.joint.chain_equations import open_chain
+from leakage_audit.joint.equations import rms
+from leakage_audit.observation import observe
+from leakage_audit.priors import Variation
+from leakage_audit.scores import score
+
+
+def picture(size=12):
+    """Soft colours with an edge through them."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, size), torch.linspace(-1, 1, size), indexing="ij")
+    image = torch.stack([0.5 + 0.3 * torch.sin(2 * x + y), 0.5 + 0.3 * torch.cos(x * y + x), 0.4 + 0.3 * x * x])
+    return torch.where(x > 0.3 * y, image, 1 - image)[None]
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.fc = nn.Linear(8 * 36, 10)
+
+    def forward(self, x):
+        h = torch.relu(self.one(x))
+        return self.fc(F.avg_pool2d(torch.relu(h + self.two(h)), 2).flatten(1))
+
+
+def rectified(activation):
+    return nn.Sequential(
+        nn.Conv2d(3, 12, 3), activation, nn.Conv2d(12, 8, 3), activation, nn.Flatten(), nn.Linear(8 * 64, 10)
+    )
+
+
+NETWORKS = {
+    "relu": lambda: rectified(nn.ReLU()),
+    "leaky": lambda: rectified(nn.LeakyReLU(0.2)),
+    "residual": Residual,
+}
+
+
+def see(name, seed=10):
+    torch.manual_seed(seed)
+    return observe(NETWORKS[name](), picture(), 3, mean=0.5)
+
+
+def equations(name="leaky"):
+    return open_chain(see(name).to(torch.float64), torch.finfo(torch.float32).eps)
+
+
+def run(budget=None, max_steps=30, name="leaky"):
+    return solver.solve(equations(name), Variation(), max_steps, 1e9, budget or Budget())
+
+
+class Ticking(Budget):
+    """A clock that advances by one each time it is looked at."""
+
+    def __init__(self, seconds):
+        super().__init__(seconds)
+        self.looks = 0
+
+    @property
+    def spent(self):
+        self.looks += 1
+        return float(self.looks)
+
+
+class TestKinks:
+    @pytest.mark.parametrize("name", NETWORKS)
+    def test_solved_and_says_so(self, name):
+        found = Joint()(see(name))
+        assert found.converged
+        assert score(found.images, picture()).psnr[0] > 40
+
+    @pytest.mark.parametrize("name", NETWORKS)
+    def test_the_gradient_of_another_network_is_not_solved(self, name):
+        seen, other = see(name), see(name, seed=11)
+        for key, gradient in other.gradients.items():
+            seen.gradients[key].copy_(gradient)
+        found = Joint(max_steps=12)(seen)
+        assert not found.converged
+        assert torch.isfinite(found.images).all()
+
+    def test_the_same_twice(self):
+        assert torch.equal(run().image, run().image)
+
+
+class TestBest:
+    def test_a_step_that_leads_away_is_not_kept(self, monkeypatch):
+        right = run()
+        calls = []
+
+        def astray(equations, image, r, goal, noise, solved):
+            calls.append(goal)
+            new = right.image if len(calls) == 2 else torch.rand_like(image, generator=None)
+            return 0.125, new, equations.residual(new)
+
+        monkeypatch.setattr(solver, "backtrack", astray)
+        with torch.random.fork_rng():
+            found = run()
+        assert len(calls) > 2
+        assert not found.converged
+        assert torch.equal(found.image, right.image)
+        assert torch.equal(found.r, right.r)
+
+    @pytest.mark.parametrize("steps", [1, 2])
+    def test_few_steps(self, steps):
+        found = run(max_steps=steps, name="relu")
+        assert found.steps == steps
+        assert not found.converged
+        assert f"{steps} steps" in found.ended
+
+
+class TestTime:
+    @pytest.mark.parametrize("seconds", [1, 4, 8, 12, 16, 24, 40])
+    def test_whenever_it_is_up_the_best_so_far_comes_back(self, seconds):
+        grey = equations("relu")
+        before = rms(grey.residual(solver.start(grey)))
+        found = run(Ticking(seconds), name="relu")
+        assert torch.isfinite(found.image).all()
+        assert rms(found.r) <= before
+        if not found.converged:
+            assert found.ended == "the time was up"
+            assert found.rank is None
+
+    def test_no_step_is_begun_that_will_not_fit(self, monkeypatch):
+        class Clock(Budget):
+            now = 0.0
+
+            @property
+            def spent(self):
+                return self.now
+
+        budget = Clock(10.0)
+        original = solver.backtrack
+
+        def slow(*arguments):
+            budget.now += 4.0
+            return original(*arguments)
+
+        monkeypatch.setattr(solver, "backtrack", slow)
+        found = run(budget, name="relu")
+        assert found.steps == 2
+        assert budget.now == 8.0
+        assert found.ended == "the time was up"
