@@ -71,9 +71,10 @@ class Kinked:
     """Equations with kinks and jumps, probed where the image may be.
 
     The first probes are random perturbations that would explain part of the residual of those equations that are
-    continuous. Later ones are drawn from the last step's posterior: they are long in the directions that the equations
-    leave open, and there the units switch. An equation whose jump lies nearby gets the variance of that jump (METHOD,
-    section 5, "Kinks", without looking into the network), and equations that know their kinks round them off as far.
+    continuous. Later ones are drawn from the last step's posterior, where that fits in memory: they are long in the
+    directions that the equations leave open, and there the units switch. An equation whose jump lies nearby gets the
+    variance of that jump (METHOD, section 5, "Kinks", without looking into the network), and equations that know their
+    kinks round them off as far.
 
     Args:
         equations: F.
@@ -89,20 +90,26 @@ class Kinked:
     def first(self, image: Tensor) -> Linearisation:
         """Around the start."""
         r, jacobian = self._equations.linearise(image, self._memory, self._budget)
-        probes = torch.randn(PROBES, len(image), generator=self._generator, dtype=image.dtype).to(image)
-        sizes = self._equations.sizes
-        blocks = zip(r.split(sizes), (probes @ jacobian.T).split(sizes, 1), strict=True)
-        moved = [(rms(a), rms(b)) for a, b in blocks if rms(b) > 1e-6]
-        size = SHARE * min(a / b for a, b in moved)
-        return Linearisation(r, jacobian, self._variance(image, r, jacobian, size * probes))
+        return Linearisation(r, jacobian, self._variance(image, r, jacobian, self._all_ways(r, jacobian)))
 
     def after(self, last: Linearisation, step: Step, image: Tensor, r: Tensor) -> Linearisation:
         """Around `image`, where F is `r`, to which `step` with the `last` linearisation led."""
-        moves = step.draw(PROBES, self._generator)
-        moves *= max(WIDEN, BEHIND * rms(image - step.origin) / rms(moves))
+        if step.dual and 24 * len(image) ** 2 > self._memory:  # three matrices between pixels would not fit
+            moves = self._all_ways(last.r, last.jacobian)
+        else:
+            moves = step.draw(PROBES, self._generator)
+            moves *= max(WIDEN, BEHIND * rms(image - step.origin) / rms(moves))
         near = self._equations.rounded(image, moves)
         r, jacobian = near.linearise(image, self._memory, self._budget)
         return Linearisation(r, jacobian, self._variance(image, r, jacobian, moves))
+
+    def _all_ways(self, r: Tensor, jacobian: Tensor) -> Tensor:
+        """Perturbations of all directions alike, long enough to explain part of the straightest block's residual."""
+        probes = torch.randn(PROBES, jacobian.shape[1], generator=self._generator, dtype=torch.float64).to(r)
+        sizes = self._equations.sizes
+        blocks = zip(r.split(sizes), (probes @ jacobian.T).split(sizes, 1), strict=True)
+        moved = [(rms(a), rms(b)) for a, b in blocks]
+        return SHARE * min((a / b for a, b in moved if b > 1e-6), default=0.0) * probes
 
     def _variance(self, image: Tensor, r: Tensor, jacobian: Tensor, moves: Tensor) -> Tensor:
         """Mean over the moves of `(F(image + move) − r − J move)²`, smoothed over each block, `(m,)`."""

@@ -14,12 +14,14 @@ from leakage_audit.priors import Variation
 EPS, MEMORY = 2.2e-16, 1e9
 
 
-def see(activation, layers=2):
+def see(activation, layers=2, channels=6):
     torch.manual_seed(0)
     # The second is too narrow to be solved on its own.
-    second = [nn.Conv2d(6, 2, 3), activation] if layers > 1 else []
-    features = 2 * 4**2 if layers > 1 else 6 * 6**2
-    network = nn.Sequential(nn.Conv2d(3, 6, 3), activation, *second, nn.Flatten(), nn.Linear(features, 5)).double()
+    second = [nn.Conv2d(channels, 2, 3), activation] if layers > 1 else []
+    features = 2 * 4**2 if layers > 1 else channels * 6**2
+    network = nn.Sequential(
+        nn.Conv2d(3, channels, 3), activation, *second, nn.Flatten(), nn.Linear(features, 5)
+    ).double()
     image = 0.5 + 0.2 * draw(1, 3, 8, 8)
     return image.flatten(), observe(network, image, 2, mean=0.5)
 
@@ -97,3 +99,14 @@ def test_a_spent_budget_ends_a_linearisation():
     for equations in (open_chain(seen, EPS), NetworkEquations(seen, EPS)):
         with pytest.raises(TimeoutError, match="time"):
             equations.linearise(image, MEMORY, Budget(seconds=1e-9))
+
+
+def test_without_memory_for_draws_probes_go_all_ways():
+    image, seen = see(nn.LeakyReLU(0.2), channels=3)
+    equations = open_chain(seen, EPS)
+    bends, start = Kinked(equations, 1e5, Budget()), image + 0.05 * draw(192, seed=3)
+    first = bends.first(start)
+    step = step_from(first, start)
+    assert step.dual
+    near = bends.after(first, step, step.image, equations.residual(step.image))
+    assert (near.variance > 0).all()
