@@ -59,6 +59,12 @@ class CosineTV(Attack):
         if not self.lr > 0 or not self.tv >= 0:
             raise ValueError(f"lr must be positive and tv not negative, got {self.lr} and {self.tv}")
 
+    def objective(self, seen: Observation, x: Tensor) -> float:
+        """What `reconstruct` minimises, at the network's inputs `x (B, C, H, W)`."""
+        seen = seen.to(torch.promote_types(seen.dtype, torch.float32))
+        value, _ = _Objective(self.recipe, seen, labels_for(seen)[0])(x.to(seen.device, seen.dtype))
+        return value.item()
+
     def reconstruct(self, seen: Observation, budget: Budget) -> Found:
         """Run every start and keep the iterate with the lowest objective."""
         recipe = self.recipe

@@ -1,6 +1,7 @@
 """Joint: solve all layers' systems at once, as equations in the image."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ from leakage_audit.joint.chain_equations import open_chain
 from leakage_audit.joint.equations import Equations
 from leakage_audit.joint.matrix_free import solve_free
 from leakage_audit.joint.network_equations import NetworkEquations
+from leakage_audit.joint.opened import open_layers
+from leakage_audit.joint.opened_equations import OpenedEquations
 from leakage_audit.joint.separation import separate
 from leakage_audit.joint.solver import Solution, rms, solve
 from leakage_audit.network import UnreadableNetwork
@@ -102,17 +105,25 @@ class Joint(Attack):
         n, m = math.prod(equations.shape), len(equations.noise)
         pixels = n // equations.shape[1]
         needed = 8 * (2 * m * n + min(m, n) ** 2 + 3 * pixels**2)
-        if needed <= memory and min(m, n) * equations.footprint <= LARGEST_WORK:
+        cheap = needed <= memory and min(m, n) * equations.footprint <= LARGEST_WORK
+        opened = isinstance(equations, OpenedEquations) and isinstance(prior, Variation)
+        if cheap and not (opened and is_kinked(equations)):  # averages need no Jacobian and do better on kinks
             return solve(equations, prior, self.max_steps, memory / 4, budget)
         if not isinstance(prior, Variation):
             raise ValueError(
                 f"the prior {self.prior!r} needs {needed / 1e9:.1f} GB here; allow for it or take colour_tv"
             )
-        begin = None
-        if is_kinked(equations):  # without a Jacobian to probe, far from the image every equation jumps
-            found = CosineTV(iterations=WARMING).reconstruct(shared, budget)
-            begin = shared.to_image(found.x.detach()).to(torch.float64)
-        return solve_free(equations, prior, self.max_steps, budget, begin)
+        if opened or not is_kinked(equations):
+            return solve_free(equations, prior, self.max_steps, memory / 4, budget)
+        # Without a Jacobian to probe, every equation jumps far from the image: begin near it.
+        warm = CosineTV(iterations=WARMING)
+        found = warm.reconstruct(shared, budget)
+        begin = shared.to_image(found.x.detach()).to(torch.float64)
+        solution = solve_free(equations, prior, self.max_steps, memory / 4, budget, begin)
+        if warm.objective(shared, shared.to_input(solution.image.reshape(equations.shape))) <= found.residual:
+            return solution
+        ended = f"no step from the first-order start improved on it: {found.ended}"
+        return replace(solution, image=begin.flatten(), r=equations.residual(begin), converged=False, ended=ended)
 
 
 def _prior(name: str) -> Prior:
@@ -120,8 +131,10 @@ def _prior(name: str) -> Prior:
 
 
 def _equations(seen: Observation, rounding: float) -> Equations:
-    """One image's: the compressed equations of a chain where Lemma 3.1 opens it, otherwise those of its gradient."""
+    """One image's: those of a chain that Lemma 3.1 opens, of a network that opens from its end, or of its gradient."""
     try:
         return open_chain(seen, rounding)
     except UnreadableNetwork:
-        return NetworkEquations(seen, rounding)
+        opened = open_layers(seen, rounding)
+        deep = any(layer.input.basis is None for layer in opened[1:])  # the last layer's features are no news
+        return OpenedEquations(seen, opened, rounding) if deep else NetworkEquations(seen, rounding)

@@ -4,16 +4,18 @@
 
 Products with J and Jᵀ are one forward and one reverse pass each; the preconditioner is P with its weights levelled
 out plus the average of Jᵀ N⁻¹ J, inverted by a cosine transform. Each block of equations is trusted to the size of its
-own residual, so that blocks which jump do not hold the others back.
+own residual, so that blocks which jump do not hold the others back; on kinked equations that are cheap enough, r and J
+are averages over where the image may be (`averages`).
 """
 
 import torch
 from torch import Tensor
-from torch.func import vjp
 
 from leakage_audit.budget import Budget
-from leakage_audit.joint.equations import Equations
-from leakage_audit.joint.solver import FLOOR, SETTLED, Solution, backtrack, rms, start
+from leakage_audit.joint.averages import Average, Near, Straight
+from leakage_audit.joint.bends import is_kinked
+from leakage_audit.joint.equations import Equations, rms
+from leakage_audit.joint.solver import FLOOR, SETTLED, TREMBLING, WITHIN, Solution, backtrack, misfit, start
 from leakage_audit.priors import GREY, Variation
 
 SOLVED = 1e-3  # residual (root mean square, targets being 1) below which the equations count as solved
@@ -24,7 +26,7 @@ PATIENCE = 2  # steps in a row that gain less than a hundredth before the iterat
 
 
 def solve_free(
-    equations: Equations, prior: Variation, max_steps: int, budget: Budget, begin: Tensor | None = None
+    equations: Equations, prior: Variation, max_steps: int, memory: float, budget: Budget, begin: Tensor | None = None
 ) -> Solution:
     """As `solver.solve`, with neither a Jacobian nor what follows from one (rank and standard deviation).
 
@@ -32,6 +34,7 @@ def solve_free(
         equations: F(image) = 0.
         prior: What images are like.
         max_steps: Most steps.
+        memory: Bytes that passes at several images at once may take.
         budget: Time limit and progress report.
         begin: Where to begin, `(B, C, H, W)`; grey by default.
 
@@ -44,44 +47,55 @@ def solve_free(
     r = equations.residual(image)
     if not torch.isfinite(r).all():
         raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
-    ended, converged, steps, idle = "the time was up", False, 0, 0
+    averaged = Average.affordable(equations, memory) and is_kinked(equations)
+    around = Average(equations) if averaged else Straight(equations)
+    best, ended, converged, steps, idle = (image, r), "the time was up", False, 0, 0
     for _ in budget.steps(max_steps, "Joint"):
         steps += 1
+        near = around(image, r)
         own = torch.cat([b.square().mean().expand_as(b) for b in r.split(equations.sizes)])
-        noise = floor**2 + TRUST**2 * own
-        move = _step(equations, prior, image, r, noise, budget)
-        _, new, new_r = backtrack(equations, image, r, image + move, noise, solved)
-        change, gain = rms(new - image), float((new_r.square() / noise).sum() / (r.square() / noise).sum())
+        open_still = floor**2 + near.variance
+        noise = open_still + TRUST**2 * own
+        move = _step(equations, prior, image, near, noise, budget)
+        if averaged:  # an average knows of the kinks ahead; F itself may rise on the way
+            new, new_r = image + move, equations.residual(image + move)
+        else:
+            _, new, new_r = backtrack(equations, image, r, image + move, noise, solved)
+        change, gain = rms(new - image), misfit(new_r, noise) / misfit(r, noise)
         image, r = new, new_r
-        if change < SETTLED and rms(r) <= solved:
+        if misfit(r, noise) <= misfit(best[1], noise):
+            best = image, r
+        settled = change < (TREMBLING if averaged else SETTLED)
+        explained = averaged and rms(r / open_still.sqrt()) <= WITHIN
+        if settled and (explained or rms(r) <= solved):
+            best = image, r
             ended, converged = "the image settled with its equations solved", True
             break
-        idle = idle + 1 if gain > 0.99 else 0
-        if idle >= PATIENCE or change < SETTLED / 10:
-            ended = f"the residual stalled at {rms(r):.2g} of the targets' size"
+        idle = idle + 1 if gain > 0.99 and not averaged else 0
+        if idle >= PATIENCE or change < SETTLED / 10 or (averaged and settled):
+            ended = f"the residual stalled at {rms(best[1]):.2g} of the targets' size"
             break
     else:
         if steps == max_steps:
             ended = f"{max_steps} steps were not enough"
-    return Solution(image, r, torch.full_like(image, torch.nan), None, steps, converged, ended)
+    return Solution(*best, torch.full_like(image, torch.nan), None, steps, converged, ended)
 
 
-def _step(equations: Equations, prior: Variation, image: Tensor, r: Tensor, noise: Tensor, budget: Budget) -> Tensor:
+def _step(equations: Equations, prior: Variation, image: Tensor, near: Near, noise: Tensor, budget: Budget) -> Tensor:
     """d, by preconditioned conjugate gradients, stopped early when the budget is spent."""
-    _, pull = vjp(equations.residual, image)[:2]
     stiffness = prior.stiffness(image.reshape(equations.shape))
 
     def normal(v: Tensor) -> Tensor:
-        return pull(equations.push(image, v) / noise)[0] + stiffness(v.reshape(equations.shape)).flatten()
+        return near.pull(near.push(v) / noise) + stiffness(v.reshape(equations.shape)).flatten()
 
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(len(image), generator=generator, dtype=image.dtype).to(image.device)
-    data = float((equations.push(image, probe).square() / noise).sum()) / len(image)
+    data = float((near.push(probe).square() / noise).sum()) / len(image)
 
     def precondition(v: Tensor) -> Tensor:
         return stiffness.smooth_inverse(v.reshape(equations.shape), data).flatten()
 
-    rest = -pull(r / noise)[0] - stiffness((image - GREY).reshape(equations.shape)).flatten()
+    rest = -near.pull(near.r / noise) - stiffness((image - GREY).reshape(equations.shape)).flatten()
     d, goal = torch.zeros_like(image), EXACTNESS * float(rest.norm())
     z = precondition(rest)
     p, rz = z, rest @ z

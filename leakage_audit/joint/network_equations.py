@@ -9,22 +9,20 @@ Where there are many more equations than unknowns, each large block is replaced 
 as many as decide as much, for a fraction of the Jacobian.
 """
 
-import copy
 import math
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from leakage_audit.joint.equations import ROUNDING, Block, Equations
+from leakage_audit.joint.frozen import entries, frozen
 from leakage_audit.joint.separation import Separated
+from leakage_audit.joint.sums import PLENTY, RandomSums, share_out
 from leakage_audit.labels import labels_for, last_linear
 from leakage_audit.lemma import input_from_gradient
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY
-
-PLENTY = 2.0  # equations kept per unknown
 
 
 class NetworkEquations(Equations):
@@ -45,7 +43,7 @@ class NetworkEquations(Equations):
 
     def __init__(self, seen: Observation, rounding: float, separated: Separated | None = None, seed: int = 0) -> None:
         rounding = ROUNDING * rounding
-        self._network = _frozen(seen.network)
+        self.seen, self._network = seen, frozen(seen.network)
         self._last: Tensor | None = None
         self._features: Tensor | None = None
         self._delta: Tensor | None = None
@@ -57,10 +55,12 @@ class NetworkEquations(Equations):
         if self._delta is None:
             self._labels, _ = labels_for(seen)
         self._parameters = {name: p.detach() for name, p in self._network.named_parameters() if name in gradients}
+        for name in self._cancelled(gradients):
+            del gradients[name], self._parameters[name]
         generator = torch.Generator().manual_seed(seed)
         spare = PLENTY * seen.batch_size * math.prod(seen.input_shape) - sum(b.target.numel() for b in blocks)
-        kept = _share_out([g.numel() for g in gradients.values()], max(int(spare), len(gradients)))
-        self._sums = [_RandomSums(g.numel(), k, generator) for g, k in zip(gradients.values(), kept, strict=True)]
+        kept = share_out([g.numel() for g in gradients.values()], max(int(spare), len(gradients)))
+        self._sums = [RandomSums(g.numel(), k, generator) for g, k in zip(gradients.values(), kept, strict=True)]
         for (name, g), sums in zip(gradients.items(), self._sums, strict=True):
             # A sum of entries with random signs grows like the root of their number, and so does its noise.
             noise = rounding * float(g.square().mean().sqrt()) * math.sqrt(g.numel() / len(sums))
@@ -96,21 +96,22 @@ class NetworkEquations(Equations):
     def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self._features, self._last = inputs[0], output
 
+    def _cancelled(self, gradients: dict[str, Tensor]) -> list[str]:
+        """Parameters that the loss does not depend on, as a bias before batch statistics: rounding is all they got."""
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(self.seen.batch_size, *self.seen.input_shape, generator=generator, dtype=self.seen.dtype)
+        images = self.seen.to_input(GREY + 0.2 * noise.to(self.seen.device))
+        here = grad(self._objective, has_aux=True)(self._parameters, images)[0]
+        sizes = {name: (float(_rms(here[name].flatten())), float(_rms(g.flatten()))) for name, g in gradients.items()}
+        largest = [max(size) for size in zip(*sizes.values(), strict=True)]
+        return [name for name, (a, b) in sizes.items() if a < 1e-10 * largest[0] and b < 1e-4 * largest[1]]
+
     @property
     def footprint(self) -> int:
         """Every module's output and every gradient, forth and back twice."""
-        outputs: list[int] = []
-
-        def count(module: nn.Module, inputs: tuple, output: object) -> None:
-            if isinstance(output, Tensor):
-                outputs.append(output.numel())
-
-        handles = [m.register_forward_hook(count) for m in self._network.modules() if not list(m.children())]
-        with torch.no_grad():
-            self._network(self.seen.to_input(torch.full(self.shape, GREY).to(self.noise)))
-        for handle in handles:
-            handle.remove()
-        return 8 * sum(outputs) + 4 * sum(p.numel() for p in self._parameters.values())
+        image = torch.full(self.shape, GREY).to(self.noise)
+        outputs = entries(self._network, lambda: self._network(self.seen.to_input(image)))
+        return 8 * outputs + 4 * sum(p.numel() for p in self._parameters.values())
 
     def _objective(self, parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
         scores = functional_call(self._network, parameters, (x,))
@@ -126,51 +127,6 @@ class NetworkEquations(Equations):
         return sums if self._delta is None else [features, *sums]
 
 
-class _RandomSums:
-    """`k` sums of a vector's entries, each entry in one of them with a random sign; the identity if k is no less."""
-
-    def __init__(self, entries: int, k: int, generator: torch.Generator) -> None:
-        self._k = min(k, entries)
-        self._bucket: Tensor | None = None
-        if k < entries:
-            # As even as can be: a sum of few entries counts for as much as one of many.
-            self._bucket = torch.randperm(entries, generator=generator) % k
-            self._sign = torch.randint(0, 2, (entries,), generator=generator).double() * 2 - 1
-
-    def __len__(self) -> int:
-        return self._k
-
-    def __call__(self, values: Tensor) -> Tensor:
-        values = values.flatten()
-        if self._bucket is None:
-            return values
-        signed = values * self._sign.to(values)
-        return torch.zeros(self._k, dtype=values.dtype, device=values.device).index_add(
-            0, self._bucket.to(values.device), signed
-        )
-
-
 def _rms(values: Tensor) -> Tensor:
     """Root mean square over the last dimension."""
     return values.square().mean(-1).sqrt()
-
-
-def _share_out(sizes: list[int], total: int) -> list[int]:
-    """Give each block its size, or an even share of `total` where that is less."""
-    given = dict.fromkeys(range(len(sizes)), 0)
-    left = total
-    for place, (i, size) in enumerate(sorted(enumerate(sizes), key=lambda item: item[1])):
-        given[i] = min(size, max(1, left // (len(sizes) - place)))
-        left -= given[i]
-    return [given[i] for i in range(len(sizes))]
-
-
-def _frozen(network: nn.Module) -> nn.Module:
-    """A copy that calls no random numbers and keeps no running statistics, in the modes of the observed step."""
-    network = copy.deepcopy(network).requires_grad_(False)
-    for module in network.modules():
-        if isinstance(module, _BatchNorm) and module.training:
-            module.running_mean = module.running_var = module.num_batches_tracked = None
-        if isinstance(module, nn.modules.dropout._DropoutNd):
-            module.eval()
-    return network

@@ -1,0 +1,41 @@
+"""Fewer equations that say as much: random signed sums of many entries."""
+
+import torch
+from torch import Tensor
+
+PLENTY = 2.0  # equations kept per unknown
+
+
+class RandomSums:
+    """`k` sums of a vector's entries, each entry in one of them with a random sign; the identity if k is no less."""
+
+    def __init__(self, entries: int, k: int, generator: torch.Generator) -> None:
+        self._k = min(k, entries)
+        self._bucket: Tensor | None = None
+        if k < entries:
+            # As even as can be: a sum of few entries counts for as much as one of many.
+            self._bucket = torch.randperm(entries, generator=generator) % k
+            self._sign = torch.randint(0, 2, (entries,), generator=generator).double() * 2 - 1
+
+    def __len__(self) -> int:
+        return self._k
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """The sums of `values`, of any shape, `(k,)`."""
+        values = values.flatten()
+        if self._bucket is None:
+            return values
+        signed = values * self._sign.to(values)
+        return torch.zeros(self._k, dtype=values.dtype, device=values.device).index_add(
+            0, self._bucket.to(values.device), signed
+        )
+
+
+def share_out(sizes: list[int], total: int) -> list[int]:
+    """Give each block its size, or an even share of `total` where that is less."""
+    given = dict.fromkeys(range(len(sizes)), 0)
+    left = total
+    for place, (i, size) in enumerate(sorted(enumerate(sizes), key=lambda item: item[1])):
+        given[i] = min(size, max(1, left // (len(sizes) - place)))
+        left -= given[i]
+    return [given[i] for i in range(len(sizes))]
