@@ -70,7 +70,7 @@ def solve_apart(
     image = torch.cat([one.image for _, one in found])
     r = batch.residual(image)
     converged = all(one.converged for _, one in found)
-    if converged and rms(r) > 3 * rms(batch.noise.clamp_min(FLOOR)):
+    if converged and rms(r) > 3 * float(batch.noise.clamp_min(FLOOR).min()):
         sharper = torch.cat([_without_doubt(single, one.image) for single, one in found])
         new_r = batch.residual(sharper)
         image, r = (sharper, new_r) if rms(new_r) < rms(r) else (image, r)

@@ -29,12 +29,12 @@ from leakage_audit.labels import labels_for, last_linear, least_counts
 from leakage_audit.observation import Observation
 
 LARGEST = 1.2e8  # entries of the Jacobian beyond which it would fill the memory
-SPREADS = (0.1, 0.3, 1.0)  # of the scores that a start supposes
+SPREADS = (0.3, 1.0, 3.0)  # of the scores that a start supposes
 STARTS, STARTS_OTHERWISE = 20, 3  # with the likeliest labels, and with others
-OTHERWISE = 40  # other labels tried
-STEPS = 100
-AGREES = 5.0  # root mean square of the equations, in standard deviations, up to which they hold
-IDLE, SETTLED = 1e-4, 1e-2  # share of the misfit that a step must gain while they do not, and once they do
+OTHERWISE = 100  # other labels tried
+STEPS = 200
+AGREES = 1.5  # root mean square of the equations, in standard deviations, up to which they hold
+IDLE, SETTLED = 1e-4, 1e-3  # share of the misfit that a step must gain while they do not, and once they do
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,10 @@ class _Pairing:
         self._seen, self._gradient = seen, gradient
         b, (rows, columns) = seen.batch_size, gradient.shape
         u, s, vh = torch.linalg.svd(gradient, full_matrices=False)
-        beyond = float(s[b:].norm()) / ((rows - b) * (columns - b)) ** 0.5  # what has more than rank B is noise
-        # The decomposition in float64 is noise as well.
-        self._noise = max(rounding * float(gradient.square().mean().sqrt()), beyond, 1e-15 * float(s[0]))
+        single = rounding * float(gradient.square().mean().sqrt())  # each entry on its own
+        common = rounding / ROUNDING * float(s.norm()) / (rows * b) ** 0.5  # a δ, in all entries of a row
+        beyond = float(s[b:].norm()) / ((rows - b) * (columns - b)) ** 0.5  # what has more than rank B
+        self._noise = max(single, common, beyond, 1e-15 * float(s[0]))  # the last: of the decomposition in float64
         self.complete = bool(s[b - 1] > 10 * self._noise * columns**0.5)
         self._u, self._s, self._basis = u[:, :b], s[:b], vh[:b].T * s[:b]
         self._scores = weight @ self._basis
@@ -179,13 +180,17 @@ def _labellings(seen: Observation) -> Iterator[Tensor]:
     yield likeliest
     least = least_counts(seen).cpu()
     counts = torch.bincount(likeliest, minlength=len(least))
-    spare, tried = [int(k) for k in (counts - least).nonzero()], 0
-    for gained in range(len(least)):
-        for lost in spare:
-            if lost != gained and tried < OTHERWISE:
+    tried = {tuple(counts.tolist())}
+    queue = [counts]
+    for counts in queue:  # one image of another class, then two, and so on
+        for lost in (counts - least).nonzero().flatten().tolist():
+            for gained in range(len(least)):
                 other = counts.clone()
-                other[lost], other[gained], tried = other[lost] - 1, other[gained] + 1, tried + 1
-                yield torch.repeat_interleave(torch.arange(len(other)), other)
+                other[lost], other[gained] = other[lost] - 1, other[gained] + 1
+                if tuple(other.tolist()) not in tried and len(tried) <= OTHERWISE:
+                    tried.add(tuple(other.tolist()))
+                    queue.append(other)
+                    yield torch.repeat_interleave(torch.arange(len(other)), other)
 
 
 def _rms(values: Tensor) -> float:

@@ -107,8 +107,9 @@ def solve(equations: Equations, prior: Prior, max_steps: int, memory: float, bud
 
 
 def start(equations: Equations, seed: int = 0) -> Tensor:
-    """Grey, `(n,)`; with soft blobs on it where grey is a dead spot (rectifiers without biases are all off there), or
-    where nothing would tell two images of a batch apart.
+    """Grey, `(n,)`, or soft blobs on it where grey is a dead spot.
+
+    There rectifiers without biases are all off, and nothing may tell two images of a batch apart.
     """
     grey = torch.full(equations.shape, GREY, dtype=torch.float64, device=equations.noise.device)
     r, pull = vjp(equations.residual, grey.flatten())[:2]
