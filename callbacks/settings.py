@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -63,7 +64,7 @@ class Settings:
 
 
 def name_attacks(attacks: Sequence[str | Attack]) -> dict[str, Attack]:
-    """The attacks by the name they are logged under: `cosine_tv:modern` as `cosine_tv-modern`.
+    """The attacks by the name they are logged under: `cosine_tv:modern` as `cosine_tv-modern`, a file by its stem.
 
     Raises:
         ValueError: If a name is unknown or two attacks share one.
@@ -73,7 +74,9 @@ def name_attacks(attacks: Sequence[str | Attack]) -> dict[str, Attack]:
         attack = build(given) if isinstance(given, str) else given
         if not isinstance(attack, Attack):
             raise ValueError(f"attacks must be names or attacks, got {attack!r}")
-        name = given.replace(":", "-") if isinstance(given, str) else attack.name
+        name = attack.name
+        if isinstance(given, str) and ":" in given:
+            name = f"{name}-{Path(given.partition(':')[2]).stem}"
         if name in named:
             raise ValueError(f"two attacks are called {name!r}: their numbers would be logged under one name")
         named[name] = attack

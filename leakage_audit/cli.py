@@ -1,4 +1,4 @@
-"""The command line: `leakage-audit fit | inspect | compare | report | losses`."""
+"""The command line: `leakage-audit fit | inspect | compare | prior | report | losses`."""
 
 import importlib
 import sys
@@ -19,6 +19,7 @@ USAGE = """usage: leakage-audit COMMAND [options]
   fit      train a network and audit what its gradients leak   (leakage-audit fit --config configs/quickstart.yaml)
   inspect  c(M) and the layer table before any training        (leakage-audit inspect --variant cnn3_v1)
   compare  attacks × networks × images, as a table and figure  (leakage-audit compare --help)
+  prior    what images look like, learned from public ones     (leakage-audit prior --help)
   report   one page about a finished or broken-off fit         (leakage-audit report RUN)
   losses   training and test loss by epoch, as a plot          (leakage-audit losses RUN FIGURE)
 
@@ -56,7 +57,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"leakage-audit {version('leakage-audit')}")
     elif command in ("fit", "validate", "test", "predict"):
         return _lightning(None if args is None else [command, *options])
-    elif command in ("inspect", "compare", "report", "losses"):
+    elif command in ("inspect", "compare", "prior", "report", "losses"):
         return _run(command, options)
     else:
         print(f"leakage-audit: unknown command {command!r}\n{USAGE}", file=sys.stderr)

@@ -11,7 +11,7 @@ ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (RGAP, Hyb
 
 
 def build(name: str) -> Attack:
-    """Make an attack with its default settings, or one of its presets, from `name` or `name:preset`.
+    """Make an attack with its default settings, or another preset or prior, from `name` or `name:preset`.
 
     Raises:
         ValueError: If there is no such attack, or it has no such preset.
@@ -19,12 +19,12 @@ def build(name: str) -> Attack:
     base, _, preset = name.partition(":")
     if base not in ATTACKS:
         raise ValueError(f"unknown attack {base!r}; there are {', '.join(ATTACKS)}")
+    attack = ATTACKS[base]
     if not preset:
-        return ATTACKS[base]()
-    try:
-        return ATTACKS[base](preset=preset)  # type: ignore[call-arg]
-    except TypeError as error:
-        raise ValueError(f"{base} has no presets, got {name!r}") from error
+        return attack()
+    if attack.choice is None:
+        raise ValueError(f"{base} has no presets, got {name!r}")
+    return attack(**{attack.choice: preset})
 
 
 __all__ = ["ATTACKS", "DLG", "RGAP", "Attack", "CosineTV", "Found", "Hybrid", "Joint", "Reconstruction", "build"]

@@ -63,9 +63,14 @@ class Attack(ABC):
 
     A subclass names itself, keeps each constructor argument as an attribute of the same name, and implements
     `reconstruct`. It draws random numbers from a generator of its own and leaves the global streams alone.
+
+    Attributes:
+        name: What it is called.
+        choice: The constructor's argument that `name:value` sets, if there is one.
     """
 
     name: ClassVar[str]
+    choice: ClassVar[str | None] = None
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -182,6 +183,18 @@ class Images(L.LightningDataModule):
         """Training images `(min(count, all), 3, H, W)` in [0, 1], chosen by the seed."""
         order = torch.randperm(len(self._train), generator=torch.Generator().manual_seed(self.seed))
         return torch.stack([self._train.load(position) for position in order[:count].tolist()]).float() / 255
+
+    def all_but(self, left_out: Sequence[int] = ()) -> Tensor:
+        """Training images `(N, C, H, W)` in [0, 1] without those of some indices.
+
+        Raises:
+            ValueError: If there is no image of such an index.
+        """
+        missing = set(left_out) - set(self._train.indices)
+        if missing:
+            raise ValueError(f"there is no image {min(missing)} to leave out")
+        kept = [i for i, index in enumerate(self._train.indices) if index not in set(left_out)]
+        return torch.stack([self._train.load(position) for position in kept]).float() / 255
 
     def mean_image(self, count: int = 1000) -> Tensor:
         """Mean `(3, H, W)` of `sample(count)`: the guess that `scores.chance_floor` scores."""

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 from leakage_audit.priors.belief import GREY, Belief, Prior
+from leakage_audit.priors.denoiser import Denoiser
+from leakage_audit.priors.files import load, save
 from leakage_audit.priors.gaussian import Gaussian
 from leakage_audit.priors.minimum_norm import MinimumNorm
 from leakage_audit.priors.variation import Variation
@@ -13,4 +15,4 @@ PRIORS: dict[str, Callable[[], Prior]] = {
     "none": MinimumNorm,
 }
 
-__all__ = ["GREY", "PRIORS", "Belief", "Gaussian", "MinimumNorm", "Prior", "Variation"]
+__all__ = ["GREY", "PRIORS", "Belief", "Denoiser", "Gaussian", "MinimumNorm", "Prior", "Variation", "load", "save"]

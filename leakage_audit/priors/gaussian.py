@@ -1,7 +1,6 @@
 """A Gaussian prior, fitted to public images of the same kind: an informed attacker."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -72,16 +71,6 @@ class Gaussian:
         covariance = square / count - torch.outer(mean, mean)
         covariance.diagonal().add_(loading)
         return cls(mean.reshape(shape), covariance, beside)
-
-    def save(self, path: str | Path) -> None:
-        """Write mean and covariance; what stands beside them is not part of the file."""
-        torch.save({"mean": self.mean.float(), "covariance": self.covariance.float()}, path)
-
-    @classmethod
-    def load(cls, path: str | Path, beside: Prior | None = None) -> "Gaussian":
-        """Read what `save` wrote."""
-        kept = torch.load(path, weights_only=True)
-        return cls(kept["mean"], kept["covariance"], beside)
 
     def around(self, image: Tensor) -> Belief:
         """The same Gaussian everywhere, or its product with the one that stands for the other prior here.

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from leakage_audit.priors.belief import GREY, Belief
+from leakage_audit.priors.channelwise import channelwise
 from leakage_audit.priors.stiffness import FIRST, RIDGE, SECOND, Stencil, Stiffness, difference
 
 # Grey, red − green, yellow − blue: the opponent colours, orthonormal rows.
@@ -39,36 +40,28 @@ class Variation:
 
     def around(self, image: Tensor) -> Belief:
         """The quadratic that touches the variation at `image`: differences weighed by the inverse of their length."""
-        return self.beside(image, torch.full_like(image, GREY), 0.0)
-
-    def beside(self, image: Tensor, guess: Tensor, pull: float) -> Belief:
-        """The same times another density: independent pixels around a guess.
-
-        Args:
-            image: Where the quadratic touches, `(B, C, H, W)`.
-            guess: Mean of the other density, shaped like the image.
-            pull: Its precision, one over the variance of a pixel.
-        """
-        size, channels, height, width = image.shape
-        pixels = height * width
-        spatial, colours = self._spatial(image), self._colours(image)
-        unmixing = colours.T @ colours
-        # In the eigenvectors of the colours' metric the channels come apart: each has a multiple of `spatial`.
+        spatial, unmixing = self.quadratic(image)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(spatial))
         shares, basis = torch.linalg.eigh(unmixing)
-        covariances = _inverses(spatial, shares.tolist(), pull)
-
-        def covariance(rows: Tensor) -> Tensor:
-            parts = torch.einsum("dc,mbdp->cbmp", basis, rows.reshape(-1, size, channels, pixels))
-            parts = torch.stack([part @ inverse for part, inverse in zip(parts, covariances, strict=True)])
-            return torch.einsum("dc,cbmp->mbdp", basis, parts).reshape(len(rows), -1)
-
-        diagonals = torch.stack([inverse.diagonal(dim1=1, dim2=2) for inverse in covariances])
-        return Belief(
-            mean=GREY + pull * covariance((guess - GREY).reshape(1, -1))[0],
-            variance=torch.einsum("dc,cbp->bdp", basis.square(), diagonals).flatten(),
-            covariance=covariance,
-            precision=lambda: _with_diagonal(torch.block_diag(*(torch.kron(unmixing, p) for p in spatial)), pull),
+        return channelwise(
+            mean=torch.full_like(image, GREY),
+            basis=basis,
+            covariances=[inverse / share for share in shares],
+            precisions=lambda: [spatial * share for share in shares],
         )
+
+    def quadratic(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Its precision, the Kronecker product of a matrix between channels and one between pixels.
+
+        Returns:
+            Between pixels, `(B, H·W, H·W)`, and between channels, `(C, C)`.
+        """
+        colours = self._colours(image)
+        return self._spatial(image), colours.T @ colours
+
+    def stiffness(self, image: Tensor) -> Stiffness:
+        """The precision of `around` without its matrix."""
+        return Stiffness(self._colours(image), self._weights(image))
 
     def _spatial(self, image: Tensor) -> Tensor:
         """Precision of a channel of unit weight, `(B, H·W, H·W)`."""
@@ -87,10 +80,6 @@ class Variation:
         diagonal += RIDGE * diagonal.mean(1, keepdim=True)
         return precision
 
-    def stiffness(self, image: Tensor) -> Stiffness:
-        """The precision of `around` without its matrix."""
-        return Stiffness(self._colours(image), self._weights(image))
-
     def _colours(self, image: Tensor) -> Tensor:
         """Matrix `(C, C)` to weighted opponent colours, or to the channels themselves where they are not three."""
         channels = image.shape[1]
@@ -108,21 +97,3 @@ class Variation:
                 length2 = (difference(u, stencil).square().sum(1) + self.edge**2) / self.scale**2
                 found.append((stencil, self.exponent * share * length2 ** (self.exponent / 2 - 1) / self.scale**2))
         return found
-
-
-def _inverses(spatial: Tensor, shares: list[float], pull: float) -> list[Tensor]:
-    """`(share · spatial + pull · I)⁻¹` for each share, factored once where one serves several."""
-    found: dict[float, Tensor] = {}
-    for share in shares:
-        close = next((known for known in found if pull == 0 or abs(known - share) < 1e-9 * known), None)
-        if close is None:
-            lower = torch.linalg.cholesky(_with_diagonal(share * spatial, pull))
-            found[share] = torch.cholesky_inverse(lower)
-        elif close != share:
-            found[share] = found[close] * (close / share)
-    return [found[share] for share in shares]
-
-
-def _with_diagonal(matrix: Tensor, value: float) -> Tensor:
-    matrix.diagonal(dim1=-2, dim2=-1).add_(value)
-    return matrix

@@ -4,7 +4,7 @@ import torch
 from leakage_audit.attacks.joint import Joint
 from leakage_audit.models import build
 from leakage_audit.observation import observe
-from leakage_audit.priors import Gaussian, Variation
+from leakage_audit.priors import Gaussian, Variation, save
 from leakage_audit.scores import score
 
 
@@ -37,7 +37,7 @@ def test_belief_is_consistent(beside, size):
 
 def test_knowing_the_images_helps(tmp_path):
     *public, image = landscapes(400)
-    Gaussian.fit(public).save(tmp_path / "prior.pt")
+    save(Gaussian.fit(public), tmp_path / "prior.pt")
     torch.manual_seed(0)
     seen = observe(build("cnn3_v2", image_size=10), image, 1, mean=0.5)
     informed, blind = (

@@ -81,15 +81,3 @@ def test_smooth_inverse_inverts_where_the_image_is_flat():
     v = wave.expand(1, 3, 24, 24)
     back = stiffness.smooth_inverse(stiffness(v) + 100 * v, 100.0)
     assert (back - v)[..., 3:-3, 3:-3].abs().max() < 0.05
-
-
-@pytest.mark.parametrize("shape", [(1, 3, 6, 5), (2, 1, 4, 4)], ids=str)
-def test_beside_a_guess_is_the_product_of_two_gaussians(shape):
-    image, guess, prior, pull = picture(*shape), picture(*shape, seed=1), Variation(), 30.0
-    alone, both = prior.around(image), prior.beside(image, guess, pull)
-    eye = torch.eye(image.numel(), dtype=torch.float64)
-    precision = alone.precision() + pull * eye
-    torch.testing.assert_close(both.precision(), precision)
-    torch.testing.assert_close(both.covariance(precision), eye, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(both.covariance(eye).diagonal(), both.variance)
-    torch.testing.assert_close(precision @ both.mean, alone.precision() @ alone.mean + pull * guess.flatten())
