@@ -21,7 +21,7 @@ from leakage_audit.joint.separation import separate
 from leakage_audit.joint.solver import Solution, rms, solve
 from leakage_audit.network import UnreadableNetwork
 from leakage_audit.observation import Observation
-from leakage_audit.priors import GREY, PRIORS, Gaussian, Prior, Variation
+from leakage_audit.priors import GREY, PRIORS, Variation, load
 
 LARGEST_WORK = 3e10  # numbers that the passes of one Jacobian may keep; beyond this it takes minutes on a few cores
 WARMING = 500  # first-order steps that precede a solution without a Jacobian on networks with kinks
@@ -40,7 +40,7 @@ class Joint(Attack):
     `(B, C, H, W)`), `equations` and `unknowns`.
 
     Args:
-        prior: `colour_tv`, `tv`, `none`, or the file of a saved `Gaussian`, which then counts beside colour TV.
+        prior: `colour_tv`, `tv`, `none`, or the file of a learned one, which then counts beside colour TV.
         max_steps: Most Gauss-Newton steps.
         max_memory_gb: Memory that Jacobian and normal equations may take.
 
@@ -49,13 +49,15 @@ class Joint(Attack):
     """
 
     name = "joint"
+    choice = "prior"
 
     def __init__(self, prior: str = "colour_tv", max_steps: int = 30, max_memory_gb: float = 2.0) -> None:
         if prior not in PRIORS and not Path(prior).is_file():
-            raise ValueError(f"prior must be one of {', '.join(PRIORS)} or a saved Gaussian's file, got {prior!r}")
+            raise ValueError(f"prior must be one of {', '.join(PRIORS)} or a learned one's file, got {prior!r}")
         if max_steps < 1 or not max_memory_gb > 0:
             raise ValueError(f"max_steps and max_memory_gb must be positive, got {max_steps} and {max_memory_gb}")
         self.prior, self.max_steps, self.max_memory_gb = prior, max_steps, max_memory_gb
+        self._prior = PRIORS[prior]() if prior in PRIORS else load(prior)
 
     def reconstruct(self, seen: Observation, budget: Budget) -> Found:
         """Step until the image settles with its equations solved, or the residual stalls."""
@@ -101,7 +103,7 @@ class Joint(Attack):
 
     def _solve(self, equations: Equations, shared: Observation, budget: Budget) -> Solution:
         """With a Jacobian if it is cheap enough and fits in memory with what is made of it, otherwise without."""
-        memory, prior = self.max_memory_gb * 1e9, _prior(self.prior)
+        memory, prior = self.max_memory_gb * 1e9, self._prior
         n, m = math.prod(equations.shape), len(equations.noise)
         pixels = n // equations.shape[1]
         needed = 8 * (2 * m * n + min(m, n) ** 2 + 3 * pixels**2)
@@ -120,14 +122,12 @@ class Joint(Attack):
         found = warm.reconstruct(shared, budget)
         begin = shared.to_image(found.x.detach()).to(torch.float64)
         solution = solve_free(equations, prior, self.max_steps, memory / 4, budget, begin)
-        if warm.objective(shared, shared.to_input(solution.image.reshape(equations.shape))) <= found.residual:
+        reached = shared.to_input(solution.image.reshape(equations.shape))
+        if solution.steps and warm.objective(shared, reached) <= found.residual:
             return solution
-        ended = f"no step from the first-order start improved on it: {found.ended}"
+        why = "no step from the first-order start improved on it" if solution.steps else solution.ended
+        ended = f"{why}: {found.ended}"
         return replace(solution, image=begin.flatten(), r=equations.residual(begin), converged=False, ended=ended)
-
-
-def _prior(name: str) -> Prior:
-    return PRIORS[name]() if name in PRIORS else Gaussian.load(name, beside=Variation())
 
 
 def _equations(seen: Observation, rounding: float) -> Equations:
