@@ -34,7 +34,7 @@ STARTS, STARTS_OTHERWISE = 20, 3  # with the likeliest labels, and with others
 OTHERWISE = 100  # other labels tried
 STEPS = 200
 AGREES = 1.5  # root mean square of the equations, in standard deviations, up to which they hold
-IDLE, SETTLED = 1e-4, 1e-3  # share of the misfit that a step must gain while they do not, and once they do
+IDLE, SETTLED = 1e-4, 1e-6  # share of the misfit that a step must gain while they do not, and once they do
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def separate(seen: Observation, rounding: float, budget: Budget | None = None) -
         for start in range(STARTS if place == 0 else STARTS_OTHERWISE):
             if budget is not None and budget.exhausted:
                 return None
-            p, misfit = pairing.solve(labels, start)
-            if misfit < AGREES:
+            p, holds = pairing.solve(labels, start)
+            if holds:
                 return pairing.separated(p, labels)
     return None
 
@@ -106,10 +106,11 @@ class _Pairing:
         self._seen, self._gradient = seen, gradient
         b, (rows, columns) = seen.batch_size, gradient.shape
         u, s, vh = torch.linalg.svd(gradient, full_matrices=False)
-        single = rounding * float(gradient.square().mean().sqrt())  # each entry on its own
-        common = rounding / ROUNDING * float(s.norm()) / (rows * b) ** 0.5  # a δ, in all entries of a row
+        own = rounding * float(gradient.square().mean().sqrt())
         beyond = float(s[b:].norm()) / ((rows - b) * (columns - b)) ** 0.5  # what has more than rank B
-        self._noise = max(single, common, beyond, 1e-15 * float(s[0]))  # the last: of the decomposition in float64
+        self._noise = max(own, beyond, 1e-15 * float(s[0]))  # of an entry; the last is the decomposition's, in float64
+        # The rounding of a δ is common to all entries of its row, and all of it lies in the span of V.
+        self._agrees = AGREES * max(self._noise, rounding / ROUNDING * float(s.norm()) / (rows * b) ** 0.5)
         self.complete = bool(s[b - 1] > 10 * self._noise * columns**0.5)
         self._u, self._s, self._basis = u[:, :b], s[:b], vh[:b].T * s[:b]
         self._scores = weight @ self._basis
@@ -123,14 +124,14 @@ class _Pairing:
         spans = (self.delta(p, labels).T @ p.T - self._u) * self._s
         return torch.cat([spans.flatten(), (self._basis[-1] @ p - 1) * self._s[0] / len(p)])
 
-    def solve(self, labels: Tensor, start: int) -> tuple[Tensor, float]:
+    def solve(self, labels: Tensor, start: int) -> tuple[Tensor, bool]:
         """Levenberg-Marquardt from a random start.
 
         Returns:
-            P, and the root mean square of its equations in standard deviations.
+            P, and whether its equations hold.
         """
         p = self._start(labels, start)
-        r, damping, agrees = self.residual(p, labels), 1e-3, AGREES * self._noise
+        r, damping = self.residual(p, labels), 1e-3
         for _ in range(STEPS):
             jacobian = jacrev(self.residual)(p, labels).flatten(1)
             lengths = jacobian.norm(dim=0).clamp_min(1e-6 * jacobian.norm())
@@ -146,9 +147,9 @@ class _Pairing:
             else:
                 break
             p, r, damping, gain = new, new_r, max(damping / 10, 1e-14), 1 - float(new_r.norm() / misfit)
-            if gain < (SETTLED if _rms(r) < agrees else IDLE):
+            if gain < (SETTLED if _rms(r) < self._agrees else IDLE):
                 break
-        return p, _rms(r) / self._noise
+        return p, _rms(r) < self._agrees
 
     def _start(self, labels: Tensor, start: int) -> Tensor:
         """P for scores drawn around those that the average probabilities tell."""
