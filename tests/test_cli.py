@@ -111,3 +111,33 @@ def test_a_fit_that_leaks_more_than_its_gate_allows_exits_with_code_3(capsys, tm
     gate += ["--trainer.callbacks.action=fail"]
     assert main(["fit", *options, *gate, *FAST, f"--trainer.default_root_dir={tmp_path}"]) == 3
     assert "audit/psnr/rgap" in capsys.readouterr().err
+
+
+def test_a_denoiser_is_learned_and_attacks(tmp_path, capsys):
+    small = ["--data", "synthetic", "--image-size", "8", "--accelerator", "cpu"]
+    file = tmp_path / "new" / "prior.pt"
+    learn = ["--epochs", "1", "--width", "4", "--exclude", "1,3", "--output", str(file)]
+    assert main(["prior", *small, *learn]) == 0
+    assert "noise 0.1: 20.0 dB →" in capsys.readouterr().out
+    attack = [
+        "--variants",
+        "cnn2_v2",
+        "--attacks",
+        f"joint:{file}",
+        "--indices",
+        "1",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    assert main(["compare", *small, *attack]) == 0
+    assert f"joint:{file}" in (tmp_path / "out" / "results.csv").read_text()
+    assert main(["prior", *small, *learn, "--seed", "1"]) == 0
+    assert main(["compare", *small, *attack]) == 2, "results of one prior must not be mixed with those of another"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [(["--kind", "oracle"], "oracle"), (["--kind", "gaussian", "--exclude", "99999"], "99999")]
+)
+def test_prior_names_the_mistake(options, said, tmp_path, capsys):
+    assert main(["prior", "--data", "synthetic", "--output", str(tmp_path / "prior.pt"), *options]) == 2
+    assert said in capsys.readouterr().err

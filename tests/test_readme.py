@@ -20,6 +20,7 @@ QUICK = [
     "--trainer.accelerator=cpu",
     "--trainer.enable_progress_bar=false",
 ]
+PRIOR = ["--data", "synthetic", "--kind", "gaussian", "--image-size", "16"]
 CHEAP = ["--trainer.callbacks.samples=1", "--trainer.callbacks.max_seconds=1"]  # of the audit in the configuration
 
 
@@ -63,8 +64,12 @@ def test_a_command_runs(line, workplace, capsys):
     if command == "report":
         audit = ["--trainer.callbacks+=LeakageAudit", "--trainer.callbacks.attacks=[rgap]"]
         assert main(["fit", "--model.variant=cnn2_v2", "--data.train_images=40", *audit, *QUICK]) == 0
+    if "joint:runs/prior.pt" in line:
+        assert main(["prior", *PRIOR, "--output", "runs/prior.pt"]) == 0
+    if command == "prior":
+        options += PRIOR
     if command == "compare":
-        options += ["--seconds", "3"]
+        options += ["--seconds", "3"] + (["--image-size", "16"] if "runs/prior.pt" in line else [])
     assert main([command, *options]) == 0, capsys.readouterr().err
 
 

@@ -37,6 +37,7 @@ class CosineTV(Attack):
     """
 
     name: ClassVar[str] = "cosine_tv"
+    choice = "preset"
 
     def __init__(
         self,

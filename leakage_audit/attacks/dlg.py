@@ -70,6 +70,7 @@ class DLG(Attack):
     """
 
     name: ClassVar[str] = "dlg"
+    choice = "preset"
 
     def __init__(self, preset: str = "original", iterations: int | None = None, seed: int = 0) -> None:
         if preset not in PRESETS:

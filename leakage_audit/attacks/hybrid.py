@@ -40,6 +40,7 @@ class Hybrid(Attack):
     """
 
     name: ClassVar[str] = "hybrid"
+    choice = "preset"
 
     def __init__(self, preset: str = "penalty", scale: float = 1.0, lr: float = 1e-3) -> None:
         if preset not in PRESETS:

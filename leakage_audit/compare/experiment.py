@@ -145,11 +145,12 @@ class Experiment:
 
     @cached_property
     def identity(self) -> dict:
-        """Everything that the results depend on, as plain values; images and weights by their digest."""
+        """Everything that the results depend on, as plain values; images, weights and learned priors by their digest."""
         digests = [hashlib.sha256(self.data.image_at(int(i)).image.numpy().tobytes()).hexdigest() for i in self.indices]
         return {
             "networks": self.rows,
             "attacks": {name: self.attack(name).settings for name in self.attacks},
+            "files": {name: _digest(file) for name in self.attacks if Path(file := name.partition(":")[2]).is_file()},
             "indices": [int(index) for index in self.indices],
             "images": digests,
             "classes": list(self.data.classes),

@@ -8,6 +8,7 @@ for people to watch, and anew, in order, from the cells at the end.
 import csv
 import io
 import json
+import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -108,7 +109,8 @@ class Store:
         self._cells.mkdir(exist_ok=True)
 
     def _path(self, network: str, index: int, attack: str) -> Path:
-        return self._cells / f"{network}-{index}-{attack.replace(':', '-')}.npz"
+        attack = re.sub(r"[:/\\]", "-", attack)  # a learned prior is named by its file
+        return self._cells / f"{network}-{index}-{attack}.npz"
 
     def has(self, network: str, index: int, attack: str) -> bool:
         """Whether this cell is done."""
