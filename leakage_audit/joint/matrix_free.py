@@ -20,8 +20,9 @@ from leakage_audit.priors import GREY, Variation
 
 SOLVED = 1e-3  # residual (root mean square, targets being 1) below which the equations count as solved
 TRUST = 0.3  # each block is trusted to this share of its residual
-PRODUCTS = 40  # most products with J and Jᵀ a step
-EXACTNESS = 1e-2  # the normal equations are solved to this share of their right-hand side
+PRODUCTS = 100  # most products with J and Jᵀ a step
+EXACTNESS = 1e-3  # the normal equations are solved to this share of their right-hand side
+ROUGHLY = (40, 1e-2)  # the same two for averages, which are no more exact than that
 PATIENCE = 2  # steps in a row that gain less than a hundredth before the iteration stops
 
 
@@ -56,7 +57,8 @@ def solve_free(
         own = torch.cat([b.square().mean().expand_as(b) for b in r.split(equations.sizes)])
         open_still = floor**2 + near.variance
         noise = open_still + TRUST**2 * own
-        move = _step(equations, prior, image, near, noise, budget)
+        effort = ROUGHLY if averaged else (PRODUCTS, EXACTNESS)
+        move = _step(equations, prior, image, near, noise, budget, *effort)
         if averaged:  # an average knows of the kinks ahead; F itself may rise on the way
             new, new_r = image + move, equations.residual(image + move)
         else:
@@ -81,7 +83,16 @@ def solve_free(
     return Solution(*best, torch.full_like(image, torch.nan), None, steps, converged, ended)
 
 
-def _step(equations: Equations, prior: Variation, image: Tensor, near: Near, noise: Tensor, budget: Budget) -> Tensor:
+def _step(
+    equations: Equations,
+    prior: Variation,
+    image: Tensor,
+    near: Near,
+    noise: Tensor,
+    budget: Budget,
+    products: int,
+    exactness: float,
+) -> Tensor:
     """d, by preconditioned conjugate gradients, stopped early when the budget is spent."""
     stiffness = prior.stiffness(image.reshape(equations.shape))
 
@@ -96,10 +107,10 @@ def _step(equations: Equations, prior: Variation, image: Tensor, near: Near, noi
         return stiffness.smooth_inverse(v.reshape(equations.shape), data).flatten()
 
     rest = -near.pull(near.r / noise) - stiffness((image - GREY).reshape(equations.shape)).flatten()
-    d, goal = torch.zeros_like(image), EXACTNESS * float(rest.norm())
+    d, goal = torch.zeros_like(image), exactness * float(rest.norm())
     z = precondition(rest)
     p, rz = z, rest @ z
-    for _ in range(PRODUCTS):
+    for _ in range(products):
         if float(rest.norm()) <= goal or budget.exhausted:
             break
         curved = normal(p)
