@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from leakage_audit.labels import last_linear
 from leakage_audit.observation import Observation
+from leakage_audit.twice import differentiable_twice
 
 
 class Candidates:
@@ -26,7 +27,7 @@ class Candidates:
     """
 
     def __init__(self, seen: Observation) -> None:
-        self.network = copy.deepcopy(seen.network)
+        self.network = differentiable_twice(copy.deepcopy(seen.network))
         own = dict(self.network.named_parameters())
         self.targets = tuple(seen.gradients.values())
         self.features: Tensor | None = None

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from leakage_audit.twice import differentiable_twice
+
 
 def frozen(network: nn.Module) -> nn.Module:
     """A copy that calls no random numbers and keeps no running statistics, in the modes of the observed step."""
-    network = copy.deepcopy(network).requires_grad_(False)
+    network = differentiable_twice(copy.deepcopy(network).requires_grad_(False))
     for module in network.modules():
         if isinstance(module, _BatchNorm) and module.training:
             module.running_mean = module.running_var = module.num_batches_tracked = None
