@@ -136,5 +136,7 @@ def _equations(seen: Observation, rounding: float) -> Equations:
         return open_chain(seen, rounding)
     except UnreadableNetwork:
         opened = open_layers(seen, rounding)
-        deep = any(layer.input.basis is None for layer in opened[1:])  # the last layer's features are no news
-        return OpenedEquations(seen, opened, rounding) if deep else NetworkEquations(seen, rounding)
+        known = [layer.input.value.numel() for layer in opened[1:] if layer.input.basis is None]
+        if known and known[-1] >= math.prod(seen.input_shape):  # fewer say less than all gradients do
+            return OpenedEquations(seen, opened, rounding)
+        return NetworkEquations(seen, rounding)

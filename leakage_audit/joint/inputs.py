@@ -14,7 +14,7 @@ from leakage_audit.layers import Convolution
 from leakage_audit.system import LayerSystem
 
 DETERMINED = 1e-4  # singular values of K₀ below this share of the largest count as zero
-CONSISTENT = 1e-2  # relative residual of `K₀ h = g` above which δ was wrong, or the gradient is too noisy to tell
+CONSISTENT = 1e-4  # relative residual of `K₀ h = g` above which δ was wrong, or the gradient is too noisy to tell
 LARGEST = 3e7  # entries of the largest K₀
 
 

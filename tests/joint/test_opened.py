@@ -68,8 +68,8 @@ class TestReading:
         module = nn.Conv2d(2, 12, 3, padding=1).double()
         h, delta = draw(2, 5, 6), draw(12, 5, 6, seed=2)
         gradient = conv2d_weight(h[None], module.weight.shape, delta[None], padding=1)
-        noisy = gradient * (1 + 1e-4 * draw(*gradient.shape, seed=3))
-        found = read_input(module, h.shape, delta, noisy, 1e-4)
+        noisy = gradient * (1 + 1e-5 * draw(*gradient.shape, seed=3))
+        found = read_input(module, h.shape, delta, noisy, 1e-5)
         assert found.basis is None
         wrong = (found.value - h.flatten(1)) / found.noise
         assert 0.3 < float(wrong.square().mean().sqrt()) < 2
@@ -118,8 +118,8 @@ class TestWalk:
     def test_noise_ends_the_walk(self):
         _, seen = see(network())
         for gradient in seen.gradients.values():
-            gradient += 0.3 * gradient.abs().max() * draw(*gradient.shape, seed=9)
-        assert len(open_layers(seen, EPS)) < 4
+            gradient *= 1 + 1e-3 * draw(*gradient.shape, seed=9)
+        assert [layer.name for layer in open_layers(seen, EPS)] in ([], ["fc"])
 
     def test_a_layer_used_twice_is_left_alone(self):
         torch.manual_seed(0)
