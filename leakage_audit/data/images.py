@@ -184,6 +184,11 @@ class Images(L.LightningDataModule):
         order = torch.randperm(len(self._train), generator=torch.Generator().manual_seed(self.seed))
         return torch.stack([self._train.load(position) for position in order[:count].tolist()]).float() / 255
 
+    @property
+    def indices(self) -> list[int]:
+        """The training images' indices, in order."""
+        return sorted(self._train.indices)
+
     def all_but(self, left_out: Sequence[int] = ()) -> Tensor:
         """Training images `(N, C, H, W)` in [0, 1] without those of some indices.
 

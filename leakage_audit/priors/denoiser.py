@@ -8,7 +8,8 @@ from leakage_audit.priors.channelwise import channelwise
 from leakage_audit.priors.unet import UNet
 from leakage_audit.priors.variation import Variation
 
-SIGMA = 0.03  # strength of the noise that is taken off the present image
+SIGMA = 0.02  # strength of the noise that is taken off the present image
+CAUTION = 0.05  # least curvature, as a share of what a denoiser's can be at most: without it, steps overshoot
 BESIDE = 0.15  # the variation counts by this much beside the denoiser
 
 
@@ -17,8 +18,8 @@ class Denoiser:
 
     What a denoiser D takes off an image is σ² times the slope of the images' log density, smoothed by σ (Tweedie;
     Romano et al. 2017): `x − D(x) = −σ² ∇ log p_σ(x)`. Its curvature is not at hand without thousands of passes; that
-    of colour TV's quadratic P, smoothed alike, `(P⁻¹ + σ²I)⁻¹`, stands in for it and only decides how long the steps
-    are, not where they end.
+    of colour TV's quadratic P, smoothed alike, `(P⁻¹ + σ²I)⁻¹`, stands in for it (raised where it is nearly flat) and
+    only decides how long the steps are, not where they end.
 
     Args:
         network: Trained to take off noise of any strength.
@@ -54,7 +55,7 @@ class Denoiser:
                 covariances.append(covariances[-1])
             else:
                 kept = _inverse(eye + self.sigma**2 * share * spatial)
-                curvatures.append(self.beside * share * spatial + (eye - kept) / self.sigma**2)
+                curvatures.append(self.beside * share * spatial + (eye - (1 - CAUTION) * kept) / self.sigma**2)
                 covariances.append(_inverse(curvatures[-1]))
             downhill = self.beside * share * (spatial @ offset[k]) + slope[k]
             shifts.append(covariances[-1] @ downhill)

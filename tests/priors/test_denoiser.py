@@ -7,6 +7,7 @@ from leakage_audit.joint.chain_equations import open_chain
 from leakage_audit.models import build
 from leakage_audit.observation import observe
 from leakage_audit.priors import Denoiser, Gaussian, Variation, load, save
+from leakage_audit.priors.denoiser import CAUTION
 from leakage_audit.priors.learning import learn_denoiser
 from leakage_audit.priors.unet import UNet
 from leakage_audit.scores import score
@@ -52,7 +53,9 @@ def test_slope_and_curvature_are_those_of_the_docstring():
     belief, precision = prior.around(image), Variation().around(image).precision()
     n = image.numel()
     eye = torch.eye(n, dtype=torch.float64)
-    curvature = 0.5 * precision + torch.linalg.inv(torch.linalg.inv(precision) + 0.01 * eye)
+    smoothed = torch.linalg.inv(torch.linalg.inv(precision) + 0.01 * eye)
+    raised = CAUTION * torch.linalg.inv(eye + 0.01 * precision) / 0.01
+    curvature = 0.5 * precision + smoothed + raised
     torch.testing.assert_close(belief.precision(), curvature, rtol=1e-6, atol=1e-6 * float(curvature.abs().max()))
     torch.testing.assert_close(belief.covariance(curvature), eye, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(belief.covariance(eye).diagonal(), belief.variance)
