@@ -105,8 +105,8 @@ class Joint(Attack):
         """With a Jacobian if it is cheap enough and fits in memory with what is made of it, otherwise without."""
         memory, prior = self.max_memory_gb * 1e9, self._prior
         n, m = math.prod(equations.shape), len(equations.noise)
-        pixels = n // equations.shape[1]
-        needed = 8 * (2 * m * n + min(m, n) ** 2 + 3 * pixels**2)
+        pixels = math.prod(equations.shape[2:])  # of one image; a belief holds a matrix between them for each
+        needed = 8 * (6 * m * n + 2 * min(m, n) ** 2 + 12 * equations.shape[0] * pixels**2)
         cheap = needed <= memory and min(m, n) * equations.footprint <= LARGEST_WORK
         opened = isinstance(equations, OpenedEquations) and isinstance(prior, Variation)
         if cheap and not (opened and is_kinked(equations)):  # averages need no Jacobian and do better on kinks

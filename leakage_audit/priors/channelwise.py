@@ -23,9 +23,13 @@ def channelwise(
     pixels = height * width
 
     def covariance(rows: Tensor) -> Tensor:
-        turned = torch.einsum("dk,mbdp->kbmp", basis, rows.reshape(-1, size, channels, pixels))
-        parts = torch.stack([part @ matrix for part, matrix in zip(turned, covariances, strict=True)])
-        return torch.einsum("dk,kbmp->mbdp", basis, parts).reshape(len(rows), -1)
+        rows = rows.reshape(-1, size, channels, pixels)
+        out = torch.zeros_like(rows)
+        for axis, matrix in zip(basis.T, covariances, strict=True):  # one at a time: rows may fill the memory
+            part = (torch.einsum("d,mbdp->bmp", axis, rows) @ matrix).transpose(0, 1)
+            for channel, share in enumerate(axis.tolist()):
+                out[:, :, channel].add_(part, alpha=share)
+        return out.reshape(len(rows), -1)
 
     def precision() -> Tensor:
         per_image = torch.zeros(size, channels * pixels, channels * pixels, dtype=mean.dtype, device=mean.device)

@@ -8,9 +8,9 @@ from leakage_audit.priors.channelwise import channelwise
 from leakage_audit.priors.unet import UNet
 from leakage_audit.priors.variation import Variation
 
-SIGMA = 0.02  # strength of the noise that is taken off the present image
-CAUTION = 0.05  # least curvature, as a share of what a denoiser's can be at most: without it, steps overshoot
-BESIDE = 0.15  # the variation counts by this much beside the denoiser
+SIGMA = 0.015  # strength of the noise that is taken off the present image
+CAUTION = 0.03  # least curvature, as a share of what a denoiser's can be at most: without it, steps overshoot
+BESIDE = 0.3  # the variation counts by this much beside the denoiser
 
 
 class Denoiser:

@@ -43,10 +43,11 @@ class Variation:
         spatial, unmixing = self.quadratic(image)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(spatial))
         shares, basis = torch.linalg.eigh(unmixing)
+        scaled = {share: inverse / share for share in set(shares.tolist())}  # one for both chroma channels
         return channelwise(
             mean=torch.full_like(image, GREY),
             basis=basis,
-            covariances=[inverse / share for share in shares],
+            covariances=[scaled[share] for share in shares.tolist()],
             precisions=lambda: [spatial * share for share in shares],
         )
 
