@@ -35,6 +35,10 @@ class Joint(Attack):
     equations being trusted to their noise and to the size of the residual; the prior is asked anew at each image
     (`priors`). `residual` is the root mean square of the equations, each block scaled to targets of unit size.
 
+    A batch smaller than the number of classes is taken apart into its images' features first, so that each image is
+    solved by itself where those suffice. Where Jacobian and normal equations would not fit in memory, the steps are
+    made by conjugate gradients without them; `rank` is then None and `std` NaN.
+
     `details` holds `steps`, `rank` (of the Jacobian at the end), `joint_deficiency` (rank − unknowns), `pinned`
     (entries known to half a grey level), `std` (standard deviation of each entry under the local linear model,
     `(B, C, H, W)`), `equations` and `unknowns`.
@@ -106,7 +110,7 @@ class Joint(Attack):
         memory, prior = self.max_memory_gb * 1e9, self._prior
         n, m = math.prod(equations.shape), len(equations.noise)
         pixels = math.prod(equations.shape[2:])  # of one image; a belief holds a matrix between them for each
-        needed = 8 * (6 * m * n + 2 * min(m, n) ** 2 + 12 * equations.shape[0] * pixels**2)
+        needed = 8 * ((5 if m > n else 6) * m * n + 2 * min(m, n) ** 2 + 12 * equations.shape[0] * pixels**2)
         cheap = needed <= memory and min(m, n) * equations.footprint <= LARGEST_WORK
         opened = isinstance(equations, OpenedEquations) and isinstance(prior, Variation)
         if cheap and not (opened and is_kinked(equations)):  # averages need no Jacobian and do better on kinks
