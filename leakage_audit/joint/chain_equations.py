@@ -30,7 +30,8 @@ from leakage_audit.system import LayerSystem
 
 LARGEST_SYSTEM = 10000  # inputs beyond which a layer is not solved on its own: its system would fill the memory
 POOL = 0.1  # part of a unit's variance that it takes from its layer, as few moves say little of one unit
-WORST_NOISE = 1e-3  # a layer is solved on its own only while its input comes out at least this precise
+TWINS = 4  # walks from gradients with other errors, which tell how errors grow on the way
+WORST_NOISE = 1e-4  # a layer is solved on its own only while its input comes out at least this precise
 
 
 class ChainEquations(Equations):
@@ -177,31 +178,58 @@ def open_chain(seen: Observation, rounding: float) -> ChainEquations:
     defect = float((observed - torch.outer(delta, x)).square().mean().sqrt())
     floor = rounding * float(observed.square().mean().sqrt())
     gradient_noise = defect if defect > 10 * floor else 0.0
-    noise = max(rounding, gradient_noise / float(delta.norm()) / float(x.square().mean().sqrt()))
-    dx = last.weight.T @ delta
+    twins = [_as_likely(seen, rounding, gradient_noise, seed) for seed in range(TWINS)]
+    ends = [last_layer(last, one) for one in (seen, *twins)]
+    inputs, slopes = [x for _, x in ends], [last.weight.T @ delta for delta, _ in ends]
     for i in range(len(chain) - 2, -1, -1):
         layer = chain[i]
-        shape = layer.out_shape if isinstance(layer, Convolution) else x.shape
-        z = _preimage(layer, x.reshape(shape))
-        dz = dx.reshape(shape) * layer.activation.derivative(z)
-        gradient = seen.gradients.get(f"{layer.name}.weight")
+        shape = layer.out_shape if isinstance(layer, Convolution) else inputs[0].shape
+        noise = max(rounding, _spread(inputs))
+        if layer.activation.invert is None:  # a rectifier's output is not negative, whatever its error
+            inputs = [inputs[0], *(layer.activation.forward(x) for x in inputs[1:])]
+        z = [_preimage(layer, x.reshape(shape)) for x in inputs]
+        dz = [dx.reshape(shape) * layer.activation.derivative(at) for dx, at in zip(slopes, z, strict=True)]
+        gradients = [one.gradients.get(f"{layer.name}.weight") for one in (seen, *twins)]
         if isinstance(layer, Linear):
-            if gradient is None:
-                raise ValueError(f"the gradient of {layer.name}.weight was not shared: its input cannot be found")
-            x, dx = input_from_gradient(gradient, dz), layer.weight.T @ dz
+            inputs = []
+            for gradient, slope in zip(gradients, dz, strict=True):
+                if gradient is None:
+                    raise ValueError(f"the gradient of {layer.name}.weight was not shared: its input cannot be found")
+                inputs.append(input_from_gradient(gradient, slope))
+            slopes = [layer.weight.T @ slope for slope in dz]
             continue
-        system = LayerSystem(layer, dz, z, gradient)
+        systems = [LayerSystem(layer, *one) for one in zip(dz, z, gradients, strict=True)]
+        system = systems[0]
         if i and layer.activation.invert is not None and system.equations >= system.n <= LARGEST_SYSTEM:
             factor = Factor(system)
-            if factor.rank == system.n and noise / factor.condition < WORST_NOISE:
+            if factor.rank == system.n:
                 x = factor.pseudo_inverse(system.v)
-                noise, dx = noise / factor.condition, carry_back(layer, dz[None])[0]
-                continue
+                found = [x, *(x + factor.pseudo_inverse(other.v - other.apply(x)) for other in systems[1:])]
+                if _spread(found) < WORST_NOISE:
+                    inputs, slopes = found, [carry_back(layer, slope[None])[0] for slope in dz]
+                    continue
         below = chain[: i + 1]
         if not all(isinstance(layer, Convolution) for layer in below):
             raise UnreadableNetwork("a fully connected layer lies below a convolution")
-        return ChainEquations(seen, below, z[None], dz[None], noise, gradient_noise, rounding)  # type: ignore[arg-type]
+        return ChainEquations(seen, below, z[0][None], dz[0][None], noise, gradient_noise, rounding)  # type: ignore[arg-type]
     raise UnreadableNetwork("the network has no convolution: Lemma 3.1 alone gives its input")
+
+
+def _as_likely(seen: Observation, rounding: float, noise: float, seed: int) -> Observation:
+    """The gradients as they might as well have been, given their errors."""
+    generator = torch.Generator().manual_seed(seed)
+    gradients = {}
+    for name, g in seen.gradients.items():
+        error = torch.randn(g.shape, generator=generator, dtype=g.dtype).to(g.device)
+        gradients[name] = g + max(rounding * float(g.square().mean().sqrt()), noise) * error
+    return replace(seen, gradients=gradients)
+
+
+def _spread(likely: list[Tensor]) -> float:
+    """Root mean square by which the others differ from the first, as a share of its size."""
+    size = float(likely[0].square().mean().sqrt())
+    apart = torch.stack(likely[1:]) - likely[0]
+    return float(apart.square().mean().sqrt()) / size if size > 0 else 0.0
 
 
 def _preimage(layer: Layer, h: Tensor) -> Tensor:
