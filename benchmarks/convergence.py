@@ -46,7 +46,8 @@ def main() -> None:
             reached += row
         print(
             f"{variant}: median {statistics.median(reached):.1f} dB, worst {min(reached):.1f} dB,"
-            f" {converged} of {len(reached)} converged, {statistics.median(seconds):.1f} s (longest {max(seconds):.1f} s)"
+            f" {converged} of {len(reached)} converged,"
+            f" {statistics.median(seconds):.1f} s (longest {max(seconds):.1f} s)"
         )
 
 

@@ -9,15 +9,15 @@ import torch
 from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.attacks.cosine_tv import CosineTV
 from leakage_audit.budget import Budget
+from leakage_audit.equations.base import Equations
+from leakage_audit.equations.network import NetworkEquations
+from leakage_audit.equations.opened import OpenedEquations
+from leakage_audit.equations.opening import open_layers
+from leakage_audit.equations.separation import separate
+from leakage_audit.equations.walk import open_chain
 from leakage_audit.joint.apart import may_be_solved_apart, observations, solve_apart
 from leakage_audit.joint.bends import is_kinked
-from leakage_audit.joint.chain_equations import open_chain
-from leakage_audit.joint.equations import Equations
 from leakage_audit.joint.matrix_free import solve_free
-from leakage_audit.joint.network_equations import NetworkEquations
-from leakage_audit.joint.opened import open_layers
-from leakage_audit.joint.opened_equations import OpenedEquations
-from leakage_audit.joint.separation import separate
 from leakage_audit.joint.solver import Solution, rms, solve
 from leakage_audit.network import UnreadableNetwork
 from leakage_audit.observation import Observation

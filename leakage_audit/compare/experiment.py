@@ -145,7 +145,7 @@ class Experiment:
 
     @cached_property
     def identity(self) -> dict:
-        """Everything that the results depend on, as plain values; images, weights and learned priors by their digest."""
+        """Everything that the results depend on, as plain values; images, weights and priors by their digest."""
         digests = [hashlib.sha256(self.data.image_at(int(i)).image.numpy().tobytes()).hexdigest() for i in self.indices]
         return {
             "networks": self.rows,

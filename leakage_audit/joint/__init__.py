@@ -1,1 +1,1 @@
-"""The joint attack's machinery: equations in the image, and a Gauss-Newton that trusts them as far as they hold."""
+"""The joint attack's solver: Gauss-Newton that trusts equations as far as they hold, with a Jacobian or without."""

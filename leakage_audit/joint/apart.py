@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from leakage_audit.budget import Budget
-from leakage_audit.joint.equations import ROUNDING, Equations
+from leakage_audit.equations.base import ROUNDING, Equations
+from leakage_audit.equations.separation import Separated
 from leakage_audit.joint.gauss_newton import Step
-from leakage_audit.joint.separation import Separated
 from leakage_audit.joint.solver import FLOOR, SOLVED, Solution, rms
 from leakage_audit.labels import last_linear
 from leakage_audit.observation import Observation

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from leakage_audit.joint.equations import Equations, rms
+from leakage_audit.equations.base import Equations, rms
 
 MOVES = 8  # images that an average is over: four moves there and back
 SHARE = 0.5  # the moves would explain this share of the straightest block's residual

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from leakage_audit.budget import Budget
-from leakage_audit.joint.equations import Equations, rms
+from leakage_audit.equations.base import Equations, rms
 from leakage_audit.joint.gauss_newton import Step
 from leakage_audit.priors import GREY
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from leakage_audit.budget import Budget
+from leakage_audit.equations.base import Equations, rms
 from leakage_audit.joint.averages import Average, Near, Straight
 from leakage_audit.joint.bends import is_kinked
-from leakage_audit.joint.equations import Equations, rms
 from leakage_audit.joint.solver import FLOOR, SETTLED, TREMBLING, WITHIN, Solution, backtrack, misfit, start
 from leakage_audit.priors import GREY, Variation
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.func import vjp
 
 from leakage_audit.budget import Budget
+from leakage_audit.equations.base import Equations, rms
 from leakage_audit.joint.bends import Kinked, Linearisation, Smooth, is_kinked
-from leakage_audit.joint.equations import Equations, rms
 from leakage_audit.joint.gauss_newton import Step, rank
 from leakage_audit.priors import GREY, Prior
 

@@ -15,7 +15,7 @@ from math import prod
 
 import torch
 
-from leakage_audit.joint.chain_equations import open_chain
+from leakage_audit.equations.walk import open_chain
 from leakage_audit.joint.gauss_newton import rank
 from leakage_audit.layers import Convolution
 from leakage_audit.measures.structural import structural_rank

@@ -7,9 +7,9 @@ from torch import nn
 
 from leakage_audit.attacks.joint import Joint
 from leakage_audit.budget import Budget
+from leakage_audit.equations.network import NetworkEquations
+from leakage_audit.equations.separation import separate
 from leakage_audit.joint.apart import may_be_solved_apart, observations
-from leakage_audit.joint.network_equations import NetworkEquations
-from leakage_audit.joint.separation import separate
 from leakage_audit.joint.solver import start
 from leakage_audit.models import build
 from leakage_audit.observation import observe

@@ -4,10 +4,10 @@ from cases import draw
 from torch import nn
 
 from leakage_audit.budget import Budget
+from leakage_audit.equations.network import NetworkEquations
+from leakage_audit.equations.walk import open_chain
 from leakage_audit.joint.bends import FIRST, Kinked, Smooth
-from leakage_audit.joint.chain_equations import open_chain
 from leakage_audit.joint.gauss_newton import Step
-from leakage_audit.joint.network_equations import NetworkEquations
 from leakage_audit.observation import observe
 from leakage_audit.priors import Variation
 

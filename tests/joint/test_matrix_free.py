@@ -6,10 +6,10 @@ from torch import nn
 from leakage_audit.attacks.cosine_tv import CosineTV
 from leakage_audit.attacks.joint import WARMING, Joint
 from leakage_audit.budget import Budget
+from leakage_audit.equations.base import Block, Equations
+from leakage_audit.equations.network import NetworkEquations
 from leakage_audit.joint.averages import MOVES, Average, Straight
-from leakage_audit.joint.equations import Block, Equations
 from leakage_audit.joint.matrix_free import solve_free
-from leakage_audit.joint.network_equations import NetworkEquations
 from leakage_audit.observation import observe
 from leakage_audit.priors import Variation
 from leakage_audit.scores import score

@@ -5,9 +5,9 @@ from torch import nn
 
 from leakage_audit.attacks.joint import Joint
 from leakage_audit.budget import Budget
+from leakage_audit.equations.base import rms
+from leakage_audit.equations.walk import open_chain
 from leakage_audit.joint import solver
-from leakage_audit.joint.chain_equations import open_chain
-from leakage_audit.joint.equations import rms
 from leakage_audit.observation import observe
 from leakage_audit.priors import Variation
 from leakage_audit.scores import score

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from leakage_audit.attacks.joint import Joint
-from leakage_audit.joint.chain_equations import open_chain
+from leakage_audit.equations.walk import open_chain
 from leakage_audit.models import build
 from leakage_audit.observation import observe
 from leakage_audit.priors import Denoiser, Gaussian, Variation, load, save

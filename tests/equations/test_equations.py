@@ -5,10 +5,11 @@ from cases import CONVOLUTIONS, conv, draw, layer_of
 from torch import nn
 from torch.nn.grad import conv2d_input, conv2d_weight
 
+from leakage_audit.equations.chain import carry_back, weight_gradient
+from leakage_audit.equations.network import NetworkEquations
+from leakage_audit.equations.walk import open_chain
 from leakage_audit.joint.bends import is_kinked
-from leakage_audit.joint.chain_equations import carry_back, open_chain, weight_gradient
 from leakage_audit.joint.gauss_newton import Step, rank
-from leakage_audit.joint.network_equations import NetworkEquations
 from leakage_audit.network import UnreadableNetwork
 from leakage_audit.observation import observe
 from leakage_audit.priors import Variation

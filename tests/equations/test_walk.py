@@ -4,7 +4,7 @@ from cases import draw
 from torch import nn
 
 from leakage_audit.attacks.joint import Joint
-from leakage_audit.joint.chain_equations import open_chain
+from leakage_audit.equations.walk import open_chain
 from leakage_audit.observation import observe
 from leakage_audit.scores import score
 

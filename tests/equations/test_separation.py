@@ -4,7 +4,7 @@ from cases import draw
 from torch import nn
 
 from leakage_audit.budget import Budget
-from leakage_audit.joint.separation import separate
+from leakage_audit.equations.separation import separate
 from leakage_audit.observation import observe
 
 EPS = {torch.float32: 1.2e-7, torch.float64: 2.2e-16}

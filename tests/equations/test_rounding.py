@@ -4,7 +4,7 @@ import torch
 from cases import draw
 
 from leakage_audit.activations import from_function
-from leakage_audit.joint.rounding import rounded
+from leakage_audit.equations.rounding import rounded
 
 Z = draw(40)
 SPREAD = draw(40, seed=2).abs() + 0.05

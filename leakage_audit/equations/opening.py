@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from leakage_audit.joint.equations import ROUNDING
-from leakage_audit.joint.frozen import frozen
-from leakage_audit.joint.inputs import Reading, read_input
+from leakage_audit.equations.base import ROUNDING
+from leakage_audit.equations.frozen import frozen
+from leakage_audit.equations.inputs import Reading, read_input
 from leakage_audit.labels import last_linear
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY

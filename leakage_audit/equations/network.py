@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from leakage_audit.joint.equations import ROUNDING, Block, Equations
-from leakage_audit.joint.frozen import entries, frozen
-from leakage_audit.joint.separation import Separated
-from leakage_audit.joint.sums import PLENTY, RandomSums, share_out
+from leakage_audit.equations.base import ROUNDING, Block, Equations
+from leakage_audit.equations.frozen import entries, frozen
+from leakage_audit.equations.separation import Separated
+from leakage_audit.equations.sums import PLENTY, RandomSums, share_out
 from leakage_audit.labels import labels_for, last_linear
 from leakage_audit.lemma import input_from_gradient
 from leakage_audit.observation import Observation

@@ -5,9 +5,9 @@ from cases import CONVOLUTIONS, conv, draw, layer_of
 from torch import nn
 from torch.nn.grad import conv2d_weight
 
-from leakage_audit.joint.inputs import read_input
-from leakage_audit.joint.opened import open_layers
-from leakage_audit.joint.opened_equations import OpenedEquations
+from leakage_audit.equations.inputs import read_input
+from leakage_audit.equations.opened import OpenedEquations
+from leakage_audit.equations.opening import open_layers
 from leakage_audit.observation import observe
 
 EPS = 2.2e-16

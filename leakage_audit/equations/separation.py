@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.func import grad, jacrev
 
 from leakage_audit.budget import Budget
-from leakage_audit.joint.equations import ROUNDING
+from leakage_audit.equations.base import ROUNDING
 from leakage_audit.labels import labels_for, last_linear, least_counts
 from leakage_audit.observation import Observation
 
