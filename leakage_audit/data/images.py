@@ -195,10 +195,11 @@ class Images(L.LightningDataModule):
         Raises:
             ValueError: If there is no image of such an index.
         """
-        missing = set(left_out) - set(self._train.indices)
+        unwanted = set(left_out)
+        missing = unwanted - set(self._train.indices)
         if missing:
             raise ValueError(f"there is no image {min(missing)} to leave out")
-        kept = [i for i, index in enumerate(self._train.indices) if index not in set(left_out)]
+        kept = [i for i, index in enumerate(self._train.indices) if index not in unwanted]
         return torch.stack([self._train.load(position) for position in kept]).float() / 255
 
     def mean_image(self, count: int = 1000) -> Tensor:

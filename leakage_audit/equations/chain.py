@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from leakage_audit.equations.base import Block, Equations
+from leakage_audit.equations.base import Block, Equations, rms
 from leakage_audit.equations.rounding import rounded
 from leakage_audit.layers import Convolution
 from leakage_audit.observation import Observation
@@ -59,7 +59,7 @@ class ChainEquations(Equations):
         self._trust = trust[self._on]
         h = last.activation.forward(z)
         target = self._trust * z.flatten()[self._on]
-        blocks = [Block(f"{last.name}: output", target, noise * float(h.square().mean().sqrt()))]
+        blocks = [Block(f"{last.name}: output", target, noise * rms(h))]
         self._gradients: list[list[str]] = []
         for i, layer in reversed(list(enumerate(layers))):
             names = [f"{layer.name}.{kind}" for kind in ("weight", "bias")]
@@ -70,7 +70,7 @@ class ChainEquations(Equations):
             self._gradients.append(present)
             for name in present:
                 g = seen.gradients[name].flatten()
-                own = rounding * float(g.square().mean().sqrt())
+                own = rounding * rms(g)
                 blocks.append(Block(name, g, max(own, gradient_noise)))
         super().__init__(seen, blocks)
 

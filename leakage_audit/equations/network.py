@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from leakage_audit.equations.base import ROUNDING, Block, Equations
+from leakage_audit.equations.base import ROUNDING, Block, Equations, rms
 from leakage_audit.equations.frozen import entries, frozen
 from leakage_audit.equations.separation import Separated
-from leakage_audit.equations.sums import PLENTY, RandomSums, share_out
+from leakage_audit.equations.sums import PLENTY, summed
 from leakage_audit.labels import labels_for, last_linear
 from leakage_audit.lemma import input_from_gradient
 from leakage_audit.observation import Observation
@@ -51,21 +51,15 @@ class NetworkEquations(Equations):
         gradients = dict(seen.gradients)
         blocks = self._open_last_layer(seen, gradients, rounding, separated)
         if separated is not None:  # the gradients are predicted from a δ that is as uncertain as the features
-            rounding = max(rounding, float((separated.noise / _rms(separated.features)).max()))
+            rounding = max(rounding, float((separated.noise / separated.features.square().mean(1).sqrt()).max()))
         if self._delta is None:
             self._labels, _ = labels_for(seen)
         self._parameters = {name: p.detach() for name, p in self._network.named_parameters() if name in gradients}
         for name in self._cancelled(gradients):
             del gradients[name], self._parameters[name]
-        generator = torch.Generator().manual_seed(seed)
         spare = PLENTY * seen.batch_size * math.prod(seen.input_shape) - sum(b.target.numel() for b in blocks)
-        kept = share_out([g.numel() for g in gradients.values()], max(int(spare), len(gradients)))
-        self._sums = [RandomSums(g.numel(), k, generator) for g, k in zip(gradients.values(), kept, strict=True)]
-        for (name, g), sums in zip(gradients.items(), self._sums, strict=True):
-            # A sum of entries with random signs grows like the root of their number, and so does its noise.
-            noise = rounding * float(g.square().mean().sqrt()) * math.sqrt(g.numel() / len(sums))
-            blocks.append(Block(name, sums(g), noise))
-        super().__init__(seen, blocks)
+        self._sums, summed_up = summed(gradients, int(spare), rounding, seed)
+        super().__init__(seen, blocks + summed_up)
 
     def _open_last_layer(
         self, seen: Observation, gradients: dict[str, Tensor], rounding: float, separated: Separated | None
@@ -88,7 +82,7 @@ class NetworkEquations(Equations):
         if separated is None:
             features = input_from_gradient(weight, delta)
             self._delta = delta[None]
-            return [Block("features", features, rounding * float(_rms(features)))]
+            return [Block("features", features, rounding * rms(features))]
         self._delta = separated.delta
         noise = separated.noise[:, None].expand_as(separated.features)
         return [Block("features", separated.features.flatten(), noise.flatten())]
@@ -102,7 +96,7 @@ class NetworkEquations(Equations):
         noise = torch.randn(self.seen.batch_size, *self.seen.input_shape, generator=generator, dtype=self.seen.dtype)
         images = self.seen.to_input(GREY + 0.2 * noise.to(self.seen.device))
         here = grad(self._objective, has_aux=True)(self._parameters, images)[0]
-        sizes = {name: (float(_rms(here[name].flatten())), float(_rms(g.flatten()))) for name, g in gradients.items()}
+        sizes = {name: (rms(here[name]), rms(g)) for name, g in gradients.items()}
         largest = [max(size) for size in zip(*sizes.values(), strict=True)]
         return [name for name, (a, b) in sizes.items() if a < 1e-10 * largest[0] and b < 1e-4 * largest[1]]
 
@@ -125,8 +119,3 @@ class NetworkEquations(Equations):
         found, features = grad(self._objective, has_aux=True)(self._parameters, self.seen.to_input(image))
         sums = [s(found[name].flatten()) for name, s in zip(self._parameters, self._sums, strict=True)]
         return sums if self._delta is None else [features, *sums]
-
-
-def _rms(values: Tensor) -> Tensor:
-    """Root mean square over the last dimension."""
-    return values.square().mean(-1).sqrt()

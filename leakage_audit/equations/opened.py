@@ -16,7 +16,7 @@ from torch.func import functional_call, grad
 from leakage_audit.equations.base import ROUNDING, Block, Equations
 from leakage_audit.equations.frozen import entries, frozen
 from leakage_audit.equations.opening import Opened
-from leakage_audit.equations.sums import PLENTY, RandomSums, share_out
+from leakage_audit.equations.sums import PLENTY, summed
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY
 
@@ -44,15 +44,10 @@ class OpenedEquations(Equations):
         ]
         below = self._below(seen) if opened[whole].alone and opened[whole].slope is not None else {}
         self._parameters = {name: self._network.get_parameter(name).detach() for name in below}
-        generator = torch.Generator().manual_seed(seed)
         n = math.prod(seen.input_shape)
         spare = max(PLENTY * n - sum(b.target.numel() for b in blocks), n)
-        kept = share_out([g.numel() for g in below.values()], max(int(spare), len(below)))
-        self._sums = [RandomSums(g.numel(), k, generator) for g, k in zip(below.values(), kept, strict=True)]
-        for (name, g), sums in zip(below.items(), self._sums, strict=True):
-            noise = ROUNDING * rounding * float(g.square().mean().sqrt()) * math.sqrt(g.numel() / len(sums))
-            blocks.append(Block(name, sums(g), noise))
-        super().__init__(seen, blocks)
+        self._sums, summed_up = summed(below, int(spare), ROUNDING * rounding, seed)
+        super().__init__(seen, blocks + summed_up)
 
     def _keep(self, name: str, last: bool) -> Callable:
         def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

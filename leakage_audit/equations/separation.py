@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.func import grad, jacrev
 
 from leakage_audit.budget import Budget
-from leakage_audit.equations.base import ROUNDING
+from leakage_audit.equations.base import ROUNDING, rms
 from leakage_audit.labels import labels_for, last_linear, least_counts
 from leakage_audit.observation import Observation
 
@@ -106,7 +106,7 @@ class _Pairing:
         self._seen, self._gradient = seen, gradient
         b, (rows, columns) = seen.batch_size, gradient.shape
         u, s, vh = torch.linalg.svd(gradient, full_matrices=False)
-        own = rounding * float(gradient.square().mean().sqrt())
+        own = rounding * rms(gradient)
         beyond = float(s[b:].norm()) / ((rows - b) * (columns - b)) ** 0.5  # what has more than rank B
         self._noise = max(own, beyond, 1e-15 * float(s[0]))  # of an entry; the last is the decomposition's, in float64
         # The rounding of a δ is common to all entries of its row, and all of it lies in the span of V.
@@ -147,9 +147,9 @@ class _Pairing:
             else:
                 break
             p, r, damping, gain = new, new_r, max(damping / 10, 1e-14), 1 - float(new_r.norm() / misfit)
-            if gain < (SETTLED if _rms(r) < self._agrees else IDLE):
+            if gain < (SETTLED if rms(r) < self._agrees else IDLE):
                 break
-        return p, _rms(r) < self._agrees
+        return p, rms(r) < self._agrees
 
     def _start(self, labels: Tensor, start: int) -> Tensor:
         """P for scores drawn around those that the average probabilities tell."""
@@ -192,7 +192,3 @@ def _labellings(seen: Observation) -> Iterator[Tensor]:
                     tried.add(tuple(other.tolist()))
                     queue.append(other)
                     yield torch.repeat_interleave(torch.arange(len(other)), other)
-
-
-def _rms(values: Tensor) -> float:
-    return float(values.square().mean().sqrt())

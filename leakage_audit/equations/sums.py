@@ -1,7 +1,12 @@
 """Fewer equations that say as much: random signed sums of many entries."""
 
+import math
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
+
+from leakage_audit.equations.base import Block, rms
 
 PLENTY = 2.0  # equations kept per unknown
 
@@ -31,7 +36,29 @@ class RandomSums:
         )
 
 
-def share_out(sizes: list[int], total: int) -> list[int]:
+def summed(
+    gradients: Mapping[str, Tensor], total: int, rounding: float, seed: int
+) -> tuple[list[RandomSums], list[Block]]:
+    """Gradients as blocks of about `total` equations in all, and the sums that make them.
+
+    Args:
+        gradients: By name.
+        total: Equations to keep; each gradient keeps at least one.
+        rounding: Relative standard deviation of a gradient's entry.
+        seed: Of the sums.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    kept = _share_out([g.numel() for g in gradients.values()], max(total, len(gradients)))
+    sums = [RandomSums(g.numel(), k, generator) for g, k in zip(gradients.values(), kept, strict=True)]
+    blocks = [
+        # A sum of entries with random signs grows like the root of their number, and so does its noise.
+        Block(name, s(g), rounding * rms(g) * math.sqrt(g.numel() / len(s)))
+        for s, (name, g) in zip(sums, gradients.items(), strict=True)
+    ]
+    return sums, blocks
+
+
+def _share_out(sizes: list[int], total: int) -> list[int]:
     """Give each block its size, or an even share of `total` where that is less."""
     given = dict.fromkeys(range(len(sizes)), 0)
     left = total

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from leakage_audit.equations.base import ROUNDING
+from leakage_audit.equations.base import ROUNDING, rms
 from leakage_audit.equations.chain import ChainEquations, carry_back
 from leakage_audit.factor import Factor
 from leakage_audit.layers import Convolution, Layer, Linear
@@ -38,8 +38,8 @@ def open_chain(seen: Observation, rounding: float) -> ChainEquations:
     delta, x = last_layer(last, seen)
     observed = seen.gradients[f"{last.name}.weight" if last.name else "weight"]
     # The last gradient is δ xᵀ: what of it has more than rank one is noise.
-    defect = float((observed - torch.outer(delta, x)).square().mean().sqrt())
-    floor = rounding * float(observed.square().mean().sqrt())
+    defect = rms(observed - torch.outer(delta, x))
+    floor = rounding * rms(observed)
     gradient_noise = defect if defect > 10 * floor else 0.0
     twins = [_as_likely(seen, rounding, gradient_noise, seed) for seed in range(TWINS)]
     ends = [last_layer(last, one) for one in (seen, *twins)]
@@ -84,15 +84,14 @@ def _as_likely(seen: Observation, rounding: float, noise: float, seed: int) -> O
     gradients = {}
     for name, g in seen.gradients.items():
         error = torch.randn(g.shape, generator=generator, dtype=g.dtype).to(g.device)
-        gradients[name] = g + max(rounding * float(g.square().mean().sqrt()), noise) * error
+        gradients[name] = g + max(rounding * rms(g), noise) * error
     return replace(seen, gradients=gradients)
 
 
 def _spread(likely: list[Tensor]) -> float:
     """Root mean square by which the others differ from the first, as a share of its size."""
-    size = float(likely[0].square().mean().sqrt())
-    apart = torch.stack(likely[1:]) - likely[0]
-    return float(apart.square().mean().sqrt()) / size if size > 0 else 0.0
+    size = rms(likely[0])
+    return rms(torch.stack(likely[1:]) - likely[0]) / size if size > 0 else 0.0
 
 
 def _preimage(layer: Layer, h: Tensor) -> Tensor:

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from leakage_audit.equations.base import Equations, rms
+from leakage_audit.equations.base import Equations
+from leakage_audit.joint.bends import explaining, pooled
 
 MOVES = 8  # images that an average is over: four moves there and back
-SHARE = 0.5  # the moves would explain this share of the straightest block's residual
-POOL = 0.1  # part of an equation's variance that it takes from its block, as few moves may miss its jump
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,7 @@ class Average:
         equations, sizes = self._equations, self._equations.sizes
         moves = torch.randn(MOVES // 2, len(image), generator=self._generator, dtype=image.dtype).to(image)
         straight = torch.stack([equations.push(image, move) for move in moves])
-        blocks = [(rms(a), rms(b)) for a, b in zip(r.split(sizes), straight.split(sizes, 1), strict=True)]
-        moves *= SHARE * min((a / b for a, b in blocks if b > 1e-6), default=0.0)
+        moves *= explaining(r, straight, sizes)
         moves = torch.cat([moves, -moves])
         found, back = vjp(vmap(equations.residual), image + moves)[:2]
         mean = found.mean(0)
@@ -88,5 +86,4 @@ class Average:
 
         there = torch.stack([push(move) for move in moves[: MOVES // 2]])
         variance = (found - mean - torch.cat([there, -there])).square().mean(0)
-        pooled = torch.cat([b.mean().expand_as(b) for b in variance.split(sizes)])
-        return Near(mean, push, pull, (1 - POOL) * variance + POOL * pooled)
+        return Near(mean, push, pull, pooled(variance, sizes))

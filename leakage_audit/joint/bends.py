@@ -106,17 +106,30 @@ class Kinked:
     def _all_ways(self, r: Tensor, jacobian: Tensor) -> Tensor:
         """Perturbations of all directions alike, long enough to explain part of the straightest block's residual."""
         probes = torch.randn(PROBES, jacobian.shape[1], generator=self._generator, dtype=torch.float64).to(r)
-        sizes = self._equations.sizes
-        blocks = zip(r.split(sizes), (probes @ jacobian.T).split(sizes, 1), strict=True)
-        moved = [(rms(a), rms(b)) for a, b in blocks]
-        return SHARE * min((a / b for a, b in moved if b > 1e-6), default=0.0) * probes
+        return explaining(r, probes @ jacobian.T, self._equations.sizes) * probes
 
     def _variance(self, image: Tensor, r: Tensor, jacobian: Tensor, moves: Tensor) -> Tensor:
         """Mean over the moves of `(F(image + move) − r − J move)²`, smoothed over each block, `(m,)`."""
         found = torch.stack([self._equations.residual(image + move) for move in moves])
-        variance = (found - r - moves @ jacobian.T).square().mean(0)
-        pooled = torch.cat([b.mean().expand_as(b) for b in variance.split(self._equations.sizes)])
-        return (1 - POOL) * variance + POOL * pooled
+        return pooled((found - r - moves @ jacobian.T).square().mean(0), self._equations.sizes)
+
+
+def explaining(r: Tensor, straight: Tensor, sizes: list[int]) -> float:
+    """Factor by which moves of the image would explain `SHARE` of the straightest block's residual.
+
+    Args:
+        r: The residual, `(m,)`.
+        straight: What each move changes of it, `(moves, m)`, if the equations were straight.
+        sizes: Of the blocks.
+    """
+    blocks = [(rms(a), rms(b)) for a, b in zip(r.split(sizes), straight.split(sizes, 1), strict=True)]
+    return SHARE * min((a / b for a, b in blocks if b > 1e-6), default=0.0)
+
+
+def pooled(variance: Tensor, sizes: list[int]) -> Tensor:
+    """The variance of each equation, `POOL` of it taken from its block, `(m,)`."""
+    means = torch.cat([b.mean().expand_as(b) for b in variance.split(sizes)])
+    return (1 - POOL) * variance + POOL * means
 
 
 def is_kinked(equations: Equations, seed: int = 0) -> bool:

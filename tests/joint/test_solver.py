@@ -1,6 +1,6 @@
 import pytest
 import torch
-import torch.nn.functional as F
+from cases import Residual, smooth_picture
 from torch import nn
 
 from leakage_audit.attacks.joint import Joint
@@ -13,24 +13,6 @@ from leakage_audit.priors import Variation
 from leakage_audit.scores import score
 
 
-def picture(size=12):
-    """Soft colours with an edge through them."""
-    y, x = torch.meshgrid(torch.linspace(-1, 1, size), torch.linspace(-1, 1, size), indexing="ij")
-    image = torch.stack([0.5 + 0.3 * torch.sin(2 * x + y), 0.5 + 0.3 * torch.cos(x * y + x), 0.4 + 0.3 * x * x])
-    return torch.where(x > 0.3 * y, image, 1 - image)[None]
-
-
-class Residual(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.one, self.two = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
-        self.fc = nn.Linear(8 * 36, 10)
-
-    def forward(self, x):
-        h = torch.relu(self.one(x))
-        return self.fc(F.avg_pool2d(torch.relu(h + self.two(h)), 2).flatten(1))
-
-
 def rectified(activation):
     return nn.Sequential(
         nn.Conv2d(3, 12, 3), activation, nn.Conv2d(12, 8, 3), activation, nn.Flatten(), nn.Linear(8 * 64, 10)
@@ -40,13 +22,13 @@ def rectified(activation):
 NETWORKS = {
     "relu": lambda: rectified(nn.ReLU()),
     "leaky": lambda: rectified(nn.LeakyReLU(0.2)),
-    "residual": Residual,
+    "residual": lambda: Residual(torch.relu),
 }
 
 
 def see(name, seed=10):
     torch.manual_seed(seed)
-    return observe(NETWORKS[name](), picture(), 3, mean=0.5)
+    return observe(NETWORKS[name](), smooth_picture(), 3, mean=0.5)
 
 
 def equations(name="leaky"):
@@ -75,7 +57,7 @@ class TestKinks:
     def test_solved_and_says_so(self, name):
         found = Joint()(see(name))
         assert found.converged
-        assert score(found.images, picture()).psnr[0] > 40
+        assert score(found.images, smooth_picture()).psnr[0] > 40
 
     @pytest.mark.parametrize("name", NETWORKS)
     def test_the_gradient_of_another_network_is_not_solved(self, name):
