@@ -13,11 +13,11 @@ import time
 import torch
 
 from leakage_audit.attacks.joint import Joint
-from leakage_audit.commands import images_at
+from leakage_audit.cli.commands import images_at
 from leakage_audit.data.images import Images
 from leakage_audit.models import build
 from leakage_audit.observation import observe
-from leakage_audit.scores import score
+from leakage_audit.scores.metrics import score
 
 
 def first_of_classes(images: Images, count: int) -> list[list[int]]:

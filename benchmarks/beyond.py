@@ -13,7 +13,7 @@ from torch import nn
 
 from leakage_audit import observe, score
 from leakage_audit.attacks import Joint
-from leakage_audit.commands import images_at
+from leakage_audit.cli.commands import images_at
 
 
 def lenet() -> nn.Module:

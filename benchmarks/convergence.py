@@ -12,7 +12,7 @@ import torch
 
 from leakage_audit import observe, score
 from leakage_audit.attacks import build
-from leakage_audit.commands import images_at
+from leakage_audit.cli.commands import images_at
 from leakage_audit.models import build as build_variant
 
 REPORTED = (1, 3)

@@ -18,7 +18,7 @@ from torch import Tensor
 from leakage_audit.attacks.joint import Joint
 from leakage_audit.models import VARIANTS, build
 from leakage_audit.observation import observe
-from leakage_audit.scores import score
+from leakage_audit.scores.metrics import score
 
 
 def picture(folder: Path, index: int) -> tuple[Tensor, int]:

@@ -17,9 +17,9 @@ from torch import nn
 
 from leakage_audit import observe, score
 from leakage_audit.attacks import CosineTV, Joint
-from leakage_audit.budget import Budget
-from leakage_audit.commands import images_at
+from leakage_audit.cli.commands import images_at
 from leakage_audit.models import VARIANTS, build
+from leakage_audit.runtime import Budget
 
 ROWS = "resnet18@32,resnet18@64,mobilenet_v3_small@32,cnn3_v1@64,cnn3_v1@224"
 

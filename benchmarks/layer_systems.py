@@ -12,16 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from leakage_audit import Observation, observe, scenes, security_metric
+from leakage_audit import Observation, observe, security_metric
 from leakage_audit.attacks import RGAP
 from leakage_audit.attacks.corrections import Problem, Terms, penalty
-from leakage_audit.budget import Budget
-from leakage_audit.factor import Factor
+from leakage_audit.data import synthetic
+from leakage_audit.layerwise.factorization import Factor
+from leakage_audit.layerwise.layer_system import LayerSystem
+from leakage_audit.layerwise.recursion import sweep
+from leakage_audit.matching.subnetwork import Tail
 from leakage_audit.models import build
-from leakage_audit.network import read_chain
-from leakage_audit.sweep import sweep
-from leakage_audit.system import LayerSystem
-from leakage_audit.tail import Tail
+from leakage_audit.networks.chain import read_chain
+from leakage_audit.runtime import Budget
 
 LABEL = torch.tensor([4])
 STEPS = 20
@@ -30,7 +31,7 @@ STEPS = 20
 def seen_on(variant: str) -> Observation:
     """One drawn image's gradients on a variant."""
     torch.manual_seed(10)
-    return observe(build(variant), scenes.draw("house", [3])[0] / 255, 4, mean=0.5)
+    return observe(build(variant), synthetic.draw("house", [3])[0] / 255, 4, mean=0.5)
 
 
 def seconds(run: Callable[[], object]) -> float:

@@ -12,11 +12,11 @@ from collections.abc import Callable
 import torch
 
 from leakage_audit import attacks, observe, score, security_metric
-from leakage_audit.layers import Convolution
+from leakage_audit.data.synthetic import draw
 from leakage_audit.measures.structural import structural_rank
 from leakage_audit.models import VARIANTS, build
-from leakage_audit.network import read_chain
-from leakage_audit.scenes import draw
+from leakage_audit.networks.chain import read_chain
+from leakage_audit.networks.layers import Convolution
 
 
 def timed(what: str, work: Callable[[], object]) -> object:

@@ -9,9 +9,9 @@ import torch
 
 from leakage_audit import observe, score
 from leakage_audit.attacks import Attack, CosineTV, Joint
-from leakage_audit.budget import Budget
-from leakage_audit.commands import images_at
+from leakage_audit.cli.commands import images_at
 from leakage_audit.models import build
+from leakage_audit.runtime import Budget
 
 VARIANTS = ("cnn2_v2", "cnn3_v1", "cnn4_v1")
 SECONDS = (1, 3, 10, 60)

@@ -22,11 +22,11 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from leakage_audit import attacks, observe, score, security_metric
-from leakage_audit.budget import Budget
-from leakage_audit.layers import Convolution
+from leakage_audit.data.synthetic import SCENES, draw
 from leakage_audit.measures.joint_rank import counted_joint_rank
-from leakage_audit.network import read_chain
-from leakage_audit.scenes import SCENES, draw
+from leakage_audit.networks.chain import read_chain
+from leakage_audit.networks.layers import Convolution
+from leakage_audit.runtime import Budget
 
 MEASURES = ("c", "first_deficiency", "joint_deficiency", "condition", "parameters")
 ATTACKS = ("rgap", "hybrid", "joint")

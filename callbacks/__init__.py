@@ -3,7 +3,7 @@
 from leakage_audit.callbacks.audit import LeakageAudit
 from leakage_audit.callbacks.dashboard import LeakageDashboard
 from leakage_audit.callbacks.defence import GradientDefence
+from leakage_audit.callbacks.evaluation.results import Audit
 from leakage_audit.callbacks.gate import LeakageGate, LeakageLimitExceeded
-from leakage_audit.callbacks.results import Audit
 
 __all__ = ["Audit", "GradientDefence", "LeakageAudit", "LeakageDashboard", "LeakageGate", "LeakageLimitExceeded"]

@@ -11,11 +11,12 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from leakage_audit.attacks.base import Attack
-from leakage_audit.callbacks import ranks, records
+from leakage_audit.callbacks.capture import distributed
+from leakage_audit.callbacks.capture.supported_trainers import refuse_unsupported
 from leakage_audit.callbacks.defence import find_defence
-from leakage_audit.callbacks.modes import refuse_unsupported
-from leakage_audit.callbacks.report import write as write_report
-from leakage_audit.callbacks.results import Audit
+from leakage_audit.callbacks.evaluation.results import Audit
+from leakage_audit.callbacks.output import records
+from leakage_audit.callbacks.output.write_report import write as write_report
 from leakage_audit.callbacks.schedule import Schedule
 from leakage_audit.callbacks.session import Session
 from leakage_audit.callbacks.settings import Settings, name_attacks
@@ -212,7 +213,7 @@ class LeakageAudit(Callback):
         if self._planned is None:
             audit = self.should_audit(self._steps)
             if self._audits.clocked(self._steps):
-                audit = ranks.agree(trainer, audit)
+                audit = distributed.agree(trainer, audit)
             measure = self._measures is not None and self._measures.due(self._steps)
             self._planned = "audit" if audit else "measure" if measure else ""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from leakage_audit.callbacks.snapshot import loss_scale
+from leakage_audit.callbacks.capture.gradient_check import loss_scale
 
 
 class GradientDefence(Callback):

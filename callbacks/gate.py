@@ -11,9 +11,9 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
-from leakage_audit.callbacks import loggers, records
 from leakage_audit.callbacks.audit import audits_of
-from leakage_audit.callbacks.results import Audit
+from leakage_audit.callbacks.evaluation.results import Audit
+from leakage_audit.callbacks.output import loggers, records
 
 log = logging.getLogger("leakage_audit")
 

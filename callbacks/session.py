@@ -13,18 +13,19 @@ from rich.progress import track
 from torch import Tensor
 from torch.optim import Optimizer
 
-from leakage_audit.callbacks import console, publish, ranks, records
-from leakage_audit.callbacks.background import Worker
-from leakage_audit.callbacks.chance import Guess
+from leakage_audit.callbacks.capture import distributed
+from leakage_audit.callbacks.capture.distributed import AuditSkipped
+from leakage_audit.callbacks.capture.gradient_check import MicroBatch, Verdict
+from leakage_audit.callbacks.capture.rng_isolation import no_trace
+from leakage_audit.callbacks.capture.step_reader import Reader, Sight
 from leakage_audit.callbacks.defence import GradientDefence
-from leakage_audit.callbacks.look import Look, look
-from leakage_audit.callbacks.neutrality import no_trace
-from leakage_audit.callbacks.ranks import AuditSkipped
-from leakage_audit.callbacks.reader import Reader, Sight
-from leakage_audit.callbacks.results import Audit, Pending, Result
+from leakage_audit.callbacks.evaluation.background import Worker
+from leakage_audit.callbacks.evaluation.baseline import Guess
+from leakage_audit.callbacks.evaluation.evaluate import Look, look
+from leakage_audit.callbacks.evaluation.results import Audit, Pending, Result
+from leakage_audit.callbacks.evaluation.shape_metrics import by_shapes, has_dead_filters
+from leakage_audit.callbacks.output import console, publish, records
 from leakage_audit.callbacks.settings import Settings
-from leakage_audit.callbacks.shapes import by_shapes, has_dead_filters
-from leakage_audit.callbacks.snapshot import MicroBatch, Verdict
 
 log = logging.getLogger("leakage_audit")
 
@@ -171,14 +172,14 @@ class Session:
         return Result(numbers=self._shapes)
 
     def _attacked(self, optimizer: Optimizer) -> Result:
-        own, again = ranks.together(self.trainer, lambda: self._gradients(optimizer))
-        again = [ranks.average(self.trainer, candidate) for candidate in again]
+        own, again = distributed.together(self.trainer, lambda: self._gradients(optimizer))
+        again = [distributed.average(self.trainer, candidate) for candidate in again]
         own, verdict = self.reader.verify(self.trainer, self.module, own, again, len(self._window))
         self._trust(verdict)
         if self._worker is not None:
             return Result(verdict=verdict, jobs=self._jobs(self._chosen(own)))
-        mine = ranks.together(self.trainer, lambda: self._looks(self._chosen(own)))
-        return Result([looked for part in ranks.gather(self.trainer, mine) for looked in part], verdict)
+        mine = distributed.together(self.trainer, lambda: self._looks(self._chosen(own)))
+        return Result([looked for part in distributed.gather(self.trainer, mine) for looked in part], verdict)
 
     def _gradients(self, optimizer: Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
         if self._problem is not None:
@@ -196,7 +197,7 @@ class Session:
 
     def _chosen(self, own: dict[str, Tensor]) -> list[Sight]:
         if self.settings.gradient == "sample":
-            return self._sights(ranks.share(self.trainer, self.settings.samples))
+            return self._sights(distributed.share(self.trainer, self.settings.samples))
         shared = own if self._defence is None else self._defence.defend(own)
         return self.reader.whole(self.trainer, shared, self._window)
 
@@ -222,7 +223,7 @@ class Session:
         if self._probe is None:
             self._probe = publish.load_probe(self._probe_left, self.trainer, self._window[0].images.device)
         if self._probe is None:
-            self._probe = self._pick(ranks.share(self.trainer, self.settings.samples))
+            self._probe = self._pick(distributed.share(self.trainer, self.settings.samples))
             publish.save_probe(self._probe, self.folder, self.trainer, self._say)
         return self._probe
 

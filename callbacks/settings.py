@@ -9,7 +9,7 @@ from torch import Tensor
 
 from leakage_audit.attacks import build
 from leakage_audit.attacks.base import Attack
-from leakage_audit.callbacks.twin import Forward
+from leakage_audit.callbacks.capture.model_copy import Forward
 from leakage_audit.observation import Loss
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from leakage_audit.cli import main
+from leakage_audit.cli.command_line import main
 
 HERE = Path(__file__).parent
 OPTIONS = "--model.variant=cnn3_v1 --trainer.max_steps=1 --trainer.callbacks.samples=4"

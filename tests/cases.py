@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from leakage_audit import scenes
-from leakage_audit.layers import Convolution
-from leakage_audit.network import read_chain
+from leakage_audit.data import synthetic
+from leakage_audit.layerwise.layer_system import LayerSystem
+from leakage_audit.networks.chain import read_chain
+from leakage_audit.networks.layers import Convolution
 from leakage_audit.observation import observe
-from leakage_audit.system import LayerSystem
 
 SIZE = (7, 8)  # of the convolutions' input: odd, even and not square
 
@@ -47,7 +47,7 @@ def draw(*shape, seed=1):
 
 def pictures(scene="fish", indices=(0,)):
     """Synthetic pictures in [0, 1], `(N, 3, 32, 32)`."""
-    return scenes.draw(scene, list(indices)) / 255
+    return synthetic.draw(scene, list(indices)) / 255
 
 
 def conv(case):

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from leakage_audit.data import CIFAR10, ImageFolder, Synthetic
-from leakage_audit.scenes import SCENES
+from leakage_audit.data.synthetic import SCENES
 
 KINDS = ("synthetic", "folder", "cifar10")
 

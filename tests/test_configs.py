@@ -4,7 +4,7 @@ import pytest
 import torchvision
 from sources import SmallCIFAR10
 
-from leakage_audit.cli import main
+from leakage_audit.cli.command_line import main
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FITS = sorted(path.name for path in CONFIGS.glob("*.yaml") if "trainer:" in path.read_text())

@@ -10,7 +10,7 @@ import pytest
 import torchvision
 from sources import SmallCIFAR10
 
-from leakage_audit.cli import main
+from leakage_audit.cli.command_line import main
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()

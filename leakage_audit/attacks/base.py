@@ -9,9 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from leakage_audit.budget import Budget
 from leakage_audit.observation import Observation
-from leakage_audit.threads import single_blas
+from leakage_audit.runtime import Budget, single_blas
 
 
 @dataclass(frozen=True)

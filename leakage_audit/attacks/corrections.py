@@ -15,12 +15,12 @@ import scipy.optimize
 import torch
 from torch import Tensor
 
-from leakage_audit.budget import Budget
-from leakage_audit.factor import Factor
-from leakage_audit.matching import mean_cosine_distance
-from leakage_audit.system import LayerSystem
-from leakage_audit.tail import Tail
-from leakage_audit.variation import total_variation
+from leakage_audit.layerwise.factorization import Factor
+from leakage_audit.layerwise.layer_system import LayerSystem
+from leakage_audit.matching.objective import mean_cosine_distance
+from leakage_audit.matching.subnetwork import Tail
+from leakage_audit.matching.total_variation import total_variation
+from leakage_audit.runtime import Budget
 
 LARGEST_NULL_SPACE = 2000  # unknowns up to which a basis of the null space is formed for scipy
 KINK = 1e-2  # rounding of the variation's kinks for Newton steps, in units of the layer's input

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.attacks.recipes import DECAYS, DISTANCES, PRESETS, SIGNS, STARTS, VARIATIONS, Recipe
-from leakage_audit.budget import Budget
-from leakage_audit.labels import labels_for, leaked_features
-from leakage_audit.matching import Candidates
+from leakage_audit.layerwise.label_inference import labels_for, leaked_features
+from leakage_audit.matching.objective import Candidates
 from leakage_audit.observation import Observation
+from leakage_audit.runtime import Budget
 
 MATCHED = 0.01  # cosine distance below which the gradients count as matched
 

@@ -9,10 +9,10 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from leakage_audit.attacks.base import Attack, Found
-from leakage_audit.budget import Budget
-from leakage_audit.labels import labels_for
-from leakage_audit.matching import Candidates, relative_distance, squared_distance
+from leakage_audit.layerwise.label_inference import labels_for
+from leakage_audit.matching.objective import Candidates, relative_distance, squared_distance
 from leakage_audit.observation import Observation
+from leakage_audit.runtime import Budget
 
 MATCHED = 1e-3  # relative distance of the gradients, as long vectors, below which they count as matched
 PATIENCE = 10  # iterations without a better iterate after which none is expected

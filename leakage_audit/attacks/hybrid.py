@@ -8,16 +8,16 @@ from torch import Tensor
 
 from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.attacks.corrections import Correct, Problem, Terms, constrained, penalty, trust_region
-from leakage_audit.budget import Budget
-from leakage_audit.factor import TOLERANCE, Factor
-from leakage_audit.labels import labels_for
-from leakage_audit.layers import Convolution
-from leakage_audit.matching import cosine_distance
-from leakage_audit.network import read_chain
+from leakage_audit.layerwise.factorization import TOLERANCE, Factor
+from leakage_audit.layerwise.label_inference import labels_for
+from leakage_audit.layerwise.layer_system import LayerSystem
+from leakage_audit.layerwise.recursion import sweep
+from leakage_audit.matching.objective import cosine_distance
+from leakage_audit.matching.subnetwork import Tail
+from leakage_audit.networks.chain import read_chain
+from leakage_audit.networks.layers import Convolution
 from leakage_audit.observation import Observation
-from leakage_audit.sweep import sweep
-from leakage_audit.system import LayerSystem
-from leakage_audit.tail import Tail
+from leakage_audit.runtime import Budget
 
 # The paper's Table 2, from the layer nearest the image on; the last row serves all deeper layers.
 TABLE_2 = (Terms(10000, 1.0, 1.0, 0.05), Terms(8000, 1.0, 1.0, 0.1), Terms(1000, 10.0, 0.1, 1.0))

@@ -8,20 +8,20 @@ import torch
 
 from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.attacks.cosine_tv import CosineTV
-from leakage_audit.budget import Budget
+from leakage_audit.equations.autograd import NetworkEquations
+from leakage_audit.equations.backward_recovery import open_layers
 from leakage_audit.equations.base import Equations
-from leakage_audit.equations.network import NetworkEquations
-from leakage_audit.equations.opened import OpenedEquations
-from leakage_audit.equations.opening import open_layers
-from leakage_audit.equations.separation import separate
-from leakage_audit.equations.walk import open_chain
-from leakage_audit.joint.apart import may_be_solved_apart, observations, solve_apart
-from leakage_audit.joint.bends import is_kinked
-from leakage_audit.joint.matrix_free import solve_free
-from leakage_audit.joint.solver import Solution, rms, solve
-from leakage_audit.network import UnreadableNetwork
+from leakage_audit.equations.batch_separation import separate
+from leakage_audit.equations.layer_peeling import open_chain
+from leakage_audit.equations.recovered_inputs import OpenedEquations
+from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY, PRIORS, Variation, load
+from leakage_audit.runtime import Budget
+from leakage_audit.solvers.gauss_newton import Solution, rms, solve
+from leakage_audit.solvers.gauss_newton_cg import solve_free
+from leakage_audit.solvers.linearization_error import is_kinked
+from leakage_audit.solvers.per_image import may_be_solved_apart, observations, solve_apart
 
 LARGEST_WORK = 3e10  # numbers that the passes of one Jacobian may keep; beyond this it takes minutes on a few cores
 WARMING = 500  # first-order steps that precede a solution without a Jacobian on networks with kinks

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leakage_audit.matching import cosine_distance, mean_cosine_distance
-from leakage_audit.variation import opponent_variation, total_variation
+from leakage_audit.matching.objective import cosine_distance, mean_cosine_distance
+from leakage_audit.matching.total_variation import opponent_variation, total_variation
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 import torch
 
 from leakage_audit.attacks.base import Attack, Found
-from leakage_audit.budget import Budget
-from leakage_audit.factor import TOLERANCE, Factor
-from leakage_audit.network import read_chain
+from leakage_audit.layerwise.factorization import TOLERANCE, Factor
+from leakage_audit.layerwise.layer_system import LayerSystem
+from leakage_audit.layerwise.recursion import sweep
+from leakage_audit.networks.chain import read_chain
 from leakage_audit.observation import Observation
-from leakage_audit.sweep import sweep
-from leakage_audit.system import LayerSystem
+from leakage_audit.runtime import Budget
 
 
 class RGAP(Attack):

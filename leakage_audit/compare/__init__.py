@@ -18,8 +18,8 @@ from leakage_audit.compare.store import COLUMNS, Cell, Row, Store
 from leakage_audit.compare.table import TABLE_3, results_table
 from leakage_audit.data import CIFAR10_CLASSES
 from leakage_audit.figures import ComparisonRow, caption, comparison_figure
-from leakage_audit.meaning import word
-from leakage_audit.scores import Scores, chance_floor
+from leakage_audit.scores.metrics import Scores, chance_floor
+from leakage_audit.scores.severity import word
 
 __all__ = ["COLUMNS", "EVERY_CLASS", "TABLE_3", "Cell", "Experiment", "Results", "Row", "compare"]
 

@@ -8,14 +8,14 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from leakage_audit.budget import Budget
 from leakage_audit.compare.experiment import Experiment
 from leakage_audit.compare.progress import Bar
 from leakage_audit.compare.store import Cell, Row, Store
-from leakage_audit.network import UnreadableNetwork
+from leakage_audit.measures.security import security_metric
+from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import Observation
-from leakage_audit.scores import score
-from leakage_audit.security import security_metric
+from leakage_audit.runtime import Budget
+from leakage_audit.scores.metrics import score
 
 
 class Runner(L.LightningModule):

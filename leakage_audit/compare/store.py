@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from leakage_audit.scores import Scores
+from leakage_audit.scores.metrics import Scores
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from leakage_audit.compare.experiment import PRETRAINED
 from leakage_audit.compare.store import Cell
-from leakage_audit.scores import PEAK_255
+from leakage_audit.scores.metrics import PEAK_255
 
 # Table 3 of Chen & Campbell 2022: PSNR in the paper's convention, average over CIFAR-10's training images 1 and 3.
 # By network and whether it is pre-trained: R-GAP, DLG, CosineTV, Hybrid.

@@ -10,7 +10,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from leakage_audit.data.images import Images
 from leakage_audit.data.pictures import Drawn, Files, Pictures, Stored
-from leakage_audit.scenes import SCENES, SMALLEST
+from leakage_audit.data.synthetic import SCENES, SMALLEST
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _INSTEAD = "without a network, use leakage_audit.data.Synthetic, which draws its images from a seed"
@@ -24,7 +24,7 @@ class Synthetic(Images):
     Args:
         train_images: How many to train on, those held out for validation included.
         test_images: How many to test on; none of them is a training image.
-        classes: Some of `leakage_audit.scenes.SCENES`, labelled in this order; all ten by default.
+        classes: Some of `leakage_audit.data.synthetic.SCENES`, labelled in this order; all ten by default.
         image_size: Height and width in pixels, at least 8.
         batch_size: Images in a batch.
         val_share: Share of the training images held out for validation; 0 validates on the test images.

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from leakage_audit import scenes
+from leakage_audit.data import synthetic
 
 KEPT_BYTES = 512 << 20  # a collection up to this size is kept in memory once it has been read
 
@@ -88,14 +88,14 @@ class Drawn(Pictures):
             drawn = torch.empty(len(self), 3, self.size, self.size, dtype=torch.uint8)
             for label, name in enumerate(self.classes):
                 own = [position for position, other in enumerate(self.labels) if other == label]
-                drawn[own] = scenes.draw(name, [self.indices[position] for position in own], self.size, self.seed)
+                drawn[own] = synthetic.draw(name, [self.indices[position] for position in own], self.size, self.seed)
             self._drawn = drawn
 
     def load(self, position: int) -> Tensor:
         """8-bit picture `(3, size, size)`."""
         if self._drawn is not None:
             return self._drawn[position]
-        return scenes.draw(self.classes[self.labels[position]], [self.indices[position]], self.size, self.seed)[0]
+        return synthetic.draw(self.classes[self.labels[position]], [self.indices[position]], self.size, self.seed)[0]
 
     def source(self, position: int) -> str:
         """The class, the seed and the picture's number."""

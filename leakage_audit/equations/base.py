@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
-from leakage_audit.budget import Budget
 from leakage_audit.observation import Observation
+from leakage_audit.runtime import Budget
 
 MOST_ROWS = 16  # reverse passes at a time; beyond this they only leave the processor's cache
 MOST_COLUMNS = 64  # forward passes at a time, which keep less

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from leakage_audit.equations.base import Block, Equations, rms
-from leakage_audit.equations.rounding import rounded
-from leakage_audit.layers import Convolution
+from leakage_audit.equations.smoothed_activation import rounded
+from leakage_audit.networks.layers import Convolution
 from leakage_audit.observation import Observation
 
 POOL = 0.1  # part of a unit's variance that it takes from its layer, as few moves say little of one unit

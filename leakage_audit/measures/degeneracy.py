@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from leakage_audit.system import LayerSystem
+from leakage_audit.layerwise.layer_system import LayerSystem
 
 SATURATED = 1e-3  # σ′, over its largest value in the layer, below which a unit counts as saturated
 NOTABLE = 0.01  # share of saturated units worth a remark

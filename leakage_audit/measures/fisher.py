@@ -12,7 +12,7 @@ never formed: a power iteration needs products with J and Jᵀ only.
 import torch
 from torch import Tensor
 
-from leakage_audit.labels import labels_for
+from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.observation import Observation
 
 

@@ -15,11 +15,11 @@ from math import prod
 
 import torch
 
-from leakage_audit.equations.walk import open_chain
-from leakage_audit.joint.gauss_newton import rank
-from leakage_audit.layers import Convolution
+from leakage_audit.equations.layer_peeling import open_chain
 from leakage_audit.measures.structural import structural_rank
+from leakage_audit.networks.layers import Convolution
 from leakage_audit.observation import Observation
+from leakage_audit.solvers.gaussian_update import rank
 
 TOLERANCE = 1e-6  # METHOD found the same ranks from 1e-6 to 1e-12; a Gram matrix tells no smaller value from zero
 

@@ -23,14 +23,14 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from leakage_audit.factor import Factor
-from leakage_audit.factor.banded import BlockCholesky, weight_gram_blocks
-from leakage_audit.factor.gram import gram_matrix
-from leakage_audit.lemma import last_layer
-from leakage_audit.network import read_chain
+from leakage_audit.layerwise.block_cholesky import BlockCholesky, weight_gram_blocks
+from leakage_audit.layerwise.factorization import Factor
+from leakage_audit.layerwise.fully_connected import last_layer
+from leakage_audit.layerwise.gram import gram_matrix
+from leakage_audit.layerwise.layer_system import LayerSystem
+from leakage_audit.layerwise.recursion import sweep
+from leakage_audit.networks.chain import read_chain
 from leakage_audit.observation import Observation
-from leakage_audit.sweep import sweep
-from leakage_audit.system import LayerSystem
 
 CLEAREST = 1e12  # largest squared singular value, in units of the noise, that float64 tells from the rest
 SMALLEST = 1e-9  # loss, in directions, below which there is only rounding

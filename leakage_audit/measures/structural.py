@@ -47,10 +47,10 @@ from math import inf, prod
 import numpy as np
 import torch
 
-from leakage_audit.factor import Factor
-from leakage_audit.layers import Convolution
+from leakage_audit.layerwise.factorization import Factor
+from leakage_audit.layerwise.layer_system import LayerSystem
 from leakage_audit.measures.axis import Axis, axis
-from leakage_audit.system import LayerSystem
+from leakage_audit.networks.layers import Convolution
 
 LARGEST_SVD = 500  # its size up to which singular values, which tell small from zero best, cost little
 LARGEST_INSTANCE = 3000  # rows of the smaller Gram matrix of a random instance that is still worth its seconds

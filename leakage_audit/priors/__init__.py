@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from leakage_audit.priors.belief import GREY, Belief, Prior
+from leakage_audit.priors.base import GREY, Belief, Prior
 from leakage_audit.priors.denoiser import Denoiser
-from leakage_audit.priors.files import load, save
 from leakage_audit.priors.gaussian import Gaussian
-from leakage_audit.priors.minimum_norm import MinimumNorm
-from leakage_audit.priors.variation import Variation
+from leakage_audit.priors.serialization import load, save
+from leakage_audit.priors.tikhonov import MinimumNorm
+from leakage_audit.priors.total_variation import Variation
 
 PRIORS: dict[str, Callable[[], Prior]] = {
     "colour_tv": Variation,

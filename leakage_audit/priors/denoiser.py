@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from leakage_audit.priors.belief import GREY, Belief
-from leakage_audit.priors.channelwise import channelwise
+from leakage_audit.priors.base import GREY, Belief
+from leakage_audit.priors.kronecker import channelwise
+from leakage_audit.priors.total_variation import Variation
 from leakage_audit.priors.unet import UNet
-from leakage_audit.priors.variation import Variation
 
 SIGMA = 0.015  # strength of the noise that is taken off the present image
 CAUTION = 0.03  # least curvature, as a share of what a denoiser's can be at most: without it, steps overshoot

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from leakage_audit.priors.belief import Belief, Prior
+from leakage_audit.priors.base import Belief, Prior
 
 LOADING = 1e-4  # variance added to each entry: a few thousand images do not fill all directions
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from statistics import fmean
 from typing import Any
 
-from leakage_audit.meaning import WORDS, word
+from leakage_audit.scores.severity import WORDS, word
 
 Numbers = dict[str, Any]
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import Any
 
-from leakage_audit.meaning import EXACT_PSNR, GAIN
 from leakage_audit.report.charts import Band, Line, chart
+from leakage_audit.scores.severity import EXACT_PSNR, GAIN
 
 CURVES = 4  # of the fit's own numbers in one chart
 PSNR_LIMITS, SSIM_LIMITS = (-20.0, 80.0), (-0.2, 1.0)  # what is far below a guess needs no room

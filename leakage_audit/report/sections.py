@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from leakage_audit.meaning import EXACT_PSNR, GAIN, SHARE, WORDS
 from leakage_audit.report.charts import number
+from leakage_audit.scores.severity import EXACT_PSNR, GAIN, SHARE, WORDS
 
 Report = Mapping[str, Any]
 REASONS = 12  # of what could not be done; more would bury the rest

@@ -100,7 +100,7 @@ def test_no_call_of_an_attack_ever_holds_it(name):
         sys.setprofile(None)
     assert not caught
     assert f"leakage_audit.attacks.{name}" in calls
-    assert "leakage_audit.scores" not in calls
+    assert "leakage_audit.scores.metrics" not in calls
     assert found.images.shape == (1, 3, 8, 8)
 
 

@@ -6,10 +6,10 @@ from torch import nn
 
 from leakage_audit.attacks.cosine_tv import CosineTV
 from leakage_audit.attacks.recipes import DECAYS, PRESETS, SIGNS, STARTS
-from leakage_audit.budget import Budget
-from leakage_audit.matching import Candidates, cosine_distance
+from leakage_audit.matching.objective import Candidates, cosine_distance
+from leakage_audit.matching.total_variation import total_variation
 from leakage_audit.observation import observe
-from leakage_audit.variation import total_variation
+from leakage_audit.runtime import Budget
 
 
 class Residual(nn.Module):

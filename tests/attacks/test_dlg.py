@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from leakage_audit.attacks.dlg import DLG
-from leakage_audit.budget import Budget
-from leakage_audit.matching import Candidates, squared_distance
+from leakage_audit.matching.objective import Candidates, squared_distance
 from leakage_audit.observation import observe
+from leakage_audit.runtime import Budget
 
 
 def network(kernel=3, stride=1):

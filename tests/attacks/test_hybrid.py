@@ -4,15 +4,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from leakage_audit import observe, scenes, score
+from leakage_audit import observe, score
 from leakage_audit.attacks import RGAP, Hybrid, corrections
 from leakage_audit.attacks.corrections import Problem, Terms
 from leakage_audit.attacks.hybrid import TABLE_2
-from leakage_audit.budget import Budget
-from leakage_audit.factor import Factor
-from leakage_audit.network import read_chain
-from leakage_audit.sweep import sweep
-from leakage_audit.tail import Tail
+from leakage_audit.data import synthetic
+from leakage_audit.layerwise.factorization import Factor
+from leakage_audit.layerwise.recursion import sweep
+from leakage_audit.matching.subnetwork import Tail
+from leakage_audit.networks.chain import read_chain
+from leakage_audit.runtime import Budget
 
 EXACT_SET = 1e-10  # largest ‖u x − v‖/‖v‖ on the solution set
 
@@ -24,7 +25,7 @@ def seen_and_truth(stride=2, size=12):
     network = nn.Sequential(
         nn.Conv2d(3, filters, 4, stride, bias=False), nn.Tanh(), nn.Flatten(), nn.Linear(filters * side**2, 5)
     )
-    image = scenes.draw("balloon", [3], size=size).double() / 255
+    image = synthetic.draw("balloon", [3], size=size).double() / 255
     return observe(network.double(), image, 2, mean=0.5), image
 
 

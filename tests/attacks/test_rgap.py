@@ -5,11 +5,11 @@ import torch
 from cases import FULL, NETWORKS, pictures
 
 from leakage_audit.attacks.rgap import RGAP
-from leakage_audit.budget import Budget
 from leakage_audit.models import build
-from leakage_audit.network import UnreadableNetwork
+from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import observe
-from leakage_audit.scores import score
+from leakage_audit.runtime import Budget
+from leakage_audit.scores.metrics import score
 
 
 def psnr(found, truth):

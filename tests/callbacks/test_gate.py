@@ -33,13 +33,13 @@ def audited(**settings):
 
 @pytest.fixture
 def grey(monkeypatch):
-    from leakage_audit.callbacks import look
+    from leakage_audit.callbacks.evaluation import evaluate
 
-    monkeypatch.setattr(look, "score", lambda images, truth: real(images, torch.full_like(truth, 0.5)))
+    monkeypatch.setattr(evaluate, "score", lambda images, truth: real(images, torch.full_like(truth, 0.5)))
 
 
 def real(images, truth):
-    from leakage_audit.scores import score
+    from leakage_audit.scores.metrics import score
 
     return score(images, truth)
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from leakage_audit.cli import main
+from leakage_audit.cli.command_line import main
 
 TABLE_3 = Path(__file__).parents[2] / "configs" / "table3.yaml"
 FAST = ["--data=synthetic", "--image-size=12", "--scale=0.002"]

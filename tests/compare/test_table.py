@@ -7,7 +7,7 @@ from rich.console import Console
 from leakage_audit.compare.store import Cell, Row
 from leakage_audit.compare.table import ATTACKS, TABLE_3, paper_psnr_255, results_table
 from leakage_audit.models import VARIANTS
-from leakage_audit.scores import score
+from leakage_audit.scores.metrics import score
 
 # Table 3 in ordinary PSNR, as the project's notes on the method give it: R-GAP, DLG, CosineTV, Hybrid.
 ORDINARY = {

@@ -8,7 +8,7 @@ import torchvision
 from sources import SmallCIFAR10, batches, colour, save
 
 from leakage_audit.data import CIFAR10, CIFAR10_CLASSES, ImageFolder, Synthetic
-from leakage_audit.scenes import draw
+from leakage_audit.data.synthetic import draw
 
 
 @pytest.fixture

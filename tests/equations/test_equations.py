@@ -5,14 +5,14 @@ from cases import CONVOLUTIONS, conv, draw, layer_of
 from torch import nn
 from torch.nn.grad import conv2d_input, conv2d_weight
 
+from leakage_audit.equations.autograd import NetworkEquations
 from leakage_audit.equations.chain import carry_back, weight_gradient
-from leakage_audit.equations.network import NetworkEquations
-from leakage_audit.equations.walk import open_chain
-from leakage_audit.joint.bends import is_kinked
-from leakage_audit.joint.gauss_newton import Step, rank
-from leakage_audit.network import UnreadableNetwork
+from leakage_audit.equations.layer_peeling import open_chain
+from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import observe
 from leakage_audit.priors import Variation
+from leakage_audit.solvers.gaussian_update import Step, rank
+from leakage_audit.solvers.linearization_error import is_kinked
 
 EPS = 2.2e-16
 

@@ -3,8 +3,8 @@ import torch
 from cases import draw
 from torch import nn
 
+from leakage_audit.measures.security import security_metric
 from leakage_audit.observation import observe
-from leakage_audit.security import security_metric
 
 
 def network(activation=nn.Tanh):

@@ -6,9 +6,9 @@ from cases import NETWORKS, pictures, system_of
 from torch import nn
 
 from leakage_audit.measures.noise import _lost, effective_metric
+from leakage_audit.measures.security import security_metric
 from leakage_audit.models import VARIANTS, build
 from leakage_audit.observation import observe
-from leakage_audit.security import security_metric
 
 LAYERS = {
     "tall": (nn.Conv2d(2, 9, 3), (7, 8)),

@@ -7,12 +7,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from leakage_audit.layers import Convolution
+from leakage_audit.layerwise.layer_system import LayerSystem
 from leakage_audit.measures import structural
 from leakage_audit.measures.structural import structural_rank
 from leakage_audit.models import VARIANTS, build
-from leakage_audit.network import read_chain
-from leakage_audit.system import LayerSystem
+from leakage_audit.networks.chain import read_chain
+from leakage_audit.networks.layers import Convolution
 
 DEFICIENCIES = {
     "cnn2_v1": [0], "cnn2_v2": [-1470], "cnn3_v1": [0, -4533], "cnn3_v2": [-1470, -1050], "cnn3_v3": [0, 0],

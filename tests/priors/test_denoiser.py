@@ -3,14 +3,14 @@ import torch
 from torch import nn
 
 from leakage_audit.attacks.joint import Joint
-from leakage_audit.equations.walk import open_chain
+from leakage_audit.equations.layer_peeling import open_chain
 from leakage_audit.models import build
 from leakage_audit.observation import observe
 from leakage_audit.priors import Denoiser, Gaussian, Variation, load, save
 from leakage_audit.priors.denoiser import CAUTION
-from leakage_audit.priors.learning import learn_denoiser
+from leakage_audit.priors.training import learn_denoiser
 from leakage_audit.priors.unet import UNet
-from leakage_audit.scores import score
+from leakage_audit.scores.metrics import score
 
 SIZE = 8
 

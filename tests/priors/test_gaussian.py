@@ -5,7 +5,7 @@ from leakage_audit.attacks.joint import Joint
 from leakage_audit.models import build
 from leakage_audit.observation import observe
 from leakage_audit.priors import Gaussian, Variation, save
-from leakage_audit.scores import score
+from leakage_audit.scores.metrics import score
 
 
 def landscapes(count, size=10, seed=0):

@@ -1,0 +1,154 @@
+"""What an optimiser step leaves to be audited, and whether the audit understands it.
+
+`on_before_optimizer_step` is the one hook where the weights and the complete gradient at these weights are both
+there: accumulated over the window, averaged over the ranks, not yet clipped (except by manual optimisation).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from lightning import LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from leakage_audit.callbacks.capture.model_copy import Twin, plain
+from leakage_audit.callbacks.capture.rng_isolation import Streams
+from leakage_audit.observation import Loss
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One batch of the window that an optimiser step averages over.
+
+    Attributes:
+        images: The network's inputs `(B, C, H, W)`.
+        labels: Classes `(B,)`.
+        streams: The global generators when the batch began, from which dropout drew its masks.
+    """
+
+    images: Tensor
+    labels: Tensor
+    streams: Streams
+
+
+def step_gradients(trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> dict[str, Tensor]:
+    """The gradients that this optimiser is about to use, by plain parameter name, off the training's memory.
+
+    Lightning has undone the loss scaling of 16-mixed by now, except for optimisers that do it themselves (fused ones):
+    there it is undone here.
+    """
+    mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    scale = loss_scale(trainer) if getattr(optimizer, "_step_supports_amp_scaling", False) else 1.0
+    return {
+        plain(name): p.grad.detach() / scale if scale != 1.0 else p.grad.detach().clone()
+        for name, p in module.named_parameters()
+        if id(p) in mine and p.grad is not None
+    }
+
+
+def loss_scale(trainer: Trainer) -> float:
+    """By how much the precision plugin scales the loss: 1 except in 16-mixed."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return 1.0 if scaler is None else float(scaler.get_scale())
+
+
+def recompute(
+    trainer: Trainer, twin: Twin, window: Sequence[MicroBatch], loss: Loss, names: Sequence[str]
+) -> dict[str, Tensor]:
+    """The window's gradient from scratch: the mean over its batches of ∂ loss(network(images), labels).
+
+    The twin runs in the module's own modes, under the training's autocast, from the generators' states of then. Its
+    buffers move (batch normalisation); refresh it afterwards.
+
+    Args:
+        trainer: Says precision.
+        twin: Refreshed.
+        window: The batches.
+        loss: `loss(scores, labels)`.
+        names: The parameters' plain names in the LightningModule; those that the twin lacks are left out.
+    """
+    wanted = {twin.name_in_module(n): p for n, p in twin.network.named_parameters() if p.requires_grad}
+    wanted = {name: wanted[name] for name in names if name in wanted}
+    total = {name: torch.zeros_like(p) for name, p in wanted.items()}
+    scale = loss_scale(trainer)
+    for batch in window:
+        batch.streams.restore()
+        with trainer.precision_plugin.train_step_context():
+            value = loss(twin.network(batch.images), batch.labels)
+        found = torch.autograd.grad(value * scale, list(wanted.values()), allow_unused=True)
+        for name, gradient in zip(wanted, found, strict=True):
+            if gradient is not None:
+                total[name] += gradient / (scale * len(window))
+    return total
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the step's own gradient compares with the recomputed one.
+
+    Attributes:
+        scale: The factor that brings the recomputed gradient nearest to the step's.
+        error: Norm of what remains, relative to the step's gradient.
+        rest: The same for factor 1.
+        tolerance: What rounding can explain.
+        missing: Parameters with a gradient that the audited network does not have.
+    """
+
+    scale: float
+    error: float
+    rest: float
+    tolerance: float
+    missing: tuple[str, ...] = ()
+
+    @property
+    def same(self) -> bool:
+        """Equal to rounding."""
+        return self.rest <= self.tolerance and not self.missing
+
+    @property
+    def parallel(self) -> bool:
+        """Equal to rounding up to a positive factor (a scaled loss, a gradient clipped by hand)."""
+        return self.error <= self.tolerance and self.scale > 0 and not self.missing
+
+    def __str__(self) -> str:
+        if self.same:
+            return f"equals the recomputed gradient (relative difference {self.rest:.1e})"
+        if self.missing:
+            return f"includes parameters outside the audited network ({', '.join(self.missing[:3])})"
+        if self.parallel:
+            return f"is {self.scale:.4g} times the recomputed gradient: is the loss scaled, or clipped by hand?"
+        return (
+            f"differs from the recomputed gradient by {self.rest:.1%}: is there label smoothing, mixup, an "
+            "augmentation or another term of the loss in training_step? Name `forward`, `loss` or `unpack`"
+        )
+
+
+# By the coarsest type that the step computed in: a few hundred roundings of a gradient entry.
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+
+
+def compare(step: Mapping[str, Tensor], recomputed: Mapping[str, Tensor], compute: torch.dtype) -> Verdict:
+    """Compare the step's gradient with the recomputed one, in float64.
+
+    Args:
+        step: Gradients by name.
+        recomputed: The same at the parameters that the audited network has.
+        compute: The coarsest floating type in the forward pass.
+    """
+    missing = tuple(name for name in step if name not in recomputed)
+    pairs = [(step[name].double(), recomputed[name].double()) for name in step if name in recomputed]
+    g2 = sum(float(g.square().sum()) for g, _ in pairs)
+    r2 = sum(float(r.square().sum()) for _, r in pairs)
+    gr = sum(float((g * r).sum()) for g, r in pairs)
+    scale = gr / r2 if r2 > 0 else 1.0
+    size = max(g2, 1e-300) ** 0.5
+    error = sum(float((g - scale * r).square().sum()) for g, r in pairs) ** 0.5 / size
+    rest = sum(float((g - r).square().sum()) for g, r in pairs) ** 0.5 / size
+    return Verdict(scale, error, rest, _TOLERANCE[compute], missing)
+
+
+def compute_type(trainer: Trainer, module: LightningModule) -> torch.dtype:
+    """The coarsest floating type that the training step computes in."""
+    mixed = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16, "transformer-engine": torch.bfloat16}
+    return mixed.get(str(trainer.precision), next(p.dtype for p in module.parameters() if p.is_floating_point()))

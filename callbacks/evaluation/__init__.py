@@ -1,0 +1,1 @@
+"""What a captured step is put through: measures, attacks, scores."""

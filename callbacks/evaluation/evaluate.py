@@ -1,0 +1,119 @@
+"""One look at one observation: measure it, attack it, score what comes out. Everything after the snapshot."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from leakage_audit.attacks.base import Attack, Reconstruction
+from leakage_audit.measures.security import Security, security_metric
+from leakage_audit.networks.chain import UnreadableNetwork
+from leakage_audit.observation import Observation
+from leakage_audit.runtime import Budget
+from leakage_audit.scores.metrics import Scores, chance_floor, score
+
+log = logging.getLogger("leakage_audit")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one attack made of the observation.
+
+    Attributes:
+        result: The reconstruction, images on the CPU, the value range brought to [0, 1].
+        scores: Against the truth.
+        out_of_time: Whether the time limit ended the attack.
+    """
+
+    result: Reconstruction
+    scores: Scores
+    out_of_time: bool
+
+
+@dataclass
+class Look:
+    """An observation measured and attacked.
+
+    Attributes:
+        truth: The true images `(B, C, H, W)` in [0, 1], on the CPU.
+        labels: Their classes.
+        floor: What guessing without a gradient scores.
+        security: c(M) and the layer table, None where the network is no readable chain.
+        outcomes: By attack.
+        problems: What could not be done, in sentences, by attack or `"c"`.
+    """
+
+    truth: Tensor
+    labels: list[int]
+    floor: Scores
+    security: Security | None = None
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+
+def look(
+    seen: Observation,
+    truth: Tensor,
+    labels: Tensor,
+    attacks: Mapping[str, Attack],
+    *,
+    measure: bool = True,
+    seconds: float | None = None,
+    strict: bool = False,
+    guess: Tensor | None = None,
+    report: Callable[[str, float], None] | None = None,
+) -> Look:
+    """Measure an observation, run the attacks on it one after the other, and score them.
+
+    Args:
+        seen: What the attacker sees.
+        truth: The true images `(B, C, H, W)` in image space; used for scores only.
+        labels: Their classes `(B,)`.
+        attacks: By the name that they are logged under.
+        measure: Whether to rank the layers' systems and compute c(M).
+        seconds: For all attacks together; what one leaves over, the next ones may use.
+        strict: Let an attack's exception through instead of noting it.
+        guess: `(C, H, W)` in [0, 1], what the reconstructions are held against; None for mid-grey.
+        report: Told of the attacks' progress.
+    """
+    truth = _unit(truth, seen)
+    seen = seen.to(torch.float32) if torch.finfo(seen.dtype).bits < 32 else seen
+    looked = Look(truth, labels.tolist(), chance_floor(guess, truth))
+    if measure:
+        try:
+            looked.security = security_metric(seen)
+        except ValueError as error:  # the network is no chain, or its gradient holds nothing
+            looked.problems["c"] = str(error)
+    total = Budget(seconds)
+    for waiting, (name, attack) in zip(range(len(attacks), 0, -1), attacks.items(), strict=True):
+        share = None if seconds is None else max(1e-3, (seconds - total.spent) / waiting)
+        budget = Budget(share, report)
+        try:
+            result = attack(seen, budget)
+            outcome = _scored(result, truth, seen, budget.exhausted)
+        except UnreadableNetwork as error:
+            looked.problems[name] = str(error)
+        except Exception as error:  # whatever an attack raises, the training goes on unless asked otherwise
+            if strict:
+                raise
+            looked.problems[name] = f"{type(error).__name__}: {error}"
+            log.debug("attack %s failed", name, exc_info=True)
+        else:
+            looked.outcomes[name] = outcome
+    return looked
+
+
+def _scored(result: Reconstruction, truth: Tensor, seen: Observation, out_of_time: bool) -> Outcome:
+    kept = {k: v.detach().cpu() if isinstance(v, Tensor) else v for k, v in result.details.items()}
+    result = replace(result, images=_unit(result.images, seen), details=kept)
+    return Outcome(result, score(result.images, truth), out_of_time)
+
+
+def _unit(images: Tensor, seen: Observation) -> Tensor:
+    """Images on the CPU in single or double precision, their value range brought to [0, 1]."""
+    low, high = seen.value_range
+    images = images.detach().cpu()
+    images = images.float() if torch.finfo(images.dtype).bits < 32 else images
+    return (images - low) / (high - low)

@@ -1,0 +1,56 @@
+"""What passes between an audit's parts, and from it to other callbacks."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from leakage_audit.callbacks.capture.gradient_check import Verdict
+from leakage_audit.callbacks.evaluation.evaluate import Look
+
+
+@dataclass(frozen=True)
+class Audit:
+    """One audit, for other callbacks.
+
+    Attributes:
+        step: On the loggers' axis.
+        optimizer_step: Counted from 0.
+        metrics: Logged names and numbers; empty if the audit was skipped.
+        skipped: Why it was, or None.
+        meanings: By attack, the word (see `meaning`) of the image that gave most away.
+    """
+
+    step: int
+    optimizer_step: int
+    metrics: dict[str, float] = field(default_factory=dict)
+    skipped: str | None = None
+    meanings: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What looking at a step gave.
+
+    Attributes:
+        looks: One an image, or one for the step.
+        verdict: On the step's own gradient, where it was recomputed.
+        numbers: Logged names and numbers that were had without a look.
+        jobs: Arguments of `look` that are for the background.
+    """
+
+    looks: list[Look] = field(default_factory=list)
+    verdict: Verdict | None = None
+    numbers: dict[str, float] = field(default_factory=dict)
+    jobs: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """An audit that the background is busy with.
+
+    Attributes:
+        record: The head of its line in `audit.jsonl`.
+        verdict: On the step's own gradient.
+    """
+
+    record: dict[str, Any]
+    verdict: Verdict | None

@@ -1,0 +1,50 @@
+"""c(M) and the layers' deficiencies cheaply enough for every step: from shapes, as long as no filter is dead.
+
+The rank of a layer's system follows from its shape for generic weights and gradients (METHOD: rank = min(n_eff,
+|z| + |w| − c_out²)). What makes them degenerate in practice shows in the step's own gradient: filters whose weights or
+gradients are zero throughout. So a step without such filters has the ranks of its shapes, and one with them is worth a
+closer look.
+"""
+
+import torch
+from torch import nn
+
+from leakage_audit.callbacks.output.records import short
+from leakage_audit.measures.architecture import shape_report
+from leakage_audit.measures.joint_rank import joint_deficiency
+from leakage_audit.measures.security import Security
+from leakage_audit.networks.chain import UnreadableNetwork, read_chain
+from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.tracing import convolutions_met
+
+
+def by_shapes(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, float]:
+    """The logged names of c(M) and of every convolution's deficiency; without c(M) if the network is no chain.
+
+    Args:
+        network: Any image classifier; may be left in another state of its buffers.
+        input_shape: `(C, H, W)` of one image.
+
+    Raises:
+        ValueError: If the network does not accept images of this shape.
+    """
+    metrics: dict[str, float] = {}
+    try:
+        layers = [layer for layer in read_chain(network, input_shape) if isinstance(layer, Convolution)]
+        metrics["audit/c"] = Security.weigh([shape_report(layer) for layer in layers]).c
+        metrics["audit/joint_deficiency"] = float(joint_deficiency(layers))
+    except UnreadableNetwork:
+        layers = convolutions_met(network, input_shape)
+    for name, layer in zip(short([layer.name for layer in layers]), layers, strict=True):
+        metrics[f"audit/layer/{name}/deficiency"] = float(shape_report(layer).deficiency)
+    return metrics
+
+
+def has_dead_filters(module: nn.Module) -> bool:
+    """Whether a convolution has a filter whose weights or gradients are zero throughout, or no gradient at all."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            for tensor in (part.weight, part.weight.grad):
+                if tensor is None or not bool(torch.any(tensor.detach().flatten(1), 1).all()):
+                    return True
+    return False

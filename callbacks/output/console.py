@@ -1,0 +1,136 @@
+"""Audits in the terminal: the last result on the progress bar, a bar of their own where they take long, a table."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar, TQDMProgressBar
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from tqdm.auto import tqdm
+
+from leakage_audit.scores.severity import WORDS
+
+PATIENCE = 3.0  # seconds that an audit may take unannounced
+COLOURS = dict(zip(WORDS, ("green", "yellow", "dark_orange", "red"), strict=True))
+
+
+def show(trainer: Trainer, metrics: Mapping[str, float], meanings: Mapping[str, str]) -> None:
+    """Put the last audit's highest PSNR, what it means, and c(M) on the progress bar, where they stay.
+
+    Args:
+        trainer: Whose progress bar.
+        metrics: The audit's logged numbers.
+        meanings: By attack, the word of the image that gave most away.
+    """
+    shown: dict[str, Any] = {}
+    if meanings:
+        best = max(meanings, key=lambda name: (WORDS.index(meanings[name]), metrics[f"audit/psnr/{name}"]))
+        shown["PSNR"] = f"{metrics[f'audit/psnr/{best}']:.1f} dB {meanings[best]}"
+    if "audit/c" in metrics:
+        shown["c(M)"] = f"{metrics['audit/c']:.6g}"
+    trainer.progress_bar_metrics.update(shown)
+
+
+class _Voice:
+    """Shows how far an audit is once it has taken longer than `PATIENCE`; called by the attacks' budgets."""
+
+    def __init__(self, bar: ProgressBar | None) -> None:
+        self._bar, self._began, self._shown = bar, time.perf_counter(), 0.0
+        self._task: Any = None
+
+    def __call__(self, what: str, done: float) -> None:
+        now = time.perf_counter()
+        if now - self._began < PATIENCE or now - self._shown < 0.1:
+            return
+        self._shown = now
+        if isinstance(self._bar, RichProgressBar) and self._bar.progress is not None:
+            if self._task is None:
+                self._task = self._bar.progress.add_task("", total=100)
+            self._bar.progress.update(self._task, description=f"audit: {what}", completed=100 * done)
+            self._bar.progress.refresh()
+        elif isinstance(self._bar, TQDMProgressBar):
+            if self._task is None:
+                form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}"
+                self._task = tqdm(total=100, leave=False, dynamic_ncols=True, bar_format=form, position=1)
+            self._task.desc, self._task.n = f"audit: {what}", round(100 * done)
+            self._task.refresh()
+
+    def close(self) -> None:
+        """Take the bar away again."""
+        if isinstance(self._task, tqdm):
+            self._task.close()
+        elif self._task is not None and isinstance(self._bar, RichProgressBar) and self._bar.progress is not None:
+            self._bar.progress.remove_task(self._task)
+
+
+@contextmanager
+def progress(trainer: Trainer) -> Iterator[_Voice]:
+    """What attacks report to; shows nothing on a trainer without a progress bar."""
+    voice = _Voice(_bar(trainer))
+    try:
+        yield voice
+    finally:
+        voice.close()
+
+
+def table(report: Mapping[str, Any]) -> Table:
+    """What each attack got back over the whole fit.
+
+    Args:
+        report: As `report.json` has it.
+    """
+    verdict = report["verdict"]
+    found = Table(
+        title=f"{verdict['headline']}. {_gates(verdict['gates'])}",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    found.add_column("attack", no_wrap=True)
+    found.add_column("at its best", no_wrap=True)
+    for name in ("PSNR, dB", "a guess", "SSIM", "step"):
+        found.add_column(name, justify="right", no_wrap=True)
+    found.add_column("last audit, dB", no_wrap=True)
+    for attack in report["attacks"]:
+        best, last = attack["worst"]["highest"], attack["latest"]["highest"]
+        found.add_row(
+            attack["name"],
+            _coloured(attack["word"]),
+            f"{best['psnr']:.1f}",
+            f"{best['chance_psnr']:.1f}",
+            "–" if best["ssim"] is None else f"{best['ssim']:.2f}",
+            str(attack["worst"]["step"]),
+            f"{last['psnr']:.1f} {_coloured(attack['latest']['word'])}",
+        )
+    return found
+
+
+def summarise(trainer: Trainer, report: Mapping[str, Any], path: Any) -> None:
+    """Print the table and where the report is, if the fit has a progress bar; a silent fit stays silent."""
+    bar = _bar(trainer)
+    if bar is None:
+        return
+    console = bar.progress.console if isinstance(bar, RichProgressBar) and bar.progress is not None else Console()
+    if report["attacks"]:
+        console.print(table(report))
+    console.print(f"Leakage report: {path}", soft_wrap=True, highlight=False)
+
+
+def _bar(trainer: Trainer) -> ProgressBar | None:
+    """The trainer's progress bar, if it has one that shows on this rank."""
+    bar = trainer.progress_bar_callback
+    return bar if bar is not None and getattr(bar, "is_enabled", True) else None
+
+
+def _coloured(word: str) -> str:
+    return f"[{COLOURS[word]}]{word}[/]"
+
+
+def _gates(state: str) -> str:
+    return "" if state == "none" else f"Gates: {state}"

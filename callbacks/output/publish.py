@@ -1,0 +1,89 @@
+"""Where an audit's results go: loggers, `callback_metrics`, `audit.jsonl`, pictures."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Trainer
+from torch import Tensor
+
+from leakage_audit.callbacks.evaluation.evaluate import Look
+from leakage_audit.callbacks.output import loggers, records
+from leakage_audit.callbacks.output.image_grid import picture
+from leakage_audit.callbacks.output.loggers import log_step as log_step
+
+Say = Callable[[str], None]
+
+
+def publish(
+    trainer: Trainer,
+    looks: Sequence[Look],
+    metrics: dict[str, float],
+    record: dict[str, Any],
+    folder: Path | None,
+    say: Say,
+) -> None:
+    """Log an audit; what cannot be written is said, and the training goes on.
+
+    Args:
+        trainer: Whose loggers.
+        looks: What was found, of all ranks; empty for a skipped audit, or for numbers without a look.
+        metrics: The logged names and numbers.
+        record: The head of the audit's line in `audit.jsonl`.
+        folder: Where files go; None writes none (fast_dev_run).
+        say: Told of what could not be written.
+    """
+    loggers.remember(trainer, metrics)
+    if trainer.is_global_zero:
+        for work in (
+            lambda: loggers.log_scalars(trainer, metrics, record["step"]),
+            lambda: _pictures(trainer, looks, record, folder),
+            lambda: _line(looks, record | {"metrics": metrics}, folder),
+        ):
+            try:
+                work()
+            except Exception as error:  # a full disk or a logger's failure must not end the training
+                say(f"an audit's result could not be written: {type(error).__name__}: {error}")
+
+
+def repeat(trainer: Trainer, metrics: dict[str, float]) -> None:
+    """Log numbers that are as they were when last published: to the loggers as often as `self.log` would."""
+    loggers.remember(trainer, metrics)
+    if trainer.is_global_zero and trainer._logger_connector.should_update_logs:
+        loggers.log_scalars(trainer, metrics, log_step(trainer))
+
+
+def _pictures(trainer: Trainer, looks: Sequence[Look], record: dict[str, Any], folder: Path | None) -> None:
+    if not looks:
+        return
+    loggers.log_text(trainer, "audit/summary", records.summary(looks, record), record["step"])
+    shown = picture(looks, f"step {record['step']}")
+    if shown is not None:
+        loggers.log_image(trainer, "audit/images", shown[0], record["step"], shown[1], folder)
+    loggers.flush(trainer)
+
+
+def _line(looks: Sequence[Look], record: dict[str, Any], folder: Path | None) -> None:
+    if folder is not None:
+        records.append(folder / "audit.jsonl", record | (records.describe(looks) if looks else {}))
+
+
+def save_probe(probe: tuple[Tensor, Tensor], folder: Path | None, trainer: Trainer, say: Say) -> None:
+    """Leave the fixed images beside the log, so that a resumed fit follows the same ones."""
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save([part.cpu() for part in probe], folder / f"probe_{trainer.global_rank}.pt")
+    except OSError as error:
+        say(f"the fixed images could not be saved; a resumed fit will follow others: {error}")
+
+
+def load_probe(folder: Path | None, trainer: Trainer, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """The fixed images that an earlier run of the same fit left, if they are still there."""
+    path = None if folder is None else folder / f"probe_{trainer.global_rank}.pt"
+    if path is None or not path.is_file():
+        return None
+    images, labels = torch.load(path, weights_only=True)
+    return images.to(device), labels.to(device)

@@ -1,0 +1,197 @@
+"""What an audit found, as logged numbers, as one line of `audit.jsonl`, and as a table to read.
+
+One JSON object a line. Every line has `schema` (1), `step` (the loggers' axis), `optimizer_step` (0-based), `epoch`,
+`time` (ISO 8601, UTC), `gradient`, `probe`, `seed`, `versions`, `knowledge` (what the attacker was assumed to know),
+`assumed` (how the audit read the LightningModule), `chance` (what guessing without a gradient means) and, with a
+`GradientDefence`, `defence` (its settings). An audit that took place adds
+
+- `metrics`: every logged name and its number;
+- `verified`: how the step's own gradient compared with the recomputed one;
+- `c`, `layers` (name, unknowns, equations, rank, deficiency, weight, condition), of the first image;
+- `samples`: one object an image (or, in `step`, one for the whole batch): `labels`, `floor` (what guessing scores) and
+  `attacks`, by name: `settings`; `psnr`, `psnr_255`, `ssim`, `mse`, `meaning` (its word) and `order` (which of the true
+  images it was held against), lists, one a reconstruction; `seconds`, `converged`, `ended`, `residual`, `out_of_time`;
+- `problems`: what could not be done, by attack or `c`.
+
+One that did not take place has `skipped`, the reason. `kind` is `audit`, `measure` (no attacks), or `gate` (the
+verdict of a `LeakageGate`: `verdict`, `action`, `limits`, `patience`, `judged`, `violations`).
+
+Numbers that are not finite are null. A step that appears twice was audited again after a resume: the later line counts.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from torch import Tensor
+
+from leakage_audit.callbacks.evaluation.evaluate import Look, Outcome
+from leakage_audit.scores.metrics import Scores
+from leakage_audit.scores.severity import words, worst
+
+SCHEMA = 1
+
+
+def metrics(looks: Sequence[Look], seconds: float) -> dict[str, float]:
+    """The logged names and their numbers, averaged over the looks that have them."""
+    numbers: dict[str, list[float]] = {}
+    for looked in looks:
+        for name, value in _of_one(looked):
+            if math.isfinite(value):
+                numbers.setdefault(name, []).append(value)
+    counted = [x.security.joint_deficiency for x in looks if x.security and x.security.joint_deficiency is not None]
+    if counted:  # what an attack found at its solution says more than counting
+        numbers.setdefault("audit/joint_deficiency", [float(counted[0])])
+    return {name: fmean(values) for name, values in numbers.items()} | {"audit/seconds": seconds}
+
+
+def _of_one(looked: Look) -> Iterable[tuple[str, float]]:
+    if looked.security is not None:
+        yield "audit/c", looked.security.c
+        for name, layer in zip(short([x.name for x in looked.security.layers]), looked.security.layers, strict=True):
+            yield f"audit/layer/{name}/deficiency", float(layer.deficiency)
+            yield f"audit/layer/{name}/condition", float(layer.condition)
+    if looked.outcomes:
+        yield "audit/chance", fmean(looked.floor.psnr)
+    for name, outcome in looked.outcomes.items():
+        yield f"audit/psnr/{name}", fmean(outcome.scores.psnr)
+        yield f"audit/ssim/{name}", fmean(outcome.scores.ssim)
+        joint = outcome.result.details.get("joint_deficiency")
+        if joint is not None:
+            yield "audit/joint_deficiency", float(joint)
+
+
+def short(names: Sequence[str]) -> list[str]:
+    """Layer names without the path that they share: `network.conv1` and `network.conv2` are conv1 and conv2."""
+    paths = [name.split(".")[:-1] for name in names]
+    shared = 0
+    while all(len(path) > shared and path[shared] == paths[0][shared] for path in paths):
+        shared += 1
+        if not paths:
+            break
+    return [".".join(name.split(".")[shared:]) for name in names]
+
+
+def meanings(looks: Sequence[Look]) -> dict[str, str]:
+    """By attack, the word of the image that gave most away."""
+    found: dict[str, list[str]] = {}
+    for looked in looks:
+        for name, outcome in looked.outcomes.items():
+            found.setdefault(name, []).extend(words(outcome.scores, looked.floor))
+    return {name: worst(said) for name, said in found.items()}
+
+
+def describe(looks: Sequence[Look]) -> dict[str, Any]:
+    """The part of a record that the looks fill."""
+    first = next((x.security for x in looks if x.security is not None), None)
+    layers = [] if first is None else [asdict(layer) for layer in first.layers]
+    for layer, name in zip(layers, short([x["name"] for x in layers]), strict=True):
+        layer["name"] = name
+    return {
+        "c": None if first is None else first.c,
+        "layers": layers,
+        "samples": [
+            {
+                "labels": looked.labels,
+                "floor": {"psnr": looked.floor.psnr, "ssim": looked.floor.ssim},
+                "attacks": {name: _describe(outcome, looked.floor) for name, outcome in looked.outcomes.items()},
+            }
+            for looked in looks
+        ],
+        "problems": {name: problem for looked in looks for name, problem in looked.problems.items()},
+    }
+
+
+def _describe(outcome: Outcome, floor: Scores) -> dict[str, Any]:
+    result, scores = outcome.result, outcome.scores
+    return {
+        "settings": result.settings,
+        "psnr": scores.psnr,
+        "psnr_255": scores.psnr_255,
+        "ssim": scores.ssim,
+        "meaning": words(scores, floor),
+        "order": scores.order,
+        "mse": scores.mse,
+        "seconds": result.seconds,
+        "converged": result.converged,
+        "ended": result.ended,
+        "residual": result.residual,
+        "out_of_time": outcome.out_of_time,
+    }
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of the libraries that a result depends on."""
+    return {name: version(name) for name in ("leakage-audit", "torch", "lightning", "scipy")}
+
+
+def append(path: Path, record: Mapping[str, Any]) -> None:
+    """Add a line to the file, complete or not at all as far as the file system can promise it.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    head = {"schema": SCHEMA, "time": datetime.now(UTC).isoformat(timespec="seconds"), "versions": versions()}
+    line = json.dumps(_plain(head | dict(record)), allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """Anything as what JSON can hold."""
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [_plain(v) for v in value]
+    return value if isinstance(value, str | int | bool | None) else str(value)
+
+
+def summary(looks: Sequence[Look], record: Mapping[str, Any]) -> str:
+    """The audit as Markdown: what leaks, attack by attack and layer by layer, and what could not be done."""
+    described, found = describe(looks), meanings(looks)
+    head = f"optimiser step {record['optimizer_step']}, gradient of {record['knowledge']}"
+    lines = [f"**{worst(list(found.values())).capitalize()}** at {head}" if found else head.capitalize(), ""]
+    if found:
+        lines += [
+            "| image | attack | meaning | PSNR, dB | SSIM | chance, dB | seconds |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {i} | {name} | {worst(words(o.scores, looked.floor))} | {_join(o.scores.psnr, '.1f')} "
+            f"| {_join(o.scores.ssim, '.2f')} | {_join(looked.floor.psnr, '.1f')} | {o.result.seconds:.1f} |"
+            for i, looked in enumerate(looks, start=1)
+            for name, o in looked.outcomes.items()
+        ]
+        lines += ["", f"Chance is what guessing {record.get('chance', 'mid-grey')} scores.", ""]
+    if described["layers"]:
+        lines += [f"c(M) = {described['c']:.6g} (0: every layer determines its input)", ""]
+        lines += ["| layer | unknowns | equations | rank | deficiency | condition |", "|---|---|---|---|---|---|"]
+        lines += [
+            f"| {x['name']} | {x['unknowns']} | {x['equations']} | {x['rank']} | {x['deficiency']} "
+            f"| {x['condition']:.3g} |"
+            for x in described["layers"]
+        ] + [""]
+        lines += [f"- {x['name']}: {x['remark']}" for x in described["layers"] if x["remark"]]
+    ended = {f"{name}: {o.result.ended}": None for looked in looks for name, o in looked.outcomes.items()}
+    said = [*ended, *(f"{name}: {problem}" for name, problem in described["problems"].items())]
+    return "\n".join(lines + [f"- {sentence}" for sentence in said])
+
+
+def _join(values: Sequence[float], form: str) -> str:
+    """All of a few numbers, the range of many."""
+    if len(values) > 4:
+        return f"{min(values):{form}} to {max(values):{form}}"
+    return ", ".join(format(value, form) for value in values)

@@ -1,0 +1,121 @@
+"""Any classifier's equations: its plain gradient as a function of the images, through `torch.func`.
+
+If the last layer is fully connected with a bias, Lemma 3.1 gives the derivative δ at its output and the features at
+its input, for a batch by way of `separation`. Every other gradient is then that of Σ ⟨δ, W f(x) + b⟩ over the images,
+whatever the loss and the labels; and the features themselves are equations, far straighter ones than the gradients.
+Otherwise the loss is differentiated as it stands, with labels granted or inferred.
+
+Where there are many more equations than unknowns, each large block is replaced by random signed sums of its entries:
+as many as decide as much, for a fraction of the Jacobian.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+
+from leakage_audit.equations.base import ROUNDING, Block, Equations, rms
+from leakage_audit.equations.batch_separation import Separated
+from leakage_audit.equations.count_sketch import PLENTY, summed
+from leakage_audit.layerwise.fully_connected import input_from_gradient
+from leakage_audit.layerwise.label_inference import labels_for, last_linear
+from leakage_audit.networks.stateless import entries, frozen
+from leakage_audit.observation import Observation
+from leakage_audit.priors import GREY
+
+
+class NetworkEquations(Equations):
+    """Gradients, and features where Lemma 3.1 gives them, of any differentiable classifier.
+
+    Dropout is taken as the identity (which units it dropped is not known); batch normalisation in training mode uses
+    the statistics of the candidate images, as the step did.
+
+    Args:
+        seen: What leaked, in float64.
+        rounding: Relative rounding of the gradients' own type.
+        separated: What the last layer gives away of each image of a batch, where it does.
+        seed: Of the random sums.
+
+    Raises:
+        ValueError: If labels are needed and cannot be inferred.
+    """
+
+    def __init__(self, seen: Observation, rounding: float, separated: Separated | None = None, seed: int = 0) -> None:
+        rounding = ROUNDING * rounding
+        self.seen, self._network = seen, frozen(seen.network)
+        self._last: Tensor | None = None
+        self._features: Tensor | None = None
+        self._delta: Tensor | None = None
+        self._labels: Tensor | None = None
+        gradients = dict(seen.gradients)
+        blocks = self._open_last_layer(seen, gradients, rounding, separated)
+        if separated is not None:  # the gradients are predicted from a δ that is as uncertain as the features
+            rounding = max(rounding, float((separated.noise / separated.features.square().mean(1).sqrt()).max()))
+        if self._delta is None:
+            self._labels, _ = labels_for(seen)
+        self._parameters = {name: p.detach() for name, p in self._network.named_parameters() if name in gradients}
+        for name in self._cancelled(gradients):
+            del gradients[name], self._parameters[name]
+        spare = PLENTY * seen.batch_size * math.prod(seen.input_shape) - sum(b.target.numel() for b in blocks)
+        self._sums, summed_up = summed(gradients, int(spare), rounding, seed)
+        super().__init__(seen, blocks + summed_up)
+
+    def _open_last_layer(
+        self, seen: Observation, gradients: dict[str, Tensor], rounding: float, separated: Separated | None
+    ) -> list[Block]:
+        """Take the last layer's gradients out and put δ and the features in their place, if Lemma 3.1 applies."""
+        found = last_linear(self._network)
+        if found is None or (seen.batch_size > 1 and separated is None):
+            return []
+        prefix = f"{found[0]}." if found[0] else ""
+        delta, weight = gradients.get(f"{prefix}bias"), gradients.get(f"{prefix}weight")
+        if delta is None or weight is None or not delta.any():
+            return []
+        handle = found[1].register_forward_hook(self._keep)
+        grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
+        self._network(seen.to_input(grey))
+        if self._features is None or self._features.shape != (seen.batch_size, weight.shape[1]):
+            handle.remove()  # used on something else than one vector an image
+            return []
+        del gradients[f"{prefix}bias"], gradients[f"{prefix}weight"]
+        if separated is None:
+            features = input_from_gradient(weight, delta)
+            self._delta = delta[None]
+            return [Block("features", features, rounding * rms(features))]
+        self._delta = separated.delta
+        noise = separated.noise[:, None].expand_as(separated.features)
+        return [Block("features", separated.features.flatten(), noise.flatten())]
+
+    def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self._features, self._last = inputs[0], output
+
+    def _cancelled(self, gradients: dict[str, Tensor]) -> list[str]:
+        """Parameters that the loss does not depend on, as a bias before batch statistics: rounding is all they got."""
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(self.seen.batch_size, *self.seen.input_shape, generator=generator, dtype=self.seen.dtype)
+        images = self.seen.to_input(GREY + 0.2 * noise.to(self.seen.device))
+        here = grad(self._objective, has_aux=True)(self._parameters, images)[0]
+        sizes = {name: (rms(here[name]), rms(g)) for name, g in gradients.items()}
+        largest = [max(size) for size in zip(*sizes.values(), strict=True)]
+        return [name for name, (a, b) in sizes.items() if a < 1e-10 * largest[0] and b < 1e-4 * largest[1]]
+
+    @property
+    def footprint(self) -> int:
+        """Every module's output and every gradient, forth and back twice."""
+        image = torch.full(self.shape, GREY).to(self.noise)
+        outputs = entries(self._network, lambda: self._network(self.seen.to_input(image)))
+        return 8 * outputs + 4 * sum(p.numel() for p in self._parameters.values())
+
+    def _objective(self, parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        scores = functional_call(self._network, parameters, (x,))
+        if self._delta is None or self._last is None or self._features is None:
+            assert self._labels is not None  # read at construction where there is no δ
+            return self.seen.loss(scores, self._labels), scores
+        return (self._last * self._delta).sum(), self._features.flatten()
+
+    def values(self, image: Tensor) -> list[Tensor]:
+        """Features of `image (B, C, H, W)` and the (summed) gradients that training on it would share."""
+        found, features = grad(self._objective, has_aux=True)(self._parameters, self.seen.to_input(image))
+        sums = [s(found[name].flatten()) for name, s in zip(self._parameters, self._sums, strict=True)]
+        return sums if self._delta is None else [features, *sums]

@@ -1,0 +1,144 @@
+"""A network opened from its end: what its layers were fed, exactly, before any image is guessed.
+
+The last layer's δ is known (Lemma 3.1). A layer whose δ is known gives its input away (`inputs`). The rectifier that
+made this input was on where it is positive, so δ is known one layer further down, and so on, until an input is not
+determined or something else (a pooling's choice, an activation that does not show its slope) hides the derivative.
+
+Nothing is read off the network's structure. Autograd walks from the last layer towards the image, at a few guesses of
+the image at once; a known input takes the place of every tensor that equals it at the guesses, such as the one that a
+rectifier keeps for its derivative; and δ is known where it is the same for all guesses.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from leakage_audit.equations.base import ROUNDING
+from leakage_audit.equations.input_from_gradient import Reading, read_input
+from leakage_audit.layerwise.label_inference import last_linear
+from leakage_audit.networks.stateless import frozen
+from leakage_audit.observation import Observation
+from leakage_audit.priors import GREY
+
+GUESSES = 4
+SAME = 1e-6  # relative difference between guesses below which a derivative is known
+CUT = 5.0  # entries of an input within this many standard deviations of zero are zero
+
+
+@dataclass
+class Opened:
+    """A layer that gave its input away.
+
+    Attributes:
+        name: The layer's path in the network.
+        input: What is known of it.
+        slope: ∂L/∂input, `(C, H, W)` or `(C,)`, over all the ways in which it counts; None where it is not known.
+        alone: Whether the image is known to count through this input only.
+    """
+
+    name: str
+    input: Reading
+    slope: Tensor | None = None
+    alone: bool = False
+
+
+def open_layers(seen: Observation, rounding: float, seed: int = 0) -> list[Opened]:
+    """The inputs that follow from the gradients alone, the last layer's first, the one nearest the image last.
+
+    Args:
+        seen: What leaked, in float64.
+        rounding: Relative rounding of the gradients' own type.
+        seed: Of the guesses.
+
+    Returns:
+        Nothing where the last layer is not fully connected with a bias, or more than one image was seen.
+    """
+    network = frozen(seen.network)
+    last = last_linear(network)
+    delta = None if last is None else seen.gradient_of(last[0], "bias")
+    if last is None or seen.batch_size > 1 or delta is None or not delta.any():
+        return []
+    generator = torch.Generator().manual_seed(seed)
+    guesses = torch.randn(GUESSES, *seen.input_shape, generator=generator, dtype=seen.dtype).to(seen.device)
+    image = seen.to_input(GREY + 0.2 * guesses).requires_grad_()
+    walk = _Walk(seen, network, ROUNDING * rounding)
+    with saved_tensors_hooks(lambda tensor: tensor, walk.known):
+        network(image)
+        end = walk.outputs.get(last[0])
+        if end is None or end.shape != (GUESSES, len(delta)):
+            return []
+        return walk(end, delta.expand_as(end), image)
+
+
+class _Walk:
+    """What is found while autograd walks back."""
+
+    def __init__(self, seen: Observation, network: nn.Module, rounding: float) -> None:
+        self._rounding = rounding
+        self._inputs: dict[str, Tensor] = {}
+        self.outputs: dict[str, Tensor] = {}
+        self._repeated: set[str] = set()
+        self._values: list[tuple[Tensor, Tensor]] = []
+        self._slopes: dict[str, Tensor] = {}
+        self._opened: dict[str, Opened] = {}
+        for name, module in network.named_modules():
+            gradient = seen.gradient_of(name, "weight")
+            if gradient is not None and isinstance(module, nn.Conv2d | nn.Linear):
+                module.register_forward_hook(self._watch(name, gradient))
+
+    def __call__(self, end: Tensor, delta: Tensor, image: Tensor) -> list[Opened]:
+        """Walk from `end`, where the derivative is `delta`, to `image`."""
+        torch.autograd.grad(end, image, delta, retain_graph=True)
+        found = list(self._opened.values())
+        for layer in found:
+            layer.slope = self._slopes.get(layer.name)
+        whole = [layer for layer in found if layer.input.basis is None]
+        if whole:
+            self._inputs[whole[-1].name].register_hook(torch.zeros_like)
+            whole[-1].alone = not torch.autograd.grad(end, image, delta)[0].any()
+        return found
+
+    def known(self, kept: Tensor) -> Tensor:
+        """What a tensor kept for a derivative was in the observed step, where that is known; else itself."""
+        for guess, value in self._values:
+            if kept.numel() == guess.numel() and torch.equal(kept.flatten(), guess.flatten()):
+                return value.expand(GUESSES, -1).reshape(kept.shape).clone()
+        return kept
+
+    def _watch(self, name: str, gradient: Tensor) -> Callable:
+        """Of a layer: its input and output on the way up, their derivatives on the way down."""
+
+        def up(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if name in self.outputs:
+                self._repeated.add(name)  # the gradient is then a sum over its uses
+            (guess,) = inputs
+            self._inputs[name], self.outputs[name] = guess, output
+            if len(guess) == GUESSES and output.requires_grad:
+                output.register_hook(lambda delta: self._open(name, layer, guess, delta, gradient))
+                guess.register_hook(lambda slope: self._keep(name, slope))
+
+        return up
+
+    def _open(self, name: str, layer: nn.Module, guess: Tensor, delta: Tensor, gradient: Tensor) -> None:
+        if name in self._opened or name in self._repeated or not _same(delta):
+            return
+        found = read_input(layer, guess.shape[1:], delta[0], gradient, self._rounding)
+        if found is None:
+            return
+        self._opened[name] = Opened(name, found)
+        if found.basis is None:
+            value = found.value.where(found.value.abs() > CUT * found.noise, 0.0)
+            self._values.append((guess.detach(), value.flatten()))
+
+    def _keep(self, name: str, slope: Tensor) -> None:
+        if name not in self._slopes and _same(slope):
+            self._slopes[name] = slope[0].detach()
+
+
+def _same(derivative: Tensor) -> bool:
+    """Whether the derivative is the same for all guesses, and not zero."""
+    apart = float((derivative - derivative[:1]).norm())
+    return apart <= SAME * float(derivative.norm()) and bool(derivative.any())

@@ -1,0 +1,194 @@
+"""A batch taken apart: Lemma 3.1 for several images.
+
+The gradients of the last layer z = Ŵ ĥ (the bias within Ŵ, a one within ĥ) are a sum over the images b of the batch,
+with δ_b = ∂L/∂z_b:
+
+    Ĝ = Σ_b δ_b ĥ_bᵀ = U S Vᵀ
+
+While there are fewer images than classes Ĝ has rank B: the δ lie in the span of U, the ĥ in that of V, and what is
+left to find is how the two pair up, a B × B matrix P:
+
+    ĥ = V S P,    δ Pᵀ = U
+
+But δ follows from the scores Ŵ ĥ by way of the loss, too. These are C·B equations for B² unknowns, C being the number
+of classes. They know nothing of images, take milliseconds, and hold to the last digit only where P and the labels are
+right: what comes out is certain.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import grad, jacrev
+
+from leakage_audit.equations.base import ROUNDING, rms
+from leakage_audit.layerwise.label_inference import labels_for, last_linear, least_counts
+from leakage_audit.observation import Observation
+from leakage_audit.runtime import Budget
+
+LARGEST = 1.2e8  # entries of the Jacobian beyond which it would fill the memory
+SPREADS = (0.3, 1.0, 3.0)  # of the scores that a start supposes
+STARTS, STARTS_OTHERWISE = 20, 3  # with the likeliest labels, and with others
+OTHERWISE = 100  # other labels tried
+STEPS = 200
+AGREES = 1.5  # root mean square of the equations, in standard deviations, up to which they hold
+IDLE, SETTLED = 1e-4, 1e-6  # share of the misfit that a step must gain while they do not, and once they do
+
+
+@dataclass(frozen=True)
+class Separated:
+    """What the last layer gives away of each image of a batch.
+
+    Attributes:
+        delta: ∂L/∂z of each image, `(B, classes)`; L is the batch's average.
+        features: The last layer's input of each image, `(B, features)`.
+        noise: Standard deviation of the features' entries, `(B,)`.
+        labels: The classes that they go with, `(B,)`.
+    """
+
+    delta: Tensor
+    features: Tensor
+    noise: Tensor
+    labels: Tensor
+
+
+def separate(seen: Observation, rounding: float, budget: Budget | None = None) -> Separated | None:
+    """Each image's δ and features, from the gradients of the last layer alone.
+
+    Granted labels are tried first, then those that the gradient suggests, then their neighbours.
+
+    Args:
+        seen: What leaked, in float64, from a network that ends in its last fully connected layer.
+        rounding: Relative rounding of the gradients' own type.
+        budget: Time limit.
+
+    Returns:
+        None if that layer's gradients were not shared, if their rank is below the number of images (no fewer images
+        than classes, an image twice, an image without loss), or if no labels agree with them.
+    """
+    layer = last_linear(seen.network)
+    if layer is None:
+        return None
+    weight, bias = (seen.gradient_of(layer[0], kind) for kind in ("weight", "bias"))
+    size = seen.batch_size
+    if weight is None or bias is None or size >= len(bias) or size**3 * len(bias) > LARGEST:
+        return None
+    own = torch.cat([layer[1].weight, layer[1].bias[:, None]], 1).detach().cpu()
+    pairing = _Pairing(torch.cat([weight, bias[:, None]], 1).cpu(), own, seen, ROUNDING * rounding)
+    if not pairing.complete:
+        return None
+    for place, labels in enumerate(_labellings(seen)):
+        for start in range(STARTS if place == 0 else STARTS_OTHERWISE):
+            if budget is not None and budget.exhausted:
+                return None
+            p, holds = pairing.solve(labels, start)
+            if holds:
+                return pairing.separated(p, labels)
+    return None
+
+
+class _Pairing:
+    """The equations of P, `(B, B)`.
+
+    Args:
+        gradient: Ĝ, `(C, F + 1)`.
+        weight: Ŵ, `(C, F + 1)`.
+        seen: What leaked.
+        rounding: Relative standard deviation of an entry of Ĝ.
+
+    Attributes:
+        complete: Whether Ĝ has rank B.
+    """
+
+    def __init__(self, gradient: Tensor, weight: Tensor, seen: Observation, rounding: float) -> None:
+        self._seen, self._gradient = seen, gradient
+        b, (rows, columns) = seen.batch_size, gradient.shape
+        u, s, vh = torch.linalg.svd(gradient, full_matrices=False)
+        own = rounding * rms(gradient)
+        beyond = float(s[b:].norm()) / ((rows - b) * (columns - b)) ** 0.5  # what has more than rank B
+        self._noise = max(own, beyond, 1e-15 * float(s[0]))  # of an entry; the last is the decomposition's, in float64
+        # The rounding of a δ is common to all entries of its row, and all of it lies in the span of V.
+        self._agrees = AGREES * max(self._noise, rounding / ROUNDING * float(s.norm()) / (rows * b) ** 0.5)
+        self.complete = bool(s[b - 1] > 10 * self._noise * columns**0.5)
+        self._u, self._s, self._basis = u[:, :b], s[:b], vh[:b].T * s[:b]
+        self._scores = weight @ self._basis
+
+    def delta(self, p: Tensor, labels: Tensor) -> Tensor:
+        """δ by way of the loss, `(B, C)`."""
+        return grad(self._seen.loss)((self._scores @ p).T, labels)
+
+    def residual(self, p: Tensor, labels: Tensor) -> Tensor:
+        """δ Pᵀ − U, each column by its singular value, so that all have the noise of Ĝ; and the ones within ĥ."""
+        spans = (self.delta(p, labels).T @ p.T - self._u) * self._s
+        return torch.cat([spans.flatten(), (self._basis[-1] @ p - 1) * self._s[0] / len(p)])
+
+    def solve(self, labels: Tensor, start: int) -> tuple[Tensor, bool]:
+        """Levenberg-Marquardt from a random start.
+
+        Returns:
+            P, and whether its equations hold.
+        """
+        p = self._start(labels, start)
+        r, damping = self.residual(p, labels), 1e-3
+        for _ in range(STEPS):
+            jacobian = jacrev(self.residual)(p, labels).flatten(1)
+            lengths = jacobian.norm(dim=0).clamp_min(1e-6 * jacobian.norm())
+            misfit = r.norm()
+            while damping < 1e8:
+                damped = torch.cat([jacobian, torch.diag(damping**0.5 * lengths)])
+                right = torch.cat([r, torch.zeros_like(lengths)])
+                new = p - torch.linalg.lstsq(damped, right[:, None]).solution.reshape(p.shape)
+                new_r = self.residual(new, labels)
+                if new_r.norm() < misfit:
+                    break
+                damping *= 4
+            else:
+                break
+            p, r, damping, gain = new, new_r, max(damping / 10, 1e-14), 1 - float(new_r.norm() / misfit)
+            if gain < (SETTLED if rms(r) < self._agrees else IDLE):
+                break
+        return p, rms(r) < self._agrees
+
+    def _start(self, labels: Tensor, start: int) -> Tensor:
+        """P for scores drawn around those that the average probabilities tell."""
+        classes, size = len(self._gradient), len(labels)
+        truth = F.one_hot(labels, classes).to(self._gradient)
+        average = (self._gradient[:, -1] + truth.mean(0)).clamp_min(1e-6)
+        generator = torch.Generator().manual_seed(start)
+        noise = torch.randn(size, classes, generator=generator, dtype=average.dtype)
+        delta = (torch.softmax(average.log() + SPREADS[start % len(SPREADS)] * noise, 1) - truth) / size
+        return torch.linalg.lstsq(delta.T, self._u).solution.T
+
+    def separated(self, p: Tensor, labels: Tensor) -> Separated:
+        """What P says of each image."""
+        delta = self.delta(p, labels)
+        jacobian = jacrev(self.residual)(p, labels).flatten(1)
+        doubt = torch.linalg.pinv(jacobian).norm(dim=1).reshape(p.shape)  # of P, for equations of unit noise
+        own = (self._s[:, None] * doubt).norm(dim=0) / len(self._basis) ** 0.5
+        noise = self._noise * (torch.linalg.pinv(delta.T).norm(dim=1) + own)
+        like = self._seen.gradients[next(iter(self._seen.gradients))]
+        features = (self._basis @ p).T[:, :-1]
+        return Separated(delta.to(like), features.to(like), noise.to(like), labels.to(like.device))
+
+
+def _labellings(seen: Observation) -> Iterator[Tensor]:
+    """Labels by plausibility, on the CPU."""
+    if seen.labels is not None:
+        yield seen.labels.cpu()
+    likeliest = labels_for(replace(seen, labels=None))[0].cpu()
+    yield likeliest
+    least = least_counts(seen).cpu()
+    counts = torch.bincount(likeliest, minlength=len(least))
+    tried = {tuple(counts.tolist())}
+    queue = [counts]
+    for counts in queue:  # one image of another class, then two, and so on
+        for lost in (counts - least).nonzero().flatten().tolist():
+            for gained in range(len(least)):
+                other = counts.clone()
+                other[lost], other[gained] = other[lost] - 1, other[gained] + 1
+                if tuple(other.tolist()) not in tried and len(tried) <= OTHERWISE:
+                    tried.add(tuple(other.tolist()))
+                    queue.append(other)
+                    yield torch.repeat_interleave(torch.arange(len(other)), other)

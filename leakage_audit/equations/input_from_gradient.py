@@ -1,0 +1,90 @@
+"""A layer's input from the gradient of its weights, once the derivative δ at its output is known.
+
+`g = K(δ) h` is linear in the input h, and K is the same matrix K₀ for every channel of a group. Where K₀ has full
+column rank, `h = K₀⁺g`, with no need of the layer's output. A fully connected layer is the case of one position.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from leakage_audit.layerwise.layer_system import LayerSystem
+from leakage_audit.networks.layers import Convolution
+
+DETERMINED = 1e-4  # singular values of K₀ below this share of the largest count as zero
+CONSISTENT = 1e-4  # relative residual of `K₀ h = g` above which δ was wrong, or the gradient is too noisy to tell
+LARGEST = 3e7  # entries of the largest K₀
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is known of an input: `basisᵀ h_c = value_c` for each channel c.
+
+    Attributes:
+        value: `(channels, r)`; h itself, flattened, where there is no basis.
+        noise: Standard deviation of each entry of `value`.
+        basis: The r directions in which every channel is known, `(positions, r)`; None where h is known altogether.
+    """
+
+    value: Tensor
+    noise: Tensor
+    basis: Tensor | None
+
+
+def read_input(
+    layer: nn.Module, shape: tuple[int, ...], delta: Tensor, gradient: Tensor, rounding: float
+) -> Reading | None:
+    """Solve `K h = g`.
+
+    Args:
+        layer: An `nn.Conv2d` or `nn.Linear`.
+        shape: Of its input, `(C, H, W)` or `(C,)`.
+        delta: The derivative at its output, `(c_out, H', W')` or `(out,)`.
+        gradient: Of its weights.
+        rounding: Relative error of `gradient`.
+
+    Returns:
+        None where the gradient does not fit δ or tells nothing, and for layers that are not understood: padding other
+        than with zeros, deficient ones with several groups, and any too large.
+    """
+    if isinstance(layer, nn.Linear):
+        if len(shape) != 1:
+            return None
+        return _solve(delta[None, :, None], gradient[None], rounding)
+    assert isinstance(layer, nn.Conv2d)
+    entries = gradient[:, 0].numel() * math.prod(shape[1:])
+    if layer.padding_mode != "zeros" or isinstance(layer.padding, str) or len(shape) != 3 or entries > LARGEST:
+        return None
+    geometry = (layer.stride, layer.padding, layer.dilation, layer.groups)
+    convolution = Convolution("", layer.weight, None, *geometry, tuple(shape), tuple(delta.shape))  # type: ignore[arg-type]
+    system = LayerSystem(convolution, delta, delta, gradient)
+    k0 = torch.stack([torch.from_numpy(system.gradient_block(group)) for group in range(layer.groups)]).to(delta)
+    per_channel = gradient.unflatten(0, (layer.groups, -1)).permute(0, 1, 3, 4, 2)  # the channels last, the rows first
+    return _solve(k0, per_channel.flatten(1, 3), rounding)
+
+
+def _solve(k0: Tensor, g: Tensor, rounding: float) -> Reading | None:
+    """`K₀ (groups, rows, positions)` and `g (groups, rows, channels)` to the channels of all groups in a row."""
+    rows, positions = k0.shape[1:]
+    squares, basis = torch.linalg.eigh(k0.mT @ k0)
+    kept = squares > DETERMINED**2 * squares.amax(1, keepdim=True)
+    h = basis.mT @ (k0.mT @ g) / squares[..., None].clamp_min(torch.finfo(g.dtype).tiny)  # in the basis
+    error = rounding * g.square().mean(1, keepdim=True).sqrt()  # of the gradient's entries, `(groups, 1, channels)`
+    if bool(kept.all()):
+        h = basis @ h
+        if rows > positions:
+            rest = (g - k0 @ h).square().sum(1, keepdim=True)
+            if float(rest.sum()) > CONSISTENT**2 * float(g.square().sum()):
+                return None
+            error = torch.maximum(error, (rest / (rows - positions)).sqrt())
+        spread = (basis.square() / squares[:, None]).sum(2, keepdim=True).sqrt()
+        # δ too is rounded, by the same for every row that it enters: this error does not average out.
+        noise = torch.maximum(error * spread, rounding * h.square().mean(1, keepdim=True).sqrt())
+        return Reading(h.mT.flatten(0, 1), noise.mT.flatten(0, 1), None)
+    known = kept[0]
+    if len(k0) > 1 or not known.any():
+        return None
+    spread = squares[0, known].rsqrt()[:, None]
+    return Reading(h[0, known].T, (error[0] * spread).T, basis[0][:, known])

@@ -1,0 +1,108 @@
+"""Equations of a network that opens from its end (`opened`): the inputs that it gave away, and what lies below them.
+
+An input that is known is an equation `h(image) = h` with no derivative in it: continuous, and as straight as the few
+layers below it. Of those known altogether the one nearest the image says all that the others say. If the image counts
+through it alone, the gradients below it are those of ⟨∂L/∂h, h(image)⟩, whatever lies above.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad
+
+from leakage_audit.equations.backward_recovery import Opened
+from leakage_audit.equations.base import ROUNDING, Block, Equations
+from leakage_audit.equations.count_sketch import PLENTY, summed
+from leakage_audit.networks.stateless import entries, frozen
+from leakage_audit.observation import Observation
+from leakage_audit.priors import GREY
+
+
+class OpenedEquations(Equations):
+    """Known inputs of layers, and the gradients below them; the network is only run as far as these layers.
+
+    Args:
+        seen: What leaked, in float64.
+        opened: What `open_layers` found, at least one input known altogether.
+        rounding: Relative rounding of the gradients' own type.
+        seed: Of the random sums.
+    """
+
+    def __init__(self, seen: Observation, opened: list[Opened], rounding: float, seed: int = 0) -> None:
+        whole = max(i for i, layer in enumerate(opened) if layer.input.basis is None)
+        self._network, self._layers = frozen(seen.network), opened[whole:]
+        self._inputs: dict[str, Tensor] = {}
+        for layer in self._layers:
+            module = self._network.get_submodule(layer.name)
+            module.register_forward_pre_hook(self._keep(layer.name, last=layer is self._layers[0]))
+        blocks = [
+            Block(f"input of {layer.name}", layer.input.value.flatten(), layer.input.noise.flatten())
+            for layer in self._layers
+        ]
+        below = self._below(seen) if opened[whole].alone and opened[whole].slope is not None else {}
+        self._parameters = {name: self._network.get_parameter(name).detach() for name in below}
+        n = math.prod(seen.input_shape)
+        spare = max(PLENTY * n - sum(b.target.numel() for b in blocks), n)
+        self._sums, summed_up = summed(below, int(spare), ROUNDING * rounding, seed)
+        super().__init__(seen, blocks + summed_up)
+
+    def _keep(self, name: str, last: bool) -> Callable:
+        def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            self._inputs[name] = inputs[0]
+            if last:
+                raise _Reached
+
+        return keep
+
+    def _run(self, x: Tensor, parameters: dict[str, Tensor]) -> None:
+        """The network as far as the first input that is known altogether."""
+        with contextlib.suppress(_Reached):
+            functional_call(self._network, parameters, (x,))
+
+    def _below(self, seen: Observation) -> dict[str, Tensor]:
+        """The gradients on this side of the known input, but for the weights that their layers' inputs stand for."""
+        grey = torch.full((1, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
+        own = {name: self._network.get_parameter(name).detach().requires_grad_() for name in seen.gradients}
+        self._run(seen.to_input(grey), own)
+        h = self._inputs[self._layers[0].name]
+        if not h.requires_grad:
+            return {}
+        found = torch.autograd.grad(h.sum(), list(own.values()), allow_unused=True)
+        stood_for = {f"{layer.name}.weight" for layer in self._layers}
+        return {
+            name: seen.gradients[name]
+            for name, g in zip(own, found, strict=True)
+            if g is not None and name not in stood_for
+        }
+
+    @property
+    def footprint(self) -> int:
+        """Every output on the way to the known input and every gradient, forth and back twice."""
+        x = self.seen.to_input(torch.full(self.shape, GREY).to(self.noise))
+        outputs = entries(self._network, lambda: self._run(x, {}))
+        return 8 * (outputs + x.numel()) + 4 * sum(p.numel() for p in self._parameters.values())
+
+    def _objective(self, parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """⟨∂L/∂h, h⟩ at the known input, and each layer's block."""
+        self._run(x, parameters)
+        known = []
+        for layer in self._layers:
+            h = self._inputs[layer.name][0].reshape(len(self._inputs[layer.name][0]), -1)  # channels, positions
+            known.append((h if layer.input.basis is None else h @ layer.input.basis).flatten())
+        slope = self._layers[0].slope
+        return known[0] @ slope.flatten() if slope is not None else known[0].sum(), known
+
+    def values(self, image: Tensor) -> list[Tensor]:
+        """Inputs of the opened layers at `image (1, C, H, W)`, and the (summed) gradients below them."""
+        x = self.seen.to_input(image)
+        if not self._parameters:
+            return self._objective({}, x)[1]
+        found, known = grad(self._objective, has_aux=True)(self._parameters, x)
+        return [*known, *(s(found[name].flatten()) for name, s in zip(self._parameters, self._sums, strict=True))]
+
+
+class _Reached(Exception):
+    """The forward pass has come as far as it needs to."""

@@ -1,0 +1,143 @@
+"""Rank, condition and pseudo-inverse of a layer system, from a factored Gram matrix.
+
+With G the smaller of uᵀu and uuᵀ, `u⁺ = G⁺uᵀ = uᵀ(uuᵀ)⁺` needs no singular value decomposition. The layer systems
+allow it: their non-zero singular values lie above 1e-2 of the largest and the zero ones at rounding (METHOD, section
+3), a gap that squaring leaves wide open.
+"""
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, eigsh
+from torch import Tensor
+
+from leakage_audit.layerwise.gram_factors import ByIdentities, ByPivots, ByRows, Factoring
+from leakage_audit.layerwise.layer_system import LayerSystem
+
+TOLERANCE = 1e-5  # singular values below this share of the largest count as zero; float32 gradients leave 1e-7
+SMALL = 20  # size of G below which singular values are simply computed
+ROUNDS = 6  # of refinement at most; each takes away what squaring u in G and cutting its spectrum lost
+
+
+def tolerance_for(dtype: torch.dtype) -> float:
+    """Share of the largest singular value below which nothing is told from rounding, given the gradients' type."""
+    return max(1e-7, 10 * torch.finfo(dtype).eps)
+
+
+class Factor:
+    """A layer system factored once, to be ranked and solved.
+
+    Its two blocks, weight and gradient constraints, are first brought to equal size: gradients shrink by orders of
+    magnitude as training goes on, and that alone changes no rank.
+
+    Args:
+        system: The layer's `u x = v`.
+        tolerance: Singular values below this share of the largest count as zero.
+
+    Attributes:
+        rank: rank(u).
+        way: How it was found (see `factorings`).
+
+    Raises:
+        ValueError: If the system holds values that are not finite.
+    """
+
+    def __init__(self, system: LayerSystem, tolerance: float = TOLERANCE) -> None:
+        self.system = system
+        dz, w = system.dz.double(), system.weight.double()
+        if not (torch.isfinite(dz).all() and torch.isfinite(w).all()):
+            raise ValueError(f"the system of {system.layer.name} holds values that are not finite")
+        size_w, size_k = (
+            w.square().sum() / len(w),
+            dz.square().sum() / len(dz[0]),
+        )  # mean square of a row, up to borders
+        self._weighting = float((size_w / size_k).sqrt()) if size_k > 0 and size_w > 0 else 1.0
+        self._tall = system.equations >= system.n
+        self._factoring = self._factored(tolerance**2 * self._largest)
+        self.rank, self.way = self._factoring.rank, self._factoring.way
+
+    def _factored(self, cut: float) -> Factoring:
+        try:
+            if self._tall:
+                return ByRows(self.system, self._weighting, cut)
+            return ByIdentities(self.system, self._weighting, cut, self._largest)
+        except np.linalg.LinAlgError:  # not the rank that shapes predict, or not for the reason that is cheap to check
+            return ByPivots(self.system, self._weighting, cut)
+
+    @cached_property
+    def _largest(self) -> float:
+        """Largest eigenvalue of G, to a few per cent."""
+        if self.system.n < 3:
+            return float(np.linalg.norm(self.system.matrix(), 2) ** 2)
+        start = np.random.default_rng(0).standard_normal(self.system.n)
+        if not self._gram(start).any():
+            return 0.0
+        shape = self.system.n, self.system.n
+        operator = LinearOperator(shape, matvec=self._gram, dtype=float)
+        return float(eigsh(operator, k=1, v0=start, tol=1e-2, return_eigenvectors=False)[0])
+
+    def _gram(self, x: np.ndarray) -> np.ndarray:
+        """`uᵀu x` with the blocks at equal size."""
+        like = self.system.dz.double()
+        y = self._weights(like) ** 2 * self.system.apply(torch.from_numpy(x.reshape(-1)).to(like))
+        return self.system.adjoint(y).cpu().numpy()
+
+    def _weights(self, like: Tensor) -> Tensor:
+        weights = torch.ones(self.system.equations, dtype=like.dtype, device=like.device)
+        weights[self.system.z.numel() :] = self._weighting
+        return weights
+
+    @property
+    def gap(self) -> float | None:
+        """Smallest singular value that counts over the largest that does not; None if all count."""
+        dropped = self._factoring.dropped
+        if dropped is None or not self.rank:
+            return None
+        rounding = np.finfo(float).eps * self._largest**0.5
+        return self._smallest**0.5 / max(dropped, rounding)
+
+    @cached_property
+    def condition(self) -> float:
+        """Smallest non-zero over largest singular value of u (its blocks at equal size); 0 if u is zero."""
+        if not self.rank:
+            return 0.0
+        return float((self._smallest / self._largest) ** 0.5)
+
+    @cached_property
+    def _smallest(self) -> float:
+        """Smallest non-zero eigenvalue of G, to a few per mille."""
+        size = self.system.n if self._tall else self.system.equations
+        if size < SMALL:
+            weights = self._weights(self.system.dz.double()).cpu().numpy()
+            values = np.linalg.svd(weights[:, None] * self.system.matrix(), compute_uv=False)
+            return float(values[self.rank - 1] ** 2)
+        inverse = LinearOperator((size, size), matvec=self._factoring.solve, dtype=float)
+        start = self._factoring.solve(np.random.default_rng(0).standard_normal(size))
+        return 1 / float(eigsh(inverse, k=1, v0=start, tol=1e-2, return_eigenvectors=False)[0])
+
+    def pseudo_inverse(self, v: Tensor) -> Tensor:
+        """`u⁺ v`, `(n,)`: the shortest of the least-squares solutions (its blocks at equal size)."""
+        x, rest, last = torch.zeros(self.system.n).to(v), v, float("inf")
+        for _ in range(ROUNDS):
+            step = self._shortest(rest)
+            if not float(step.norm()) < last / 2:
+                break
+            x, last = x + step, float(step.norm())
+            rest = v - self.system.apply(x)
+        return x
+
+    def _shortest(self, v: Tensor) -> Tensor:
+        """`u⁺ v` to the accuracy of one solve with G."""
+        weights = self._weights(v)
+        if self._tall:
+            return self._inverse_gram(self.system.adjoint(weights**2 * v))
+        return self.system.adjoint(weights * self._inverse_gram(weights * v))
+
+    def project(self, x: Tensor) -> Tensor:
+        """`(I − u⁺u) x`, the part of x `(n,)` that the system says nothing about."""
+        return x - self.pseudo_inverse(self.system.apply(x))
+
+    def _inverse_gram(self, y: Tensor) -> Tensor:
+        """`G⁺ y`."""
+        return torch.from_numpy(self._factoring.solve(y.double().cpu().numpy())).to(y)

@@ -1,0 +1,139 @@
+"""The paper's measure of an architecture's exposure, c(M), and the layer table behind it.
+
+    c(M) = Σ_{i=1..d} (d − (i − 1))/d · (rank(u⁽ⁱ⁾) − n_i)        (12)
+
+Zero means that every layer's system determines its input; the more negative, the more secure.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import torch
+from torch import Tensor
+
+from leakage_audit.layerwise.factorization import Factor, tolerance_for
+from leakage_audit.layerwise.layer_system import LayerSystem
+from leakage_audit.layerwise.recursion import sweep
+from leakage_audit.measures.degeneracy import remark
+from leakage_audit.measures.joint_rank import joint_deficiency
+from leakage_audit.measures.structural import structural_rank
+from leakage_audit.networks.chain import read_chain
+from leakage_audit.networks.layers import Convolution
+from leakage_audit.observation import Observation
+from leakage_audit.runtime import single_blas
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One row of the layer table.
+
+    Attributes:
+        name: The layer's path in the network.
+        unknowns: n_i, entries of its input.
+        equations: Rows of u⁽ⁱ⁾.
+        rank: rank(u⁽ⁱ⁾).
+        deficiency: rank − unknowns, never positive.
+        weight: (d − (i − 1))/d, the layer's weight in c(M); None where there is no c(M).
+        condition: Smallest non-zero over largest singular value of u⁽ⁱ⁾, its two blocks brought to equal size; None
+            where only shapes are known.
+        expected: The rank that the layer's shape promises.
+        way: How the rank was found.
+        gap: Smallest singular value that counts over the largest that does not; None if all count.
+        remark: What is unusual about the layer at this step: zero filters, dead channels, saturated units.
+    """
+
+    name: str
+    unknowns: int
+    equations: int
+    rank: int
+    deficiency: int
+    weight: float | None
+    condition: float | None
+    expected: int
+    way: str
+    gap: float | None = None
+    remark: str = ""
+
+    @property
+    def degenerate(self) -> bool:
+        """Whether the rank is less than the shape promises."""
+        return self.rank < self.expected
+
+
+@dataclass(frozen=True)
+class Security:
+    """c(M) and the layers it sums over, from the image up.
+
+    Attributes:
+        c: c(M); zero or negative.
+        layers: The layer table.
+        joint_deficiency: rank − unknowns of all equations together, by counting (see `measures.joint_rank`); None where
+            it was not counted.
+    """
+
+    c: float
+    layers: tuple[LayerReport, ...]
+    joint_deficiency: int | None = None
+
+    @classmethod
+    def weigh(cls, layers: Sequence[LayerReport]) -> "Security":
+        """c(M) of layers, from the image up, whose weights are yet to be set."""
+        d = len(layers)
+        weighed = tuple(replace(layer, weight=(d - i) / d) for i, layer in enumerate(layers))
+        # Summed as integers: sixths and thirds of a deficiency would not add up to the exact figure.
+        return cls(sum((d - i) * layer.deficiency for i, layer in enumerate(layers)) / max(d, 1), weighed)
+
+    def as_dict(self) -> dict:
+        """The same as plain numbers, for JSON."""
+        layers = [asdict(layer) for layer in self.layers]
+        return {"c": self.c, "joint_deficiency": self.joint_deficiency, "layers": layers}
+
+
+def security_metric(seen: Observation, tolerance: float | None = None) -> Security:
+    """Rank every convolution's system at the observed weights and gradients, and weigh the deficiencies (12).
+
+    Args:
+        seen: What leaked.
+        tolerance: Singular values below this share of the largest count as zero; by default ten times the rounding of
+            the gradients' type.
+
+    Raises:
+        UnreadableNetwork: If the network is no chain of known, invertible layers.
+        ValueError: If the gradients hold nothing (see `Observation.problem`).
+    """
+    problem = seen.problem()
+    if problem is not None:
+        raise ValueError(problem)
+    tolerance = tolerance_for(seen.dtype) if tolerance is None else tolerance
+    seen = seen.to(torch.float64)
+    chain = read_chain(seen.network, seen.input_shape)
+    found: list[LayerReport] = []
+
+    def solve(system: LayerSystem, i: int) -> Tensor:
+        factor = Factor(system, tolerance)
+        found.insert(0, report(factor, remark(system, tolerance)))
+        # The image itself is not needed.
+        return factor.pseudo_inverse(system.v) if i else torch.zeros(system.n, dtype=system.z.dtype).to(system.z)
+
+    with single_blas():
+        sweep(chain, seen, solve)
+    convolutions = [layer for layer in chain if isinstance(layer, Convolution)]
+    return replace(Security.weigh(found), joint_deficiency=joint_deficiency(convolutions))
+
+
+def report(factor: Factor, remarks: str) -> LayerReport:
+    """A row without its weight."""
+    system = factor.system
+    return LayerReport(
+        name=system.layer.name,
+        unknowns=system.n,
+        equations=system.equations,
+        rank=factor.rank,
+        deficiency=factor.rank - system.n,
+        weight=None,
+        condition=factor.condition,
+        expected=structural_rank(system.layer, system.gradient is not None).rank,
+        way=factor.way,
+        gap=factor.gap,
+        remark=remarks,
+    )

@@ -1,0 +1,1 @@
+"""A classifier read as layers, or as a function of the image alone."""

@@ -1,0 +1,37 @@
+"""A network as a function of the image alone."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from leakage_audit.networks.double_backward import differentiable_twice
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """A copy that calls no random numbers and keeps no running statistics, in the modes of the observed step."""
+    network = differentiable_twice(copy.deepcopy(network).requires_grad_(False))
+    for module in network.modules():
+        if isinstance(module, _BatchNorm) and module.training:
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.eval()
+    return network
+
+
+def entries(network: nn.Module, run: Callable[[], object]) -> int:
+    """How many numbers the network's innermost modules put out during `run`."""
+    outputs: list[int] = []
+
+    def count(module: nn.Module, inputs: tuple, output: object) -> None:
+        if isinstance(output, Tensor):
+            outputs.append(output.numel())
+
+    handles = [m.register_forward_hook(count) for m in network.modules() if not list(m.children())]
+    with torch.no_grad():
+        run()
+    for handle in handles:
+        handle.remove()
+    return sum(outputs)

@@ -1,0 +1,93 @@
+"""A separated batch solved image by image, where each image's own features determine it.
+
+The gradients below the last layer are sums over the images and couple them. Where the features alone suffice nothing
+is lost without these: time and memory are those of single images, and the gradients are left over as a check.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from leakage_audit.equations.base import ROUNDING, Equations
+from leakage_audit.equations.batch_separation import Separated
+from leakage_audit.layerwise.label_inference import last_linear
+from leakage_audit.observation import Observation
+from leakage_audit.priors import MinimumNorm
+from leakage_audit.runtime import Budget
+from leakage_audit.solvers.gauss_newton import FLOOR, SOLVED, Solution, rms
+from leakage_audit.solvers.gaussian_update import Step
+
+MEMORY = 5e8  # bytes that the passes of one image's last Jacobian may take
+
+
+def may_be_solved_apart(seen: Observation, separated: Separated) -> bool:
+    """Whether there are as many features as unknowns, and no layer that mixes the images."""
+    mixes = any(isinstance(module, _BatchNorm) and module.training for module in seen.network.modules())
+    return separated.features.shape[1] >= math.prod(seen.input_shape) and not mixes
+
+
+def observations(seen: Observation, separated: Separated) -> Iterator[tuple[Observation, float]]:
+    """What the last layer would have shared of each image alone, and the relative rounding of that.
+
+    Args:
+        seen: What leaked of the batch.
+        separated: What follows of each image.
+    """
+    layer = last_linear(seen.network)
+    assert layer is not None  # it was what the batch was separated by
+    prefix = f"{layer[0]}." if layer[0] else ""
+    for delta, h, noise, label in zip(
+        separated.delta, separated.features, separated.noise, separated.labels, strict=True
+    ):
+        gradients = {f"{prefix}weight": torch.outer(delta, h), f"{prefix}bias": delta}
+        yield replace(seen, gradients=gradients, batch_size=1, labels=label[None]), float(noise) / rms(h) / ROUNDING
+
+
+def solve_apart(
+    batch: Equations, singles: Iterator[Equations], solve: Callable[[Equations], Solution], budget: Budget
+) -> Solution | None:
+    """Solve for each image, then hold all of them against the batch's own equations.
+
+    Args:
+        batch: The equations of all images, with what couples them.
+        singles: The equations of each image.
+        solve: Solves for one image.
+        budget: Time limit; when it is spent the images not yet found are grey.
+
+    Returns:
+        None if an image's own equations do not determine it, or the batch's do not hold.
+    """
+    found: list[tuple[Equations, Solution]] = []
+    for single in singles:
+        one = solve(single)
+        if not budget.exhausted and not (one.converged and one.rank == len(one.image)):
+            return None
+        found.append((single, one))
+    image = torch.cat([one.image for _, one in found])
+    r = batch.residual(image)
+    converged = all(one.converged for _, one in found)
+    if converged and rms(r) > 3 * float(batch.noise.clamp_min(FLOOR).min()):
+        sharper = torch.cat([_without_doubt(single, one.image) for single, one in found])
+        new_r = batch.residual(sharper)
+        image, r = (sharper, new_r) if rms(new_r) < rms(r) else (image, r)
+    if converged and rms(r) > max(SOLVED, 3 * rms(batch.noise.clamp_min(FLOOR))):
+        return None
+    return Solution(
+        image=image,
+        r=r,
+        std=torch.cat([one.std for _, one in found]),
+        rank=sum(one.rank or 0 for _, one in found),
+        steps=max(one.steps for _, one in found),
+        converged=converged,
+        ended="each image settled, and the batch's equations are solved" if converged else "the time was up",
+    )
+
+
+def _without_doubt(single: Equations, image: Tensor) -> Tensor:
+    """One step more that trusts the equations beyond the noise they may have, which bounds from above."""
+    r, jacobian = single.linearise(image, MEMORY)
+    return Step(image, r, jacobian, torch.full_like(r, FLOOR**2), MinimumNorm().around(image)).image

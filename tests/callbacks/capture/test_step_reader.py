@@ -1,0 +1,300 @@
+"""The captured gradient against one computed from scratch with plain autograd, in every mode of the trainer."""
+
+import lightning as L
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from leakage_audit.callbacks.capture.distributed import AuditSkipped
+from leakage_audit.callbacks.capture.step_reader import Reader
+
+
+class Net(L.LightningModule):
+    """A classifier with everything that makes a gradient hard to compute again."""
+
+    manual_window = 0
+
+    def __init__(self, scale=1.0, smoothing=0.0, lr=0.1, fused=False):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Tanh(), nn.Dropout(0.3), nn.Flatten(), nn.Linear(4 * 36, 5)
+        )
+        self.scale, self.smoothing, self.lr, self.fused = scale, smoothing, lr, fused
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return self.scale * F.cross_entropy(self(x), y, label_smoothing=self.smoothing)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=self.lr, weight_decay=0.1, fused=self.fused)
+
+
+class Tempered(Net):
+    """Trains a parameter that is not part of `net`."""
+
+    def __init__(self):
+        super().__init__()
+        self.temperature = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.net(x) * self.temperature
+
+
+class Manual(Net):
+    """Two batches a step, summed, clipped or not, two optimisers."""
+
+    clip = None
+    divide = 1
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        first, second = self.optimizers()
+        x, y = batch
+        self.manual_backward(F.cross_entropy(self(x), y) / self.divide)
+        if batch_idx % 2:
+            if self.clip:
+                self.clip_gradients(first, gradient_clip_val=self.clip)
+            first.step()
+            second.step()
+            first.zero_grad()
+            second.zero_grad()
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(self.net[0].parameters(), 0.1), torch.optim.Adam(self.net[5].parameters(), 0.1)]
+
+
+class Reads(Callback):
+    """Reads every step of one optimiser, and hands over what it read."""
+
+    def __init__(self, optimizer=0, **kwargs):
+        self.optimizer, self.kwargs = optimizer, kwargs
+        self.verdicts, self.problems, self.window, self.sights = [], [], [], []
+
+    def on_fit_start(self, trainer, pl_module):
+        self.reader = Reader(pl_module, **self.kwargs)
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.window.append(self.reader.micro_batch(batch, trainer))
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        if optimizer is not trainer.optimizers[self.optimizer]:
+            return
+        try:
+            own, again = self.reader.gradients(trainer, pl_module, optimizer, self.window)
+            own, verdict = self.reader.verify(trainer, pl_module, own, again, len(self.window))
+            self.verdicts.append(verdict)
+            self.sights.append(self.reader.whole(trainer, own, self.window)[0])
+            batch = self.window[0]
+            self.sample = self.reader.sample(trainer, pl_module, batch.images[0], batch.labels[0])
+        except AuditSkipped as error:
+            self.problems.append(str(error))
+        self.window.clear()
+
+
+def data(n=24, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(n, 3, 8, 8, generator=generator).to(dtype)
+    return DataLoader(TensorDataset(images, torch.arange(n) % 5), batch_size=4)
+
+
+def fit(module, reads, **kwargs):
+    loader = kwargs.pop("loader", data())
+    torch.manual_seed(3)
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=1,
+        logger=False,
+        callbacks=[reads],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        **kwargs,
+    )
+    trainer.fit(module, loader)
+    return trainer
+
+
+class TestModes:
+    @pytest.mark.parametrize(
+        "kwargs",
+        [
+            {},
+            {"gradient_clip_val": 0.01},
+            {"accumulate_grad_batches": 2},
+            {"accumulate_grad_batches": 4},  # six batches: the last window has two, and Lightning divides by four
+            {"precision": "bf16-mixed"},
+            {"precision": "64-true"},
+            {"precision": "bf16-true"},
+        ],
+        ids=str,
+    )
+    def test_the_step_is_read_exactly(self, kwargs):
+        reads = Reads()
+        fit(Net(), reads, **kwargs)
+        assert not reads.problems
+        assert len(reads.verdicts) == {None: 6, 2: 3, 4: 2}[kwargs.get("accumulate_grad_batches")]
+        for verdict in reads.verdicts:
+            assert verdict.same, str(verdict)
+        assert reads.sights[0].seen.dtype == {"64-true": torch.float64, "bf16-true": torch.bfloat16}.get(
+            kwargs.get("precision"), torch.float32
+        )
+
+    @pytest.mark.parametrize("optimizer", [0, 1])
+    @pytest.mark.parametrize("divide", [1, 2])
+    def test_manual_optimisation_with_two_optimisers(self, optimizer, divide):
+        module, reads = Manual(), Reads(optimizer)
+        module.divide = divide
+        fit(module, reads)
+        assert len(reads.verdicts) == 3
+        # By the second optimiser's turn the first has moved its weights: the gradient is no longer that of the weights.
+        assert [v.same for v in reads.verdicts] == [optimizer == 0] * 3
+
+    def test_a_compiled_module(self):
+        reads, module = Reads(), Net()
+        module.net = torch.compile(module.net, backend="eager")
+        fit(module, reads)
+        assert all(v.same for v in reads.verdicts)
+
+    def test_a_compiled_lightning_module(self):
+        reads = Reads()
+        fit(torch.compile(Net(), backend="eager"), reads)
+        assert all(v.same for v in reads.verdicts)
+
+
+@pytest.mark.parametrize(
+    ("module", "kwargs", "same", "parallel", "words"),
+    [
+        (Net(scale=3.0), {}, False, True, "is 3 times the recomputed gradient"),
+        (Net(smoothing=0.2), {}, False, False, "label smoothing, mixup"),
+        (Net(smoothing=0.2), {"loss": nn.CrossEntropyLoss(label_smoothing=0.2)}, True, True, "equals"),
+        (Net(), {"loss": "torch.nn.functional.cross_entropy"}, True, True, "equals"),
+        (Net(), {"forward": "net"}, True, True, "equals"),
+        (Tempered(), {"forward": "net"}, False, False, "includes parameters outside the audited network (temperature)"),
+    ],
+)
+def test_what_is_assumed_wrongly_is_noticed(module, kwargs, same, parallel, words):
+    reads = Reads(**kwargs)
+    fit(module, reads)
+    verdict = reads.verdicts[0]
+    assert (verdict.same, verdict.parallel) == (same, parallel)
+    assert words in str(verdict)
+
+
+def test_the_sample_is_what_a_client_with_one_image_would_share():
+    reads, module = Reads(), Net(lr=0.0)
+    fit(module, reads)
+    module.eval().zero_grad()
+    images, labels = list(data())[-1]
+    F.cross_entropy(module(images[:1]), labels[:1]).backward()
+    seen, truth = reads.sample.seen, reads.sample.truth
+    assert torch.equal(truth, images[:1])
+    for name, p in module.named_parameters():
+        torch.testing.assert_close(seen.gradients[name], p.grad, rtol=1e-5, atol=1e-7)
+
+
+def test_with_batch_size_one_step_and_sample_are_the_same():
+    module, reads = Net(), Reads()
+    del module.net[3], module.net[1]
+    generator = torch.Generator().manual_seed(0)
+    loader = DataLoader(TensorDataset(torch.rand(3, 3, 8, 8, generator=generator), torch.arange(3)), batch_size=1)
+    fit(module, reads, loader=loader)
+    step, sample = reads.sights[-1], reads.sample
+    assert step.seen.batch_size == 1
+    assert torch.equal(step.truth, sample.truth)
+    for name, gradient in step.seen.gradients.items():
+        torch.testing.assert_close(gradient, sample.seen.gradients[name], rtol=1e-6, atol=1e-8)
+
+
+def test_the_steps_observation_reproduces_its_gradient():
+    """Batch normalisation in train mode, dropout off: what the attacker would compute from the true images."""
+    module, reads = Net(lr=0.0), Reads(value_range=(-0.5, 0.5), mean=-0.5)
+    module.net[3].p = 0.0
+    fit(module, reads)
+    seen, truth = reads.sights[-1].seen, reads.sights[-1].truth
+    seen.network.train()  # the reader's own copy, which `sample` has put into eval mode since
+    x = seen.to_input(truth)
+    found = torch.autograd.grad(seen.loss(seen.network(x), reads.sights[-1].labels), list(seen.parameters.values()))
+    for (name, gradient), again in zip(seen.gradients.items(), found, strict=True):
+        torch.testing.assert_close(gradient, again, rtol=1e-5, atol=1e-7, msg=name)
+
+
+class Poisons(Callback):
+    def __init__(self, value):
+        self.value = value
+
+    def on_after_backward(self, trainer, pl_module):
+        for p in pl_module.parameters():
+            p.grad.fill_(self.value)
+
+
+@pytest.mark.parametrize(("value", "words"), [(float("nan"), "NaN or infinite"), (0.0, "every gradient is zero")])
+def test_gradients_that_hold_nothing_are_not_audited(value, words):
+    reads = Reads()
+    reads_and_poison = L.Trainer(
+        accelerator="cpu",
+        max_steps=2,
+        logger=False,
+        callbacks=[Poisons(value), reads],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    reads_and_poison.fit(Net(lr=0.0), data())
+    assert len(reads.problems) == 2
+    assert words in reads.problems[0]
+
+
+def test_what_was_assumed_and_what_looks_wrong_is_said():
+    reads = Reads()
+    loader = DataLoader(TensorDataset(3 * torch.randn(8, 3, 8, 8), torch.arange(8) % 5), batch_size=4)
+    fit(Net(), reads, loader=loader)
+    assert reads.reader.assumed == [
+        "scores by forward",
+        "loss cross entropy",
+        "input = (image - 0) / 1 (none found: inputs are images)",
+    ]
+    assert "give the normalisation's mean and std" in reads.reader.doubts[0]
+
+
+def test_an_unpack_that_fails_is_a_skipped_audit():
+    reader = Reader(Net(), unpack=lambda batch: batch["no such key"])
+    with pytest.raises(AuditSkipped, match="no such key"):
+        reader.micro_batch({}, L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))
+
+
+def test_batches_of_different_size_are_no_plain_average():
+    reads = Reads()
+    loader = DataLoader(TensorDataset(torch.rand(6, 3, 8, 8), torch.arange(6) % 5), batch_size=4)
+    fit(Net(), reads, loader=loader, accumulate_grad_batches=2)
+    assert reads.verdicts[0].same
+    assert "differ in size" in reads.problems[0]
+
+
+def test_the_modules_own_loss_is_found():
+    module = Net(smoothing=0.1)
+    module.criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
+    reads = Reads()
+    fit(module, reads)
+    assert reads.reader.assumed[1] == "loss criterion"
+    assert reads.verdicts[0].same
+
+
+@pytest.mark.parametrize("name", ["criterion", "loss"])
+@pytest.mark.parametrize(
+    "other", [nn.NLLLoss(reduction="sum"), nn.CosineEmbeddingLoss(), lambda *_: 1 / 0, lambda scores, labels: scores]
+)
+def test_an_attribute_that_is_not_the_loss_is_passed_over(name, other):
+    setattr(module := Net(), name, other)
+    fit(module, reads := Reads())
+    assert reads.reader.assumed[1] == "loss cross entropy"
+    assert all(verdict.same for verdict in reads.verdicts)

@@ -1,0 +1,106 @@
+"""Attacks in a process of their own: training ends normally, whatever becomes of them, and the record says what."""
+
+import json
+import os
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+from fits import Allocates, Grey, Net, Raises, Sleeps, fit, same, traces
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from leakage_audit.callbacks import LeakageAudit, LeakageGate, LeakageLimitExceeded
+from leakage_audit.callbacks.capture.supported_trainers import refuse_unsupported
+
+pytestmark = pytest.mark.slow
+
+
+class Killed(Grey):
+    """Is killed, as by the kernel when memory runs out."""
+
+    name = "killed"
+
+    def __init__(self):
+        super().__init__()
+
+    def reconstruct(self, seen, budget):
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+class Breaks(Net):
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        raise RuntimeError("broken off")
+
+
+def lines(folder):
+    return [json.loads(line) for line in next(folder.rglob("audit.jsonl")).read_text().splitlines()]
+
+
+def background(**settings):
+    return LeakageAudit(**({"every_n_steps": 4, "attacks": [Grey()], "background": True} | settings))
+
+
+def test_results_are_those_of_the_foreground_at_the_steps_they_belong_to(tmp_path):
+    audit = background()
+    there = traces(*fit(tmp_path / "there", audit, max_steps=12))
+    here = traces(*fit(tmp_path / "here", background(background=False), max_steps=12))
+    alone = traces(*fit(tmp_path / "alone", max_steps=12))
+    assert same(there, alone)
+    assert same(here, alone)
+    assert [line["optimizer_step"] for line in lines(tmp_path / "there")] == [0, 4, 8]
+    for one, other in zip(lines(tmp_path / "there"), lines(tmp_path / "here"), strict=True):
+        one["metrics"].pop("audit/seconds"), other["metrics"].pop("audit/seconds")
+        assert one["metrics"] == pytest.approx(other["metrics"])
+        assert one["step"] == other["step"]
+    assert audit.latest.optimizer_step == 8
+
+
+@pytest.mark.parametrize(
+    ("attack", "words"),
+    [
+        (Raises(), {"problems": "this attack always fails"}),
+        (Allocates(), {"problems": "allocates"}),
+        (Killed(), {"skipped": "the background process died: killed, or out of memory"}),
+    ],
+)
+def test_attacks_that_misbehave_are_noted(tmp_path, attack, words):
+    attached, _ = fit(tmp_path, background(attacks=[attack]), max_steps=6)
+    assert attached.global_step == 6
+    found = lines(tmp_path)
+    assert [line["optimizer_step"] for line in found] == [0, 4]
+    for line in found:
+        for key, text in words.items():
+            assert text in str(line[key])
+
+
+def test_slow_audits_are_waited_for_at_the_end(tmp_path):
+    audit = background(attacks=[Sleeps()], samples=1, max_seconds=1.0, every_n_steps=1)
+    fit(tmp_path, audit, max_steps=4)
+    assert [line["optimizer_step"] for line in lines(tmp_path)] == [0, 1, 2, 3]
+    assert audit.latest.skipped is None
+
+
+def test_a_fit_that_breaks_off_does_not_wait(tmp_path):
+    with pytest.raises(RuntimeError, match="broken off"):
+        fit(tmp_path, background(attacks=[Sleeps()], max_seconds=600.0), module=Breaks)
+    assert "the fit ended before the background did" in lines(tmp_path)[0]["skipped"]
+
+
+def test_a_gate_hears_of_audits_that_end_after_the_last_step(tmp_path):
+    with pytest.raises(LeakageLimitExceeded, match="audit/psnr/grey"):
+        fit(tmp_path, LeakageGate({"audit/psnr/grey": 0.0}, action="fail"), background(), max_steps=1)
+
+
+def test_what_cannot_be_sent_is_said(tmp_path):
+    audit = background(loss=lambda scores, labels: torch.nn.functional.cross_entropy(scores, labels))
+    fit(tmp_path, audit, max_steps=1)
+    assert "cannot be sent to the background" in audit.latest.skipped
+
+
+def test_several_processes_are_refused():
+    trainer = SimpleNamespace(strategy=SingleDeviceStrategy("cpu"), optimizers=[object()], world_size=2)
+    with pytest.raises(MisconfigurationException, match="with several processes"):
+        refuse_unsupported(trainer, 0, background=True)

@@ -1,0 +1,143 @@
+import json
+
+import pytest
+import torch
+
+from leakage_audit import __name__ as package
+from leakage_audit.cli.command_line import main
+
+FAST = [
+    "--trainer.accelerator=cpu",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+]
+LOCAL = ["ignore:.*does not have many workers", "ignore:.*LeafSpec", "ignore:The number of training batches"]
+pytestmark = [pytest.mark.filterwarnings(text) for text in [*LOCAL, "ignore:GPU available but not used"]]
+
+
+def test_help_lists_the_commands(capsys):
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert all(f"\n  {command} " in said for command in ("fit", "inspect", "compare", "report"))
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("leakage-audit 0.")
+
+
+def test_an_unknown_command_is_named(capsys):
+    assert main(["atack"]) == 2
+    assert "unknown command 'atack'" in capsys.readouterr().err
+
+
+def test_inspect_prints_one_json_object(capsys):
+    assert main(["inspect", "--variant", "cnn4_v1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["variant"], found["c"]) == ("cnn4_v1", -2772.0)
+    assert [layer["deficiency"] for layer in found["layers"]] == [0, -3965, -386]
+    assert [layer["weight"] for layer in found["layers"]] == pytest.approx([1, 2 / 3, 1 / 3])
+    assert set(found["layers"][0]) >= {"name", "unknowns", "equations", "rank", "deficiency", "weight", "condition"}
+
+
+def test_inspect_prints_a_table(capsys):
+    assert main(["inspect", "--variant", "cnn3_v1"]) == 0
+    assert "c(M) = -2266.5" in capsys.readouterr().out
+
+
+def test_inspect_takes_any_importable_classifier(capsys):
+    assert main(["inspect", "--model", "torchvision.models.resnet18", "--num-classes", "10", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["c"] is None
+    assert "bn1" in found["problem"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "name either a variant"),
+        (["--variant", "cnn3_v1", "--model", "torch.nn.Linear"], "name either a variant"),
+        (["--variant", "cnn9"], "'cnn9' is neither one of"),
+        (["--model", "nowhere.Net"], "cannot be imported"),
+        (["--variant", "cnn3_v1", "--input-shape", "3,32"], "channels,height,width"),
+        (["--variant", "cnn3_v1", "--input-shape", "3,x,32"], "numbers separated by commas"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(options, message, capsys):
+    assert main(["inspect", *options]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_compare_names_the_missing_folder(capsys, tmp_path):
+    options = ["--variants", "cnn2_v2", "--data", str(tmp_path / "none"), "--output", str(tmp_path / "out")]
+    assert main(["compare", *options]) == 2
+    assert str(tmp_path / "none") in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_fit_takes_any_lightning_module_and_tells_where_the_results_are(capsys, tmp_path):
+    model = f"{package}.models.Variant"
+    options = ["--model", model, "--model.variant=cnn2_v2", "--data=Synthetic", "--data.train_images=40"]
+    options += ["--data.classes=[sea,hills]", "--trainer.max_steps=2", "--data.image_size=16"]
+    assert main(["fit", *options, *FAST, f"--trainer.default_root_dir={tmp_path}"]) == 0
+    said = capsys.readouterr().out
+    assert f"tensorboard --logdir {tmp_path}" in said
+    checkpoint = next(tmp_path.rglob("*.ckpt"))
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+    # The data told the model how many classes there are and how large the images.
+    assert weights["network.fc.weight"].shape == (2, 6 * 7 * 7)
+
+
+def test_a_fit_without_its_images_says_how_to_get_them(capsys, tmp_path):
+    options = [
+        "--data=CIFAR10",
+        f"--data.root={tmp_path}",
+        "--trainer.max_steps=1",
+        f"--trainer.default_root_dir={tmp_path}",
+        *FAST,
+    ]
+    assert main(["fit", *options]) == 2
+    said = capsys.readouterr().err
+    assert "--data.download=true" in said
+    assert "Traceback" not in said
+
+
+def test_a_fit_that_leaks_more_than_its_gate_allows_exits_with_code_3(capsys, tmp_path):
+    options = ["--model.variant=cnn2_v2", "--data.train_images=40", "--data.image_size=16", "--trainer.max_steps=2"]
+    options += ["--trainer.callbacks+=LeakageAudit", "--trainer.callbacks.attacks=[rgap]"]
+    gate = ["--trainer.callbacks+=LeakageGate", '--trainer.callbacks.limits={"audit/psnr/*": 1.0}']
+    gate += ["--trainer.callbacks.action=fail"]
+    assert main(["fit", *options, *gate, *FAST, f"--trainer.default_root_dir={tmp_path}"]) == 3
+    assert "audit/psnr/rgap" in capsys.readouterr().err
+
+
+def test_a_denoiser_is_learned_and_attacks(tmp_path, capsys):
+    small = ["--data", "synthetic", "--image-size", "8", "--accelerator", "cpu"]
+    file = tmp_path / "new" / "prior.pt"
+    learn = ["--epochs", "1", "--width", "4", "--exclude", "1,3", "--output", str(file)]
+    assert main(["prior", *small, *learn]) == 0
+    assert "noise 0.1: 20.0 dB →" in capsys.readouterr().out
+    attack = [
+        "--variants",
+        "cnn2_v2",
+        "--attacks",
+        f"joint:{file}",
+        "--indices",
+        "1",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    assert main(["compare", *small, *attack]) == 0
+    assert f"joint:{file}" in (tmp_path / "out" / "results.csv").read_text()
+    assert main(["prior", *small, *learn, "--seed", "1"]) == 0
+    assert main(["compare", *small, *attack]) == 2, "results of one prior must not be mixed with those of another"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [(["--kind", "oracle"], "oracle"), (["--kind", "gaussian", "--exclude", "99999"], "99999")]
+)
+def test_prior_names_the_mistake(options, said, tmp_path, capsys):
+    assert main(["prior", "--data", "synthetic", "--output", str(tmp_path / "prior.pt"), *options]) == 2
+    assert said in capsys.readouterr().err

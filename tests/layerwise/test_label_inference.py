@@ -1,0 +1,93 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from leakage_audit.layerwise.label_inference import labels_for, last_linear, leaked_features, least_counts
+from leakage_audit.observation import observe
+
+CLASSES = 5
+
+
+def classifier(activation=nn.ReLU, bias=True, classes=CLASSES, seed=0):
+    torch.manual_seed(seed)
+    convolution = nn.Conv2d(3, 4, 3, 2, bias=False)
+    return nn.Sequential(convolution, activation(), nn.Flatten(), nn.Linear(36, classes, bias=bias)).double()
+
+
+def images(count, seed=1):
+    return torch.rand(count, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh, nn.Sigmoid])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("label", range(CLASSES))
+def test_single_image_label_is_read_exactly(activation, bias, label):
+    seen = observe(classifier(activation, bias), images(1), label)
+    labels, inferred = labels_for(seen)
+    assert labels.tolist() == [label]
+    assert inferred
+    assert least_counts(seen).tolist() == [int(k == label) for k in range(CLASSES)]
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_two_classes_without_bias_need_positive_features(label):
+    assert labels_for(observe(classifier(bias=False, classes=2), images(1), label))[0].tolist() == [label]
+
+
+def test_granted_labels_are_taken_as_they_are():
+    seen = observe(classifier(), images(3), torch.tensor([4, 0, 4]), grant_labels=True)
+    labels, inferred = labels_for(seen)
+    assert labels.tolist() == [4, 0, 4]
+    assert not inferred
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, CLASSES - 1), min_size=2, max_size=8), st.booleans())
+def test_batch_counts(labels, bias):
+    """The true counts, and never less than is certain, nor more certain than is true."""
+    seen = observe(classifier(bias=bias), images(len(labels)), torch.tensor(labels))
+    found, inferred = labels_for(seen)
+    least, true = least_counts(seen), torch.bincount(torch.tensor(labels), minlength=CLASSES)
+    assert inferred
+    assert (least <= true).all()
+    assert (torch.bincount(found, minlength=CLASSES) >= least).all()
+    assert len(found) == len(labels)
+    if bias:
+        assert found.tolist() == sorted(labels)
+
+
+def test_noise_on_the_gradient_still_gives_as_many_labels_as_images():
+    for seed in range(20):
+        seen = observe(classifier(), images(4), torch.tensor([0, 1, 2, 3]))
+        generator = torch.Generator().manual_seed(seed)
+        noisy = {k: g + torch.randn(g.shape, generator=generator, dtype=g.dtype) for k, g in seen.gradients.items()}
+        seen.gradients.clear()
+        seen.gradients.update(noisy)
+        assert len(labels_for(seen)[0]) == 4
+
+
+def test_leaked_features_of_one_image_are_the_last_layers_input():
+    """Lemma 3.1, every class by itself."""
+    network, x = classifier(nn.Tanh), images(1)
+    delta, features = leaked_features(observe(network, x, 2))
+    expected = network[:3](x).detach()
+    assert torch.allclose(features, expected.expand(CLASSES, -1), atol=1e-12)
+    assert torch.allclose(delta, (torch.softmax(network(x), 1) - F.one_hot(torch.tensor([2]), CLASSES))[0], atol=1e-12)
+
+
+def test_last_linear_is_found_by_name_however_deep():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.Sequential(nn.ReLU(), nn.Linear(8, 5)))
+    assert last_linear(network)[0] == "2.1"
+    assert last_linear(nn.Linear(3, 2))[0] == ""
+    assert last_linear(nn.Sequential(nn.Conv2d(3, 2, 1))) is None
+
+
+def test_without_a_linear_layer_says_what_to_do():
+    network = nn.Sequential(nn.Conv2d(3, CLASSES, 8), nn.Flatten()).double()
+    seen = observe(network, images(1), 0)
+    assert leaked_features(seen) is None
+    with pytest.raises(ValueError, match="grant them"):
+        labels_for(seen)

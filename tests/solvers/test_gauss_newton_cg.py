@@ -1,0 +1,119 @@
+import pytest
+import torch
+from cases import draw, pictures
+from torch import nn
+
+from leakage_audit.attacks.cosine_tv import CosineTV
+from leakage_audit.attacks.joint import WARMING, Joint
+from leakage_audit.equations.autograd import NetworkEquations
+from leakage_audit.equations.base import Block, Equations
+from leakage_audit.observation import observe
+from leakage_audit.priors import Variation
+from leakage_audit.runtime import Budget
+from leakage_audit.scores.metrics import score
+from leakage_audit.solvers.gauss_newton_cg import solve_free
+from leakage_audit.solvers.statistical_linearization import MOVES, Average, Straight
+
+EPS = 1.2e-7
+TINY = 1e-3  # GB: no room for a Jacobian
+
+
+def kinked():
+    """Rectifiers whose average pooling hides which of them are on."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 12, 3), nn.LeakyReLU(0.2), nn.Conv2d(12, 8, 3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(6), nn.Flatten(), nn.Linear(8 * 36, 10),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def image():
+    return pictures()[:, :, 8:24, 8:24].contiguous()
+
+
+@pytest.fixture(scope="module")
+def seen(image):
+    return observe(kinked(), image, 3, mean=0.5)
+
+
+@pytest.fixture(scope="module")
+def found(seen):
+    return Joint(max_memory_gb=TINY)(seen)
+
+
+def psnr(images, image):
+    return score(images, image).psnr[0]
+
+
+class TestWarmStart:
+    def test_beats_a_cold_one(self, seen, found, image):
+        equations = NetworkEquations(seen.to(torch.float64), EPS)
+        cold = solve_free(equations, Variation(), 30, 0.0, Budget())
+        assert psnr(found.images, image) > psnr(cold.image.reshape(image.shape), image)
+
+    def test_is_never_made_worse_by_its_own_objective(self, seen, found):
+        warm = CosineTV(iterations=WARMING)
+        alone = warm(seen)
+        assert warm.objective(seen, seen.to_input(found.images)) <= alone.residual * (1 + 1e-5)
+
+    def test_says_how_it_ended(self, found):
+        assert found.details["rank"] is None
+        assert found.details["std"].isnan().all()
+        assert not found.converged or "solved" in found.ended
+
+    def test_keeps_the_start_where_steps_do_not_help(self, seen, monkeypatch):
+        monkeypatch.setattr(CosineTV, "objective", lambda *_: float("inf"))
+        kept = Joint(max_memory_gb=TINY, max_steps=1)(seen)
+        assert torch.equal(kept.images.float(), CosineTV(iterations=WARMING)(seen).images)
+        assert not kept.converged
+        assert "no step" in kept.ended
+
+    def test_time_and_random_numbers(self, seen):
+        stream = torch.get_rng_state()
+        short = Joint(max_memory_gb=TINY)(seen, Budget(0.3))
+        assert torch.equal(stream, torch.get_rng_state())
+        assert not short.converged
+        assert torch.isfinite(short.images).all()
+
+
+class Absolute(Equations):
+    """`|A x − b| = c`: a kink each."""
+
+    def __init__(self, seen, truth):
+        self._a, self._b = draw(400, truth.numel(), seed=5), 0.1 * draw(400, seed=6)
+        self._b += self._a.sum(1) / 2
+        super().__init__(seen, [Block("absolute", (self._a @ truth.flatten() - self._b).abs(), 1e-7)])
+
+    @property
+    def footprint(self):
+        return 1000
+
+    def values(self, image):
+        return [(self._a @ image.flatten() - self._b).abs()]
+
+
+class TestAverages:
+    def test_of_a_linear_function_are_the_function(self, seen):
+        equations = Absolute(seen.to(torch.float64), torch.full((3, 16, 16), 0.5, dtype=torch.float64))
+        image = torch.full((768,), 5.0, dtype=torch.float64) * equations._a[0].sign()
+        equations._a = equations._a[:1].expand(400, -1)  # far from every kink
+        r = equations.residual(image)
+        near, straight = (around(equations)(image, r) for around in (Average, Straight))
+        move, weight = draw(768, seed=7), draw(400, seed=8)
+        torch.testing.assert_close(near.push(move), straight.push(move))
+        torch.testing.assert_close(near.pull(weight), straight.pull(weight))
+        torch.testing.assert_close(near.push(move) @ weight, move @ near.pull(weight))
+        assert near.variance.max() < 1e-12
+
+    def test_a_kink_within_reach_costs_trust(self, seen):
+        equations = Absolute(seen.to(torch.float64), pictures()[0, :, :16, :16].double())
+        equations._b[:200] += 100  # far from their kinks, those of the others within reach
+        image = torch.full((768,), 0.5, dtype=torch.float64)
+        near = Average(equations)(image, equations.residual(image))
+        assert near.variance[200:].mean() > 5 * near.variance[:200].mean()
+
+    def test_memory_decides(self, seen):
+        equations = Absolute(seen.to(torch.float64), torch.full((3, 16, 16), 0.5, dtype=torch.float64))
+        assert Average.affordable(equations, 8 * MOVES * 1000)
+        assert not Average.affordable(equations, 8 * MOVES * 1000 - 1)
