@@ -19,7 +19,7 @@ from leakage_audit.data import synthetic
 from leakage_audit.layerwise.factorization import Factor
 from leakage_audit.layerwise.layer_system import LayerSystem
 from leakage_audit.layerwise.recursion import sweep
-from leakage_audit.matching.subnetwork import Tail
+from leakage_audit.matching.subnetwork import Subnetwork
 from leakage_audit.models import build
 from leakage_audit.networks.chain import read_chain
 from leakage_audit.runtime import Budget
@@ -41,7 +41,7 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def dense_penalty(tail: Tail, shape: tuple[int, ...], u: Tensor, v: Tensor, x: Tensor) -> None:
+def dense_penalty(tail: Subnetwork, shape: tuple[int, ...], u: Tensor, v: Tensor, x: Tensor) -> None:
     """Form (16) written down as it stands, at one layer."""
     x = x.clone().requires_grad_()
     adam = torch.optim.Adam([x], lr=1e-3)
@@ -63,7 +63,7 @@ def penalty_steps(variant: str) -> dict[str, tuple[float, float]]:
     def solve(system: LayerSystem, i: int) -> Tensor:
         factor = Factor(system)
         start = factor.pseudo_inverse(system.v)
-        u, shape, tail = torch.from_numpy(system.matrix()), system.layer.in_shape, Tail(chain, i, seen, LABEL)
+        u, shape, tail = torch.from_numpy(system.matrix()), system.layer.in_shape, Subnetwork(chain, i, seen, LABEL)
         problem = Problem(system, factor, tail, Terms(STEPS, 1.0, 1.0, 0.05), 1e-3, Budget())
         runs = lambda: penalty(problem, start), lambda: dense_penalty(tail, shape, u, system.v, start)
         times[system.layer.name] = seconds(runs[0]) / STEPS, seconds(runs[1]) / STEPS

@@ -15,15 +15,15 @@ from torch.optim import Optimizer
 
 from leakage_audit.callbacks.capture import distributed
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
-from leakage_audit.callbacks.capture.gradient_check import MicroBatch, Verdict
-from leakage_audit.callbacks.capture.rng_isolation import no_trace
-from leakage_audit.callbacks.capture.step_reader import Reader, Sight
+from leakage_audit.callbacks.capture.gradient_check import GradientCheck, MicroBatch
+from leakage_audit.callbacks.capture.rng_isolation import isolated
+from leakage_audit.callbacks.capture.step_reader import CapturedSample, StepReader
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.evaluation.background import Worker
-from leakage_audit.callbacks.evaluation.baseline import Guess
-from leakage_audit.callbacks.evaluation.evaluate import Look, look
+from leakage_audit.callbacks.evaluation.baseline import BaselineImage
+from leakage_audit.callbacks.evaluation.evaluate import Evaluation, evaluate
 from leakage_audit.callbacks.evaluation.results import Audit, Pending, Result
-from leakage_audit.callbacks.evaluation.shape_metrics import by_shapes, has_dead_filters
+from leakage_audit.callbacks.evaluation.shape_metrics import has_dead_filters, shape_metrics
 from leakage_audit.callbacks.output import console, publish, records
 from leakage_audit.callbacks.settings import Settings
 
@@ -52,7 +52,7 @@ class Session:
         defence: GradientDefence | None = None,
     ) -> None:
         self.trainer, self.module, self.settings, self.folder = trainer, module, settings, folder
-        self.reader = Reader(
+        self.reader = StepReader(
             module,
             forward=settings.forward,
             loss=settings.loss,
@@ -63,7 +63,7 @@ class Session:
             grant_labels=settings.grant_labels,
         )
         self._defence = defence
-        self._guess = Guess()
+        self._guess = BaselineImage()
         self._probe: tuple[Tensor, Tensor] | None = None
         self._probe_left = probe
         self._window: list[MicroBatch] = []
@@ -113,8 +113,8 @@ class Session:
                 skipped = str(found) if isinstance(found, AuditSkipped) else f"{type(found).__name__}: {found}"
                 found = []
             record = pending.record if skipped is None else pending.record | {"skipped": skipped}
-            seconds = sum(outcome.result.seconds for looked in found for outcome in looked.outcomes.values())
-            yield self._told(record, Result(found, pending.verdict), skipped, seconds)
+            seconds = sum(outcome.result.seconds for evaluation in found for outcome in evaluation.outcomes.values())
+            yield self._record_and_publish(record, Result(found, pending.gradient_check), skipped, seconds)
 
     def drain(self) -> Iterator[Audit]:
         """Wait for what the background still has to do."""
@@ -126,12 +126,12 @@ class Session:
         """Let go of the background process; audits that it has not ended are noted as skipped."""
         for pending in [] if self._worker is None else self._worker.close():
             skipped = "the fit ended before the background did"
-            self._told(pending.record | {"skipped": skipped}, Result(), skipped, 0.0)
+            self._record_and_publish(pending.record | {"skipped": skipped}, Result(), skipped, 0.0)
 
     def _take(self, step: int, work: Callable[[], Result], kind: str) -> Audit | None:
         start, result, skipped = time.perf_counter(), Result(), None
         try:
-            with no_trace():
+            with isolated():
                 result = work()
         except AuditSkipped as reason:
             skipped = str(reason)
@@ -142,79 +142,83 @@ class Session:
             log.debug("audit failed", exc_info=True)
         finally:
             self._window, self._problem = [], None
-        record = self._record(kind, step, result.verdict, skipped)
+        record = self._record(kind, step, result.gradient_check, skipped)
         if result.jobs and self._worker is not None:
             try:
-                self._worker.submit(Pending(record, result.verdict), result.jobs)
+                self._worker.submit(Pending(record, result.gradient_check), result.jobs)
             except AuditSkipped as reason:
-                return self._told(record | {"skipped": str(reason)}, Result(), str(reason), 0.0)
+                return self._record_and_publish(record | {"skipped": str(reason)}, Result(), str(reason), 0.0)
             return None
-        return self._told(record, result, skipped, time.perf_counter() - start)
+        return self._record_and_publish(record, result, skipped, time.perf_counter() - start)
 
-    def _told(self, record: dict[str, Any], result: Result, skipped: str | None, seconds: float) -> Audit:
+    def _record_and_publish(self, record: dict[str, Any], result: Result, skipped: str | None, seconds: float) -> Audit:
         """Publish an audit's results at the step that they belong to."""
         step = record["optimizer_step"]
-        self._tell(step, result.looks, skipped)
-        metrics = records.metrics(result.looks, seconds) if result.looks else result.numbers
-        publish.publish(self.trainer, result.looks, metrics, record, self.folder, self._say)
-        audit = Audit(record["step"], step, metrics, skipped, records.meanings(result.looks))
-        console.show(self.trainer, audit.metrics, audit.meanings)
+        self._warn_of(step, result.evaluations, skipped)
+        metrics = records.metrics(result.evaluations, seconds) if result.evaluations else result.numbers
+        publish.publish(self.trainer, result.evaluations, metrics, record, self.folder, self._warn_once)
+        audit = Audit(record["step"], step, metrics, skipped, records.most_severe_by_attack(result.evaluations))
+        console.show(self.trainer, audit.metrics, audit.severities)
         return audit
 
     def _measured(self) -> Result:
         if self._problem is not None:
             raise self._problem
         if has_dead_filters(self.module):
-            return Result(self._looks(self._sights(1), attack=False))
-        self.reader.twin.refresh(self.module)
+            return Result(self._evaluate(self._capture(1), attack=False))
+        self.reader.model_copy.refresh(self.module)
         _, channels, height, width = self._window[0].images.shape
-        self._shapes = by_shapes(self.reader.twin.network.eval(), (channels, height, width))
+        self._shapes = shape_metrics(self.reader.model_copy.network.eval(), (channels, height, width))
         return Result(numbers=self._shapes)
 
     def _attacked(self, optimizer: Optimizer) -> Result:
         own, again = distributed.together(self.trainer, lambda: self._gradients(optimizer))
         again = [distributed.average(self.trainer, candidate) for candidate in again]
-        own, verdict = self.reader.verify(self.trainer, self.module, own, again, len(self._window))
-        self._trust(verdict)
+        own, gradient_check = self.reader.verify(self.trainer, self.module, own, again, len(self._window))
+        self._trust(gradient_check)
         if self._worker is not None:
-            return Result(verdict=verdict, jobs=self._jobs(self._chosen(own)))
-        mine = distributed.together(self.trainer, lambda: self._looks(self._chosen(own)))
-        return Result([looked for part in distributed.gather(self.trainer, mine) for looked in part], verdict)
+            return Result(gradient_check=gradient_check, jobs=self._jobs(self._chosen(own)))
+        mine = distributed.together(self.trainer, lambda: self._evaluate(self._chosen(own)))
+        return Result(
+            [evaluation for part in distributed.gather(self.trainer, mine) for evaluation in part], gradient_check
+        )
 
     def _gradients(self, optimizer: Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
         if self._problem is not None:
             raise self._problem
         return self.reader.gradients(self.trainer, self.module, optimizer, self._window)
 
-    def _trust(self, verdict: Verdict) -> None:
+    def _trust(self, gradient_check: GradientCheck) -> None:
         """Go on only with a gradient that is understood; single images' may be of another scale than the step's."""
-        if verdict.same:
+        if gradient_check.same:
             return
-        if self.settings.gradient == "sample" and verdict.parallel:
-            self._say(f"the step's gradient {verdict} Single images are audited at the scale of the loss.")
+        if self.settings.gradient == "sample" and gradient_check.parallel:
+            self._warn_once(f"the step's gradient {gradient_check} Single images are audited at the scale of the loss.")
             return
-        raise AuditSkipped(f"the step's gradient {verdict}")
+        raise AuditSkipped(f"the step's gradient {gradient_check}")
 
-    def _chosen(self, own: dict[str, Tensor]) -> list[Sight]:
+    def _chosen(self, own: dict[str, Tensor]) -> list[CapturedSample]:
         if self.settings.gradient == "sample":
-            return self._sights(distributed.share(self.trainer, self.settings.samples))
+            return self._capture(distributed.share(self.trainer, self.settings.samples))
         shared = own if self._defence is None else self._defence.defend(own)
         return self.reader.whole(self.trainer, shared, self._window)
 
-    def _sights(self, count: int) -> list[Sight]:
+    def _capture(self, count: int) -> list[CapturedSample]:
         if self._problem is not None:
             raise self._problem
         images, labels = self._images(count)
         sample = self.reader.sample
-        sights = [sample(self.trainer, self.module, x, y) for x, y in zip(images[:count], labels[:count], strict=True)]
+        samples = [sample(self.trainer, self.module, x, y) for x, y in zip(images[:count], labels[:count], strict=True)]
         world, rank = self.trainer.world_size, self.trainer.global_rank
-        return [self._defended(sight, 1 + i * world + rank) for i, sight in enumerate(sights)]  # draw 0 is the step's
+        return [
+            self._defended(captured, 1 + i * world + rank) for i, captured in enumerate(samples)
+        ]  # draw 0 is the step's
 
-    def _defended(self, sight: Sight, draw: int) -> Sight:
+    def _defended(self, captured: CapturedSample, draw: int) -> CapturedSample:
         if self._defence is None:
-            return sight
-        gradients = self._defence.defend(sight.seen.gradients, draw)
-        return replace(sight, seen=replace(sight.seen, gradients=gradients))
+            return captured
+        gradients = self._defence.defend(captured.seen.gradients, draw)
+        return replace(captured, seen=replace(captured.seen, gradients=gradients))
 
     def _images(self, count: int) -> tuple[Tensor, Tensor]:
         """Which images are looked at: the same ones all along, or some of this window's first batch."""
@@ -224,7 +228,7 @@ class Session:
             self._probe = publish.load_probe(self._probe_left, self.trainer, self._window[0].images.device)
         if self._probe is None:
             self._probe = self._pick(distributed.share(self.trainer, self.settings.samples))
-            publish.save_probe(self._probe, self.folder, self.trainer, self._say)
+            publish.save_probe(self._probe, self.folder, self.trainer, self._warn_once)
         return self._probe
 
     def _pick(self, count: int) -> tuple[Tensor, Tensor]:
@@ -233,26 +237,28 @@ class Session:
         rows = torch.randperm(len(batch.images), generator=generator)[:count].to(batch.images.device)
         return batch.images[rows].clone(), batch.labels[rows.to(batch.labels.device)].clone()
 
-    def _looks(self, sights: list[Sight], attack: bool = True) -> list[Look]:
+    def _evaluate(self, samples: list[CapturedSample], attack: bool = True) -> list[Evaluation]:
         with console.progress(self.trainer) as report:
-            return [look(*args, **keywords, report=report) for args, keywords in self._jobs(sights, attack)]
+            return [evaluate(*args, **keywords, report=report) for args, keywords in self._jobs(samples, attack)]
 
-    def _jobs(self, sights: list[Sight], attack: bool = True) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    def _jobs(self, samples: list[CapturedSample], attack: bool = True) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
         """The arguments of `look` for each sight."""
         settings = self.settings
         common = {"seconds": settings.max_seconds, "strict": settings.on_error == "raise"}
         return [
             (
-                (sight.seen, sight.truth, sight.labels, settings.attacks if attack else {}),
+                (captured.seen, captured.truth, captured.labels, settings.attacks if attack else {}),
                 # Only once an audit: the ranks hardly depend on the image.
                 common
                 | {"measure": i == 0 and self.trainer.is_global_zero}
-                | {"guess": self._guess(self.trainer, sight.truth.shape[1:])},
+                | {"guess": self._guess(self.trainer, captured.truth.shape[1:])},
             )
-            for i, sight in enumerate(sights)
+            for i, captured in enumerate(samples)
         ]
 
-    def _record(self, kind: str, step: int, verdict: Verdict | None, skipped: str | None) -> dict[str, Any]:
+    def _record(
+        self, kind: str, step: int, gradient_check: GradientCheck | None, skipped: str | None
+    ) -> dict[str, Any]:
         head = {"kind": kind, "step": publish.log_step(self.trainer), "optimizer_step": step}
         head |= {"epoch": self.trainer.current_epoch, "gradient": self.settings.gradient, "probe": self.settings.probe}
         head |= {"seed": self.settings.seed, "knowledge": self.settings.knowledge, "assumed": self.reader.assumed}
@@ -263,21 +269,25 @@ class Session:
         }
         if self._defence is not None:
             head["defence"] = {"clip": self._defence.clip, "noise": self._defence.noise, "seed": self._defence.seed}
-        if verdict is not None:
-            head["verified"] = {"error": verdict.rest, "tolerance": verdict.tolerance, "scale": verdict.scale}
+        if gradient_check is not None:
+            head["verified"] = {
+                "error": gradient_check.rest,
+                "tolerance": gradient_check.tolerance,
+                "scale": gradient_check.scale,
+            }
         return head if skipped is None else head | {"skipped": skipped}
 
-    def _tell(self, step: int, looks: list[Look], skipped: str | None) -> None:
-        self._say("audit reads the module thus: " + "; ".join(self.reader.assumed), level=logging.INFO)
+    def _warn_of(self, step: int, evaluations: list[Evaluation], skipped: str | None) -> None:
+        self._warn_once("audit reads the module thus: " + "; ".join(self.reader.assumed), level=logging.INFO)
         for doubt in self.reader.doubts:
-            self._say(doubt)
+            self._warn_once(doubt)
         if skipped is not None:
-            self._say(f"audit of optimiser step {step} skipped: {skipped}", key=skipped)
-        for looked in looks:
-            for name, problem in looked.problems.items():
-                self._say(f"{name} is not available: {problem}")
+            self._warn_once(f"audit of optimiser step {step} skipped: {skipped}", key=skipped)
+        for evaluation in evaluations:
+            for name, problem in evaluation.problems.items():
+                self._warn_once(f"{name} is not available: {problem}")
 
-    def _say(self, message: str, key: str | None = None, level: int = logging.WARNING) -> None:
+    def _warn_once(self, message: str, key: str | None = None, level: int = logging.WARNING) -> None:
         """Say something once, on one rank."""
         if (key or message) not in self._said and self.trainer.is_global_zero:
             log.log(level, message)

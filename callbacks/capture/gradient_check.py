@@ -12,8 +12,8 @@ from lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from leakage_audit.callbacks.capture.model_copy import Twin, plain
-from leakage_audit.callbacks.capture.rng_isolation import Streams
+from leakage_audit.callbacks.capture.model_copy import ModelCopy, plain
+from leakage_audit.callbacks.capture.rng_isolation import RngState
 from leakage_audit.observation import Loss
 
 
@@ -29,7 +29,7 @@ class MicroBatch:
 
     images: Tensor
     labels: Tensor
-    streams: Streams
+    streams: RngState
 
 
 def step_gradients(trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -54,7 +54,7 @@ def loss_scale(trainer: Trainer) -> float:
 
 
 def recompute(
-    trainer: Trainer, twin: Twin, window: Sequence[MicroBatch], loss: Loss, names: Sequence[str]
+    trainer: Trainer, model_copy: ModelCopy, window: Sequence[MicroBatch], loss: Loss, names: Sequence[str]
 ) -> dict[str, Tensor]:
     """The window's gradient from scratch: the mean over its batches of ∂ loss(network(images), labels).
 
@@ -63,19 +63,19 @@ def recompute(
 
     Args:
         trainer: Says precision.
-        twin: Refreshed.
+        model_copy: Refreshed.
         window: The batches.
         loss: `loss(scores, labels)`.
         names: The parameters' plain names in the LightningModule; those that the twin lacks are left out.
     """
-    wanted = {twin.name_in_module(n): p for n, p in twin.network.named_parameters() if p.requires_grad}
+    wanted = {model_copy.name_in_module(n): p for n, p in model_copy.network.named_parameters() if p.requires_grad}
     wanted = {name: wanted[name] for name in names if name in wanted}
     total = {name: torch.zeros_like(p) for name, p in wanted.items()}
     scale = loss_scale(trainer)
     for batch in window:
         batch.streams.restore()
         with trainer.precision_plugin.train_step_context():
-            value = loss(twin.network(batch.images), batch.labels)
+            value = loss(model_copy.network(batch.images), batch.labels)
         found = torch.autograd.grad(value * scale, list(wanted.values()), allow_unused=True)
         for name, gradient in zip(wanted, found, strict=True):
             if gradient is not None:
@@ -84,7 +84,7 @@ def recompute(
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GradientCheck:
     """How the step's own gradient compares with the recomputed one.
 
     Attributes:
@@ -128,7 +128,7 @@ class Verdict:
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
-def compare(step: Mapping[str, Tensor], recomputed: Mapping[str, Tensor], compute: torch.dtype) -> Verdict:
+def compare(step: Mapping[str, Tensor], recomputed: Mapping[str, Tensor], compute: torch.dtype) -> GradientCheck:
     """Compare the step's gradient with the recomputed one, in float64.
 
     Args:
@@ -145,7 +145,7 @@ def compare(step: Mapping[str, Tensor], recomputed: Mapping[str, Tensor], comput
     size = max(g2, 1e-300) ** 0.5
     error = sum(float((g - scale * r).square().sum()) for g, r in pairs) ** 0.5 / size
     rest = sum(float((g - r).square().sum()) for g, r in pairs) ** 0.5 / size
-    return Verdict(scale, error, rest, _TOLERANCE[compute], missing)
+    return GradientCheck(scale, error, rest, _TOLERANCE[compute], missing)
 
 
 def compute_type(trainer: Trainer, module: LightningModule) -> torch.dtype:

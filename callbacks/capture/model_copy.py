@@ -18,7 +18,7 @@ Forward = str | Callable[[nn.Module, Tensor], Tensor]
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-class Twin:
+class ModelCopy:
     """A copy of the classifier that maps inputs `(B, C, H, W)` to class scores.
 
     Args:
@@ -168,8 +168,8 @@ def _eager_copy(module: nn.Module) -> nn.Module:
             memo.update((id(vars(part)[name]), None) for name in _STEPS if name in vars(part))
         if inner is not None:
             memo[id(part)] = copy.deepcopy(inner, memo)
-    twin: nn.Module = copy.deepcopy(module, memo)
-    for part in twin.modules():
+    model_copy: nn.Module = copy.deepcopy(module, memo)
+    for part in model_copy.modules():
         for name in _STEPS:
             if name in vars(part) and vars(part)[name] is None:
                 delattr(part, name)
@@ -177,7 +177,7 @@ def _eager_copy(module: nn.Module) -> nn.Module:
             kept = getattr(part, hooks)
             for key in [k for k, hook in kept.items() if not _computes(hook)]:
                 del kept[key]
-    return twin
+    return model_copy
 
 
 _STEPS = ("forward", "training_step", "validation_step", "test_step", "predict_step")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Streams:
+class RngState:
     """The states of torch's (CPU and CUDA), numpy's and Python's global generators at one moment."""
 
     cpu: Tensor
@@ -21,7 +21,7 @@ class Streams:
     python: Any
 
     @classmethod
-    def capture(cls) -> "Streams":
+    def capture(cls) -> "RngState":
         """The states now; draws nothing, and wakes no CUDA device that is asleep."""
         cuda = tuple(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else ()
         return cls(torch.get_rng_state(), cuda, np.random.get_state(), random.getstate())  # noqa: NPY002
@@ -36,12 +36,12 @@ class Streams:
 
 
 @contextmanager
-def no_trace() -> Iterator[None]:
+def isolated() -> Iterator[None]:
     """Run with gradients on, and leave generators, grad mode and default type as they were, whatever happens.
 
     Lightning's `isolate_rng` has no `finally`: an attack that raises would leave the streams moved.
     """
-    before, dtype = Streams.capture(), torch.get_default_dtype()
+    before, dtype = RngState.capture(), torch.get_default_dtype()
     try:
         with torch.inference_mode(False), torch.enable_grad():
             yield

@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from leakage_audit.callbacks.capture import batches, distributed
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
 from leakage_audit.callbacks.capture.gradient_check import (
+    GradientCheck,
     MicroBatch,
-    Verdict,
     compare,
     compute_type,
     loss_scale,
@@ -22,13 +22,13 @@ from leakage_audit.callbacks.capture.gradient_check import (
     step_gradients,
 )
 from leakage_audit.callbacks.capture.loss_lookup import find_losses, named
-from leakage_audit.callbacks.capture.model_copy import Forward, Twin
-from leakage_audit.callbacks.capture.rng_isolation import Streams
+from leakage_audit.callbacks.capture.model_copy import Forward, ModelCopy
+from leakage_audit.callbacks.capture.rng_isolation import RngState
 from leakage_audit.observation import Loss, Observation, as_tuple, observe, per_channel
 
 
 @dataclass(frozen=True)
-class Sight:
+class CapturedSample:
     """An observation with what it is scored against.
 
     Attributes:
@@ -42,12 +42,12 @@ class Sight:
     labels: Tensor
 
 
-class Reader:
+class StepReader:
     """Finds forward, loss, batch and normalisation of a LightningModule, and reads its steps.
 
     Args:
         module: The LightningModule.
-        forward: See `Twin`.
+        forward: See `ModelCopy`.
         loss: `loss(scores, labels)`, or its dotted name; None looks for an attribute with a usual name, then takes
             cross entropy.
         unpack: `unpack(batch)` to images and labels, or its dotted name; None looks for the tensors that fit.
@@ -73,12 +73,12 @@ class Reader:
         value_range: tuple[float, float] = (0.0, 1.0),
         grant_labels: bool = False,
     ) -> None:
-        self.twin = Twin(module, forward)
+        self.model_copy = ModelCopy(module, forward)
         self._losses = find_losses(module, loss)
         self._unpack = batches.unpack if unpack is None else named(module, unpack)
         self._normalisation = None if mean is None and std is None else (_tuple(mean, 0.0), _tuple(std, 1.0))
         self.value_range, self.grant_labels = value_range, grant_labels
-        self.assumed = [self.twin.assumed, self._losses[0][1]]
+        self.assumed = [self.model_copy.assumed, self._losses[0][1]]
         self.doubts: list[str] = []
         self._settled = False
 
@@ -98,7 +98,7 @@ class Reader:
         except Exception as error:  # a user's unpack may raise anything
             raise AuditSkipped(str(error)) from error
         self._settle_normalisation(trainer, images)
-        return MicroBatch(images.detach(), labels.detach(), Streams.capture())
+        return MicroBatch(images.detach(), labels.detach(), RngState.capture())
 
     def gradients(
         self, trainer: Trainer, module: LightningModule, optimizer: Optimizer, window: Sequence[MicroBatch]
@@ -120,7 +120,7 @@ class Reader:
             # The last window of an epoch is shorter, yet Lightning divides by the full length.
             own = {name: g * (trainer.accumulate_grad_batches / len(window)) for name, g in own.items()}
         again = [self._recomputed(trainer, module, window, loss, own) for loss, _ in self._losses]
-        self.twin.refresh(module)  # batch normalisation moved its statistics
+        self.model_copy.refresh(module)  # batch normalisation moved its statistics
         return own, again
 
     def _recomputed(
@@ -131,9 +131,9 @@ class Reader:
         loss: Loss,
         own: dict[str, Tensor],
     ) -> dict[str, Tensor]:
-        self.twin.refresh(module)
+        self.model_copy.refresh(module)
         try:
-            return recompute(trainer, self.twin, window, loss, list(own))
+            return recompute(trainer, self.model_copy, window, loss, list(own))
         except Exception:
             if len(self._losses) == 1:
                 raise
@@ -147,7 +147,7 @@ class Reader:
         own: dict[str, Tensor],
         again: list[dict[str, Tensor]],
         length: int,
-    ) -> tuple[dict[str, Tensor], Verdict]:
+    ) -> tuple[dict[str, Tensor], GradientCheck]:
         """Compare the step's gradients with the recomputed ones, and settle the loss on the one that fits.
 
         Args:
@@ -175,7 +175,7 @@ class Reader:
                 verdict = compare(own, again[best or 0], compute)
         return own, verdict
 
-    def sample(self, trainer: Trainer, module: LightningModule, x: Tensor, label: Tensor) -> Sight:
+    def sample(self, trainer: Trainer, module: LightningModule, x: Tensor, label: Tensor) -> CapturedSample:
         """The gradient that a client with this one image would share at the weights of now.
 
         The network is in eval mode: no dropout, batch normalisation by its running statistics.
@@ -189,14 +189,14 @@ class Reader:
         Raises:
             AuditSkipped: If model, image and label do not fit each other.
         """
-        self.twin.refresh(module)
-        self.twin.network.eval()
+        self.model_copy.refresh(module)
+        self.model_copy.network.eval()
         truth, scale = self._to_image(x[None]), loss_scale(trainer)
         mean, std = self._known
         try:
             with trainer.precision_plugin.train_step_context():
                 seen = observe(
-                    self.twin.network,
+                    self.model_copy.network,
                     truth,
                     label,
                     lambda scores, labels: self.loss(scores, labels) * scale,
@@ -208,9 +208,9 @@ class Reader:
         except ValueError as error:
             raise AuditSkipped(str(error)) from error
         gradients = {name: g / scale for name, g in seen.gradients.items()}
-        return Sight(replace(seen, gradients=gradients, loss=self.loss), truth, label.reshape(1))
+        return CapturedSample(replace(seen, gradients=gradients, loss=self.loss), truth, label.reshape(1))
 
-    def whole(self, trainer: Trainer, own: dict[str, Tensor], window: Sequence[MicroBatch]) -> list[Sight]:
+    def whole(self, trainer: Trainer, own: dict[str, Tensor], window: Sequence[MicroBatch]) -> list[CapturedSample]:
         """The step's own gradient as an observation of all the window's images, of all ranks; rank 0 gets it.
 
         The network keeps the modes of training, except that dropout is off: the attacker does not know the masks.
@@ -229,15 +229,15 @@ class Reader:
             raise AuditSkipped("the window's batches differ in size: the gradient is no plain average over its images")
         if not trainer.is_global_zero:
             return []
-        for module in self.twin.network.modules():
+        for module in self.model_copy.network.modules():
             if isinstance(module, _DropoutNd):
                 module.eval()
         device = window[0].images.device
         x, labels = torch.cat([x for x, _ in parts]).to(device), torch.cat([y for _, y in parts]).to(device)
-        names = [(self.twin.name_in_module(name), name) for name, _ in self.twin.network.named_parameters()]
+        names = [(self.model_copy.name_in_module(name), name) for name, _ in self.model_copy.network.named_parameters()]
         mean, std = self._known
         seen = Observation(
-            network=self.twin.network,
+            network=self.model_copy.network,
             gradients={name: own[outer] for outer, name in names if outer in own},
             input_shape=(x.shape[1], x.shape[2], x.shape[3]),
             batch_size=len(x),
@@ -247,7 +247,7 @@ class Reader:
             std=std,
             value_range=self.value_range,
         )
-        return [Sight(seen, self._to_image(x), labels)]
+        return [CapturedSample(seen, self._to_image(x), labels)]
 
     @property
     def _known(self) -> batches.Normalisation:

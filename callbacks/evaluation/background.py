@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
-from leakage_audit.callbacks.evaluation.evaluate import Look, look
+from leakage_audit.callbacks.evaluation.evaluate import Evaluation, evaluate
 
 Tag = TypeVar("Tag")
 
@@ -55,7 +55,7 @@ class Worker(Generic[Tag]):
             self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
         self._jobs.append((tag, self._pool.submit(_work, payload)))
 
-    def finished(self, wait: int = 0) -> Iterator[tuple[Tag, list[Look] | Exception]]:
+    def finished(self, wait: int = 0) -> Iterator[tuple[Tag, list[Evaluation] | Exception]]:
         """The audits that have ended, in order, each with its looks or with what went wrong.
 
         Args:
@@ -86,4 +86,4 @@ class Worker(Generic[Tag]):
 
 def _work(payload: bytes) -> bytes:
     torch.set_num_threads(1)  # the other cores are the training's
-    return pickle.dumps([look(*arguments, **keywords) for arguments, keywords in pickle.loads(payload)])
+    return pickle.dumps([evaluate(*arguments, **keywords) for arguments, keywords in pickle.loads(payload)])

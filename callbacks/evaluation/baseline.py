@@ -9,7 +9,7 @@ from torch import Tensor
 log = logging.getLogger("leakage_audit")
 
 
-class Guess:
+class BaselineImage:
     """The mean image of the trainer's data where its datamodule has `mean_image()`, else mid-grey.
 
     Attributes:

@@ -18,7 +18,7 @@ log = logging.getLogger("leakage_audit")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AttackOutcome:
     """What one attack made of the observation.
 
     Attributes:
@@ -33,7 +33,7 @@ class Outcome:
 
 
 @dataclass
-class Look:
+class Evaluation:
     """An observation measured and attacked.
 
     Attributes:
@@ -49,11 +49,11 @@ class Look:
     labels: list[int]
     floor: Scores
     security: Security | None = None
-    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    outcomes: dict[str, AttackOutcome] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
 
 
-def look(
+def evaluate(
     seen: Observation,
     truth: Tensor,
     labels: Tensor,
@@ -64,7 +64,7 @@ def look(
     strict: bool = False,
     guess: Tensor | None = None,
     report: Callable[[str, float], None] | None = None,
-) -> Look:
+) -> Evaluation:
     """Measure an observation, run the attacks on it one after the other, and score them.
 
     Args:
@@ -80,12 +80,12 @@ def look(
     """
     truth = _unit(truth, seen)
     seen = seen.to(torch.float32) if torch.finfo(seen.dtype).bits < 32 else seen
-    looked = Look(truth, labels.tolist(), chance_floor(guess, truth))
+    evaluation = Evaluation(truth, labels.tolist(), chance_floor(guess, truth))
     if measure:
         try:
-            looked.security = security_metric(seen)
+            evaluation.security = security_metric(seen)
         except ValueError as error:  # the network is no chain, or its gradient holds nothing
-            looked.problems["c"] = str(error)
+            evaluation.problems["c"] = str(error)
     total = Budget(seconds)
     for waiting, (name, attack) in zip(range(len(attacks), 0, -1), attacks.items(), strict=True):
         share = None if seconds is None else max(1e-3, (seconds - total.spent) / waiting)
@@ -94,21 +94,21 @@ def look(
             result = attack(seen, budget)
             outcome = _scored(result, truth, seen, budget.exhausted)
         except UnreadableNetwork as error:
-            looked.problems[name] = str(error)
+            evaluation.problems[name] = str(error)
         except Exception as error:  # whatever an attack raises, the training goes on unless asked otherwise
             if strict:
                 raise
-            looked.problems[name] = f"{type(error).__name__}: {error}"
+            evaluation.problems[name] = f"{type(error).__name__}: {error}"
             log.debug("attack %s failed", name, exc_info=True)
         else:
-            looked.outcomes[name] = outcome
-    return looked
+            evaluation.outcomes[name] = outcome
+    return evaluation
 
 
-def _scored(result: Reconstruction, truth: Tensor, seen: Observation, out_of_time: bool) -> Outcome:
+def _scored(result: Reconstruction, truth: Tensor, seen: Observation, out_of_time: bool) -> AttackOutcome:
     kept = {k: v.detach().cpu() if isinstance(v, Tensor) else v for k, v in result.details.items()}
     result = replace(result, images=_unit(result.images, seen), details=kept)
-    return Outcome(result, score(result.images, truth), out_of_time)
+    return AttackOutcome(result, score(result.images, truth), out_of_time)
 
 
 def _unit(images: Tensor, seen: Observation) -> Tensor:

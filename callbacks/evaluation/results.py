@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from leakage_audit.callbacks.capture.gradient_check import Verdict
-from leakage_audit.callbacks.evaluation.evaluate import Look
+from leakage_audit.callbacks.capture.gradient_check import GradientCheck
+from leakage_audit.callbacks.evaluation.evaluate import Evaluation
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Audit:
     optimizer_step: int
     metrics: dict[str, float] = field(default_factory=dict)
     skipped: str | None = None
-    meanings: dict[str, str] = field(default_factory=dict)
+    severities: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Result:
         jobs: Arguments of `look` that are for the background.
     """
 
-    looks: list[Look] = field(default_factory=list)
-    verdict: Verdict | None = None
+    evaluations: list[Evaluation] = field(default_factory=list)
+    gradient_check: GradientCheck | None = None
     numbers: dict[str, float] = field(default_factory=dict)
     jobs: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
 
@@ -53,4 +53,4 @@ class Pending:
     """
 
     record: dict[str, Any]
-    verdict: Verdict | None
+    gradient_check: GradientCheck | None

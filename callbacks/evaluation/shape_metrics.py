@@ -18,7 +18,7 @@ from leakage_audit.networks.layers import Convolution
 from leakage_audit.networks.tracing import convolutions_met
 
 
-def by_shapes(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, float]:
+def shape_metrics(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, float]:
     """The logged names of c(M) and of every convolution's deficiency; without c(M) if the network is no chain.
 
     Args:

@@ -12,30 +12,30 @@ from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
 
-from leakage_audit.scores.severity import WORDS
+from leakage_audit.scores.severity import SEVERITIES
 
 PATIENCE = 3.0  # seconds that an audit may take unannounced
-COLOURS = dict(zip(WORDS, ("green", "yellow", "dark_orange", "red"), strict=True))
+COLOURS = dict(zip(SEVERITIES, ("green", "yellow", "dark_orange", "red"), strict=True))
 
 
-def show(trainer: Trainer, metrics: Mapping[str, float], meanings: Mapping[str, str]) -> None:
+def show(trainer: Trainer, metrics: Mapping[str, float], severities: Mapping[str, str]) -> None:
     """Put the last audit's highest PSNR, what it means, and c(M) on the progress bar, where they stay.
 
     Args:
         trainer: Whose progress bar.
         metrics: The audit's logged numbers.
-        meanings: By attack, the word of the image that gave most away.
+        severities: By attack, the word of the image that gave most away.
     """
     shown: dict[str, Any] = {}
-    if meanings:
-        best = max(meanings, key=lambda name: (WORDS.index(meanings[name]), metrics[f"audit/psnr/{name}"]))
-        shown["PSNR"] = f"{metrics[f'audit/psnr/{best}']:.1f} dB {meanings[best]}"
+    if severities:
+        best = max(severities, key=lambda name: (SEVERITIES.index(severities[name]), metrics[f"audit/psnr/{name}"]))
+        shown["PSNR"] = f"{metrics[f'audit/psnr/{best}']:.1f} dB {severities[best]}"
     if "audit/c" in metrics:
         shown["c(M)"] = f"{metrics['audit/c']:.6g}"
     trainer.progress_bar_metrics.update(shown)
 
 
-class _Voice:
+class _AuditProgress:
     """Shows how far an audit is once it has taken longer than `PATIENCE`; called by the attacks' budgets."""
 
     def __init__(self, bar: ProgressBar | None) -> None:
@@ -68,9 +68,9 @@ class _Voice:
 
 
 @contextmanager
-def progress(trainer: Trainer) -> Iterator[_Voice]:
+def progress(trainer: Trainer) -> Iterator[_AuditProgress]:
     """What attacks report to; shows nothing on a trainer without a progress bar."""
-    voice = _Voice(_bar(trainer))
+    voice = _AuditProgress(_bar(trainer))
     try:
         yield voice
     finally:

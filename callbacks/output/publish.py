@@ -8,7 +8,7 @@ import torch
 from lightning import Trainer
 from torch import Tensor
 
-from leakage_audit.callbacks.evaluation.evaluate import Look
+from leakage_audit.callbacks.evaluation.evaluate import Evaluation
 from leakage_audit.callbacks.output import loggers, records
 from leakage_audit.callbacks.output.image_grid import picture
 from leakage_audit.callbacks.output.loggers import log_step as log_step
@@ -18,7 +18,7 @@ Say = Callable[[str], None]
 
 def publish(
     trainer: Trainer,
-    looks: Sequence[Look],
+    evaluations: Sequence[Evaluation],
     metrics: dict[str, float],
     record: dict[str, Any],
     folder: Path | None,
@@ -28,7 +28,7 @@ def publish(
 
     Args:
         trainer: Whose loggers.
-        looks: What was found, of all ranks; empty for a skipped audit, or for numbers without a look.
+        evaluations: What was found, of all ranks; empty for a skipped audit, or for numbers without a look.
         metrics: The logged names and numbers.
         record: The head of the audit's line in `audit.jsonl`.
         folder: Where files go; None writes none (fast_dev_run).
@@ -38,8 +38,8 @@ def publish(
     if trainer.is_global_zero:
         for work in (
             lambda: loggers.log_scalars(trainer, metrics, record["step"]),
-            lambda: _pictures(trainer, looks, record, folder),
-            lambda: _line(looks, record | {"metrics": metrics}, folder),
+            lambda: _pictures(trainer, evaluations, record, folder),
+            lambda: _line(evaluations, record | {"metrics": metrics}, folder),
         ):
             try:
                 work()
@@ -54,19 +54,19 @@ def repeat(trainer: Trainer, metrics: dict[str, float]) -> None:
         loggers.log_scalars(trainer, metrics, log_step(trainer))
 
 
-def _pictures(trainer: Trainer, looks: Sequence[Look], record: dict[str, Any], folder: Path | None) -> None:
-    if not looks:
+def _pictures(trainer: Trainer, evaluations: Sequence[Evaluation], record: dict[str, Any], folder: Path | None) -> None:
+    if not evaluations:
         return
-    loggers.log_text(trainer, "audit/summary", records.summary(looks, record), record["step"])
-    shown = picture(looks, f"step {record['step']}")
+    loggers.log_text(trainer, "audit/summary", records.summary(evaluations, record), record["step"])
+    shown = picture(evaluations, f"step {record['step']}")
     if shown is not None:
         loggers.log_image(trainer, "audit/images", shown[0], record["step"], shown[1], folder)
     loggers.flush(trainer)
 
 
-def _line(looks: Sequence[Look], record: dict[str, Any], folder: Path | None) -> None:
+def _line(evaluations: Sequence[Evaluation], record: dict[str, Any], folder: Path | None) -> None:
     if folder is not None:
-        records.append(folder / "audit.jsonl", record | (records.describe(looks) if looks else {}))
+        records.append(folder / "audit.jsonl", record | (records.describe(evaluations) if evaluations else {}))
 
 
 def save_probe(probe: tuple[Tensor, Tensor], folder: Path | None, trainer: Trainer, say: Say) -> None:

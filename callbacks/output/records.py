@@ -32,35 +32,39 @@ from typing import Any
 
 from torch import Tensor
 
-from leakage_audit.callbacks.evaluation.evaluate import Look, Outcome
+from leakage_audit.callbacks.evaluation.evaluate import AttackOutcome, Evaluation
 from leakage_audit.scores.metrics import Scores
-from leakage_audit.scores.severity import words, worst
+from leakage_audit.scores.severity import most_severe, severities
 
 SCHEMA = 1
 
 
-def metrics(looks: Sequence[Look], seconds: float) -> dict[str, float]:
+def metrics(evaluations: Sequence[Evaluation], seconds: float) -> dict[str, float]:
     """The logged names and their numbers, averaged over the looks that have them."""
     numbers: dict[str, list[float]] = {}
-    for looked in looks:
-        for name, value in _of_one(looked):
+    for evaluation in evaluations:
+        for name, value in _of_one(evaluation):
             if math.isfinite(value):
                 numbers.setdefault(name, []).append(value)
-    counted = [x.security.joint_deficiency for x in looks if x.security and x.security.joint_deficiency is not None]
+    counted = [
+        x.security.joint_deficiency for x in evaluations if x.security and x.security.joint_deficiency is not None
+    ]
     if counted:  # what an attack found at its solution says more than counting
         numbers.setdefault("audit/joint_deficiency", [float(counted[0])])
     return {name: fmean(values) for name, values in numbers.items()} | {"audit/seconds": seconds}
 
 
-def _of_one(looked: Look) -> Iterable[tuple[str, float]]:
-    if looked.security is not None:
-        yield "audit/c", looked.security.c
-        for name, layer in zip(short([x.name for x in looked.security.layers]), looked.security.layers, strict=True):
+def _of_one(evaluation: Evaluation) -> Iterable[tuple[str, float]]:
+    if evaluation.security is not None:
+        yield "audit/c", evaluation.security.c
+        for name, layer in zip(
+            short([x.name for x in evaluation.security.layers]), evaluation.security.layers, strict=True
+        ):
             yield f"audit/layer/{name}/deficiency", float(layer.deficiency)
             yield f"audit/layer/{name}/condition", float(layer.condition)
-    if looked.outcomes:
-        yield "audit/chance", fmean(looked.floor.psnr)
-    for name, outcome in looked.outcomes.items():
+    if evaluation.outcomes:
+        yield "audit/chance", fmean(evaluation.floor.psnr)
+    for name, outcome in evaluation.outcomes.items():
         yield f"audit/psnr/{name}", fmean(outcome.scores.psnr)
         yield f"audit/ssim/{name}", fmean(outcome.scores.ssim)
         joint = outcome.result.details.get("joint_deficiency")
@@ -79,18 +83,18 @@ def short(names: Sequence[str]) -> list[str]:
     return [".".join(name.split(".")[shared:]) for name in names]
 
 
-def meanings(looks: Sequence[Look]) -> dict[str, str]:
+def most_severe_by_attack(evaluations: Sequence[Evaluation]) -> dict[str, str]:
     """By attack, the word of the image that gave most away."""
     found: dict[str, list[str]] = {}
-    for looked in looks:
-        for name, outcome in looked.outcomes.items():
-            found.setdefault(name, []).extend(words(outcome.scores, looked.floor))
-    return {name: worst(said) for name, said in found.items()}
+    for evaluation in evaluations:
+        for name, outcome in evaluation.outcomes.items():
+            found.setdefault(name, []).extend(severities(outcome.scores, evaluation.floor))
+    return {name: most_severe(said) for name, said in found.items()}
 
 
-def describe(looks: Sequence[Look]) -> dict[str, Any]:
+def describe(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """The part of a record that the looks fill."""
-    first = next((x.security for x in looks if x.security is not None), None)
+    first = next((x.security for x in evaluations if x.security is not None), None)
     layers = [] if first is None else [asdict(layer) for layer in first.layers]
     for layer, name in zip(layers, short([x["name"] for x in layers]), strict=True):
         layer["name"] = name
@@ -99,24 +103,26 @@ def describe(looks: Sequence[Look]) -> dict[str, Any]:
         "layers": layers,
         "samples": [
             {
-                "labels": looked.labels,
-                "floor": {"psnr": looked.floor.psnr, "ssim": looked.floor.ssim},
-                "attacks": {name: _describe(outcome, looked.floor) for name, outcome in looked.outcomes.items()},
+                "labels": evaluation.labels,
+                "floor": {"psnr": evaluation.floor.psnr, "ssim": evaluation.floor.ssim},
+                "attacks": {
+                    name: _describe(outcome, evaluation.floor) for name, outcome in evaluation.outcomes.items()
+                },
             }
-            for looked in looks
+            for evaluation in evaluations
         ],
-        "problems": {name: problem for looked in looks for name, problem in looked.problems.items()},
+        "problems": {name: problem for evaluation in evaluations for name, problem in evaluation.problems.items()},
     }
 
 
-def _describe(outcome: Outcome, floor: Scores) -> dict[str, Any]:
+def _describe(outcome: AttackOutcome, floor: Scores) -> dict[str, Any]:
     result, scores = outcome.result, outcome.scores
     return {
         "settings": result.settings,
         "psnr": scores.psnr,
         "psnr_255": scores.psnr_255,
         "ssim": scores.ssim,
-        "meaning": words(scores, floor),
+        "meaning": severities(scores, floor),
         "order": scores.order,
         "mse": scores.mse,
         "seconds": result.seconds,
@@ -159,21 +165,21 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | bool | None) else str(value)
 
 
-def summary(looks: Sequence[Look], record: Mapping[str, Any]) -> str:
+def summary(evaluations: Sequence[Evaluation], record: Mapping[str, Any]) -> str:
     """The audit as Markdown: what leaks, attack by attack and layer by layer, and what could not be done."""
-    described, found = describe(looks), meanings(looks)
+    described, found = describe(evaluations), most_severe_by_attack(evaluations)
     head = f"optimiser step {record['optimizer_step']}, gradient of {record['knowledge']}"
-    lines = [f"**{worst(list(found.values())).capitalize()}** at {head}" if found else head.capitalize(), ""]
+    lines = [f"**{most_severe(list(found.values())).capitalize()}** at {head}" if found else head.capitalize(), ""]
     if found:
         lines += [
             "| image | attack | meaning | PSNR, dB | SSIM | chance, dB | seconds |",
             "|---|---|---|---|---|---|---|",
         ]
         lines += [
-            f"| {i} | {name} | {worst(words(o.scores, looked.floor))} | {_join(o.scores.psnr, '.1f')} "
-            f"| {_join(o.scores.ssim, '.2f')} | {_join(looked.floor.psnr, '.1f')} | {o.result.seconds:.1f} |"
-            for i, looked in enumerate(looks, start=1)
-            for name, o in looked.outcomes.items()
+            f"| {i} | {name} | {most_severe(severities(o.scores, evaluation.floor))} | {_join(o.scores.psnr, '.1f')} "
+            f"| {_join(o.scores.ssim, '.2f')} | {_join(evaluation.floor.psnr, '.1f')} | {o.result.seconds:.1f} |"
+            for i, evaluation in enumerate(evaluations, start=1)
+            for name, o in evaluation.outcomes.items()
         ]
         lines += ["", f"Chance is what guessing {record.get('chance', 'mid-grey')} scores.", ""]
     if described["layers"]:
@@ -185,7 +191,7 @@ def summary(looks: Sequence[Look], record: Mapping[str, Any]) -> str:
             for x in described["layers"]
         ] + [""]
         lines += [f"- {x['name']}: {x['remark']}" for x in described["layers"] if x["remark"]]
-    ended = {f"{name}: {o.result.ended}": None for looked in looks for name, o in looked.outcomes.items()}
+    ended = {f"{name}: {o.result.ended}": None for evaluation in evaluations for name, o in evaluation.outcomes.items()}
     said = [*ended, *(f"{name}: {problem}" for name, problem in described["problems"].items())]
     return "\n".join(lines + [f"- {sentence}" for sentence in said])
 

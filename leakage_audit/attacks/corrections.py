@@ -18,7 +18,7 @@ from torch import Tensor
 from leakage_audit.layerwise.factorization import Factor
 from leakage_audit.layerwise.layer_system import LayerSystem
 from leakage_audit.matching.objective import mean_cosine_distance
-from leakage_audit.matching.subnetwork import Tail
+from leakage_audit.matching.subnetwork import Subnetwork
 from leakage_audit.matching.total_variation import total_variation
 from leakage_audit.runtime import Budget
 
@@ -58,7 +58,7 @@ class Problem:
 
     system: LayerSystem
     factor: Factor
-    tail: Tail
+    tail: Subnetwork
     terms: Terms
     lr: float
     budget: Budget

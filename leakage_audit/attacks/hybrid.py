@@ -13,7 +13,7 @@ from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.layerwise.layer_system import LayerSystem
 from leakage_audit.layerwise.recursion import sweep
 from leakage_audit.matching.objective import cosine_distance
-from leakage_audit.matching.subnetwork import Tail
+from leakage_audit.matching.subnetwork import Subnetwork
 from leakage_audit.networks.chain import read_chain
 from leakage_audit.networks.layers import Convolution
 from leakage_audit.observation import Observation
@@ -62,11 +62,11 @@ class Hybrid(Attack):
             start = factor.pseudo_inverse(system.v)
             row = TABLE_2[min(convolutions.index(i), len(TABLE_2) - 1)]
             terms = replace(row, iterations=max(1, round(row.iterations * self.scale)))
-            problem = Problem(system, factor, Tail(chain, i, seen, labels), terms, self.lr, budget)
+            problem = Problem(system, factor, Subnetwork(chain, i, seen, labels), terms, self.lr, budget)
             return PRESETS[self.preset](problem, start)
 
         x = sweep(chain, seen, solve).x
-        tail = Tail(chain, 0, seen, labels)
+        tail = Subnetwork(chain, 0, seen, labels)
         distance = cosine_distance(tail.gradients(x), tail.targets).item()
         ended = f"gradients at cosine distance {distance:.2g}"
         if budget.exhausted:

@@ -8,20 +8,20 @@ import torch
 
 from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.attacks.cosine_tv import CosineTV
-from leakage_audit.equations.autograd import NetworkEquations
-from leakage_audit.equations.backward_recovery import open_layers
+from leakage_audit.equations.autograd import AutogradEquations
+from leakage_audit.equations.backward_recovery import recover_backwards
 from leakage_audit.equations.base import Equations
-from leakage_audit.equations.batch_separation import separate
-from leakage_audit.equations.layer_peeling import open_chain
-from leakage_audit.equations.recovered_inputs import OpenedEquations
+from leakage_audit.equations.batch_separation import separate_batch
+from leakage_audit.equations.layer_peeling import peel_layers
+from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import Observation
-from leakage_audit.priors import GREY, PRIORS, Variation, load
+from leakage_audit.priors import GREY, PRIORS, TotalVariation, load
 from leakage_audit.runtime import Budget
-from leakage_audit.solvers.gauss_newton import Solution, rms, solve
-from leakage_audit.solvers.gauss_newton_cg import solve_free
-from leakage_audit.solvers.linearization_error import is_kinked
-from leakage_audit.solvers.per_image import may_be_solved_apart, observations, solve_apart
+from leakage_audit.solvers.gauss_newton import Solution, gauss_newton, rms
+from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
+from leakage_audit.solvers.linearization_error import is_nonsmooth
+from leakage_audit.solvers.per_image import may_be_solved_per_image, observations, solve_per_image
 
 LARGEST_WORK = 3e10  # numbers that the passes of one Jacobian may keep; beyond this it takes minutes on a few cores
 WARMING = 500  # first-order steps that precede a solution without a Jacobian on networks with kinks
@@ -96,11 +96,11 @@ class Joint(Attack):
         if seen.batch_size == 1:
             equations = _equations(seen, rounding)
             return equations, self._solve(equations, shared, budget)
-        separated = separate(seen, rounding, budget)
-        equations = NetworkEquations(seen, rounding, separated)
-        if separated is not None and may_be_solved_apart(seen, separated):
+        separated = separate_batch(seen, rounding, budget)
+        equations = AutogradEquations(seen, rounding, separated)
+        if separated is not None and may_be_solved_per_image(seen, separated):
             singles = (_equations(*one) for one in observations(seen, separated))
-            found = solve_apart(equations, singles, lambda one: self._solve(one, shared, budget), budget)
+            found = solve_per_image(equations, singles, lambda one: self._solve(one, shared, budget), budget)
             if found is not None:
                 return equations, found
         return equations, self._solve(equations, shared, budget)
@@ -111,21 +111,21 @@ class Joint(Attack):
         n, m = math.prod(equations.shape), len(equations.noise)
         pixels = math.prod(equations.shape[2:])  # of one image; a belief holds a matrix between them for each
         needed = 8 * ((5 if m > n else 6) * m * n + 2 * min(m, n) ** 2 + 12 * equations.shape[0] * pixels**2)
-        cheap = needed <= memory and min(m, n) * equations.footprint <= LARGEST_WORK
-        opened = isinstance(equations, OpenedEquations) and isinstance(prior, Variation)
-        if cheap and not (opened and is_kinked(equations)):  # averages need no Jacobian and do better on kinks
-            return solve(equations, prior, self.max_steps, memory / 4, budget)
-        if not isinstance(prior, Variation):
+        cheap = needed <= memory and min(m, n) * equations.memory_estimate <= LARGEST_WORK
+        recovered = isinstance(equations, RecoveredInputEquations) and isinstance(prior, TotalVariation)
+        if cheap and not (recovered and is_nonsmooth(equations)):  # averages need no Jacobian and do better on kinks
+            return gauss_newton(equations, prior, self.max_steps, memory / 4, budget)
+        if not isinstance(prior, TotalVariation):
             raise ValueError(
                 f"the prior {self.prior!r} needs {needed / 1e9:.1f} GB here; allow for it or take colour_tv"
             )
-        if opened or not is_kinked(equations):
-            return solve_free(equations, prior, self.max_steps, memory / 4, budget)
+        if recovered or not is_nonsmooth(equations):
+            return gauss_newton_cg(equations, prior, self.max_steps, memory / 4, budget)
         # Without a Jacobian to probe, every equation jumps far from the image: begin near it.
         warm = CosineTV(iterations=WARMING)
         found = warm.reconstruct(shared, budget)
         begin = shared.to_image(found.x.detach()).to(torch.float64)
-        solution = solve_free(equations, prior, self.max_steps, memory / 4, budget, begin)
+        solution = gauss_newton_cg(equations, prior, self.max_steps, memory / 4, budget, begin)
         reached = shared.to_input(solution.image.reshape(equations.shape))
         if solution.steps and warm.objective(shared, reached) <= found.residual:
             return solution
@@ -137,10 +137,10 @@ class Joint(Attack):
 def _equations(seen: Observation, rounding: float) -> Equations:
     """One image's: those of a chain that Lemma 3.1 opens, of a network that opens from its end, or of its gradient."""
     try:
-        return open_chain(seen, rounding)
+        return peel_layers(seen, rounding)
     except UnreadableNetwork:
-        opened = open_layers(seen, rounding)
-        known = [layer.input.value.numel() for layer in opened[1:] if layer.input.basis is None]
+        recovered = recover_backwards(seen, rounding)
+        known = [layer.input.value.numel() for layer in recovered[1:] if layer.input.basis is None]
         if known and known[-1] >= math.prod(seen.input_shape):  # fewer say less than all gradients do
-            return OpenedEquations(seen, opened, rounding)
-        return NetworkEquations(seen, rounding)
+            return RecoveredInputEquations(seen, recovered, rounding)
+        return AutogradEquations(seen, rounding)

@@ -19,7 +19,7 @@ from leakage_audit.compare.table import TABLE_3, results_table
 from leakage_audit.data import CIFAR10_CLASSES
 from leakage_audit.figures import ComparisonRow, caption, comparison_figure
 from leakage_audit.scores.metrics import Scores, chance_floor
-from leakage_audit.scores.severity import word
+from leakage_audit.scores.severity import severity
 
 __all__ = ["COLUMNS", "EVERY_CLASS", "TABLE_3", "Cell", "Experiment", "Results", "Row", "compare"]
 
@@ -141,4 +141,4 @@ def _finish(experiment: Experiment, store: Store, console: Console | None) -> Re
 def _caption(row: Row, floor: Scores) -> str:
     """An attack's scores with what they mean."""
     psnr, ssim = row.psnr or 0.0, row.ssim or 0.0
-    return caption(row.attack, psnr, floor.psnr[0], ssim, word(psnr, ssim, floor.psnr[0], floor.ssim[0]))
+    return caption(row.attack, psnr, floor.psnr[0], ssim, severity(psnr, ssim, floor.psnr[0], floor.ssim[0]))

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from leakage_audit.equations.base import ROUNDING, Block, Equations, rms
-from leakage_audit.equations.batch_separation import Separated
-from leakage_audit.equations.count_sketch import PLENTY, summed
+from leakage_audit.equations.batch_separation import SeparatedBatch
+from leakage_audit.equations.count_sketch import PLENTY, sketch_gradients
 from leakage_audit.layerwise.fully_connected import input_from_gradient
 from leakage_audit.layerwise.label_inference import labels_for, last_linear
-from leakage_audit.networks.stateless import entries, frozen
+from leakage_audit.networks.stateless import activation_count, stateless
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY
 
 
-class NetworkEquations(Equations):
+class AutogradEquations(Equations):
     """Gradients, and features where Lemma 3.1 gives them, of any differentiable classifier.
 
     Dropout is taken as the identity (which units it dropped is not known); batch normalisation in training mode uses
@@ -41,9 +41,11 @@ class NetworkEquations(Equations):
         ValueError: If labels are needed and cannot be inferred.
     """
 
-    def __init__(self, seen: Observation, rounding: float, separated: Separated | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, seen: Observation, rounding: float, separated: SeparatedBatch | None = None, seed: int = 0
+    ) -> None:
         rounding = ROUNDING * rounding
-        self.seen, self._network = seen, frozen(seen.network)
+        self.seen, self._network = seen, stateless(seen.network)
         self._last: Tensor | None = None
         self._features: Tensor | None = None
         self._delta: Tensor | None = None
@@ -58,11 +60,11 @@ class NetworkEquations(Equations):
         for name in self._cancelled(gradients):
             del gradients[name], self._parameters[name]
         spare = PLENTY * seen.batch_size * math.prod(seen.input_shape) - sum(b.target.numel() for b in blocks)
-        self._sums, summed_up = summed(gradients, int(spare), rounding, seed)
+        self._sketches, summed_up = sketch_gradients(gradients, int(spare), rounding, seed)
         super().__init__(seen, blocks + summed_up)
 
     def _open_last_layer(
-        self, seen: Observation, gradients: dict[str, Tensor], rounding: float, separated: Separated | None
+        self, seen: Observation, gradients: dict[str, Tensor], rounding: float, separated: SeparatedBatch | None
     ) -> list[Block]:
         """Take the last layer's gradients out and put δ and the features in their place, if Lemma 3.1 applies."""
         found = last_linear(self._network)
@@ -101,10 +103,10 @@ class NetworkEquations(Equations):
         return [name for name, (a, b) in sizes.items() if a < 1e-10 * largest[0] and b < 1e-4 * largest[1]]
 
     @property
-    def footprint(self) -> int:
+    def memory_estimate(self) -> int:
         """Every module's output and every gradient, forth and back twice."""
         image = torch.full(self.shape, GREY).to(self.noise)
-        outputs = entries(self._network, lambda: self._network(self.seen.to_input(image)))
+        outputs = activation_count(self._network, lambda: self._network(self.seen.to_input(image)))
         return 8 * outputs + 4 * sum(p.numel() for p in self._parameters.values())
 
     def _objective(self, parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,5 +119,5 @@ class NetworkEquations(Equations):
     def values(self, image: Tensor) -> list[Tensor]:
         """Features of `image (B, C, H, W)` and the (summed) gradients that training on it would share."""
         found, features = grad(self._objective, has_aux=True)(self._parameters, self.seen.to_input(image))
-        sums = [s(found[name].flatten()) for name, s in zip(self._parameters, self._sums, strict=True)]
-        return sums if self._delta is None else [features, *sums]
+        sketches = [s(found[name].flatten()) for name, s in zip(self._parameters, self._sketches, strict=True)]
+        return sketches if self._delta is None else [features, *sketches]

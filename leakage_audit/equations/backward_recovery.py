@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from leakage_audit.equations.base import ROUNDING
-from leakage_audit.equations.input_from_gradient import Reading, read_input
+from leakage_audit.equations.input_from_gradient import PartialInput, solve_for_input
 from leakage_audit.layerwise.label_inference import last_linear
-from leakage_audit.networks.stateless import frozen
+from leakage_audit.networks.stateless import stateless
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY
 
@@ -29,7 +29,7 @@ CUT = 5.0  # entries of an input within this many standard deviations of zero ar
 
 
 @dataclass
-class Opened:
+class RecoveredInput:
     """A layer that gave its input away.
 
     Attributes:
@@ -40,12 +40,12 @@ class Opened:
     """
 
     name: str
-    input: Reading
-    slope: Tensor | None = None
-    alone: bool = False
+    input: PartialInput
+    input_gradient: Tensor | None = None
+    is_bottleneck: bool = False
 
 
-def open_layers(seen: Observation, rounding: float, seed: int = 0) -> list[Opened]:
+def recover_backwards(seen: Observation, rounding: float, seed: int = 0) -> list[RecoveredInput]:
     """The inputs that follow from the gradients alone, the last layer's first, the one nearest the image last.
 
     Args:
@@ -56,7 +56,7 @@ def open_layers(seen: Observation, rounding: float, seed: int = 0) -> list[Opene
     Returns:
         Nothing where the last layer is not fully connected with a bias, or more than one image was seen.
     """
-    network = frozen(seen.network)
+    network = stateless(seen.network)
     last = last_linear(network)
     delta = None if last is None else seen.gradient_of(last[0], "bias")
     if last is None or seen.batch_size > 1 or delta is None or not delta.any():
@@ -82,23 +82,23 @@ class _Walk:
         self.outputs: dict[str, Tensor] = {}
         self._repeated: set[str] = set()
         self._values: list[tuple[Tensor, Tensor]] = []
-        self._slopes: dict[str, Tensor] = {}
-        self._opened: dict[str, Opened] = {}
+        self._input_gradients: dict[str, Tensor] = {}
+        self._recovered: dict[str, RecoveredInput] = {}
         for name, module in network.named_modules():
             gradient = seen.gradient_of(name, "weight")
             if gradient is not None and isinstance(module, nn.Conv2d | nn.Linear):
                 module.register_forward_hook(self._watch(name, gradient))
 
-    def __call__(self, end: Tensor, delta: Tensor, image: Tensor) -> list[Opened]:
+    def __call__(self, end: Tensor, delta: Tensor, image: Tensor) -> list[RecoveredInput]:
         """Walk from `end`, where the derivative is `delta`, to `image`."""
         torch.autograd.grad(end, image, delta, retain_graph=True)
-        found = list(self._opened.values())
+        found = list(self._recovered.values())
         for layer in found:
-            layer.slope = self._slopes.get(layer.name)
+            layer.input_gradient = self._input_gradients.get(layer.name)
         whole = [layer for layer in found if layer.input.basis is None]
         if whole:
             self._inputs[whole[-1].name].register_hook(torch.zeros_like)
-            whole[-1].alone = not torch.autograd.grad(end, image, delta)[0].any()
+            whole[-1].is_bottleneck = not torch.autograd.grad(end, image, delta)[0].any()
         return found
 
     def known(self, kept: Tensor) -> Tensor:
@@ -118,24 +118,24 @@ class _Walk:
             self._inputs[name], self.outputs[name] = guess, output
             if len(guess) == GUESSES and output.requires_grad:
                 output.register_hook(lambda delta: self._open(name, layer, guess, delta, gradient))
-                guess.register_hook(lambda slope: self._keep(name, slope))
+                guess.register_hook(lambda input_gradient: self._keep(name, input_gradient))
 
         return up
 
     def _open(self, name: str, layer: nn.Module, guess: Tensor, delta: Tensor, gradient: Tensor) -> None:
-        if name in self._opened or name in self._repeated or not _same(delta):
+        if name in self._recovered or name in self._repeated or not _same(delta):
             return
-        found = read_input(layer, guess.shape[1:], delta[0], gradient, self._rounding)
+        found = solve_for_input(layer, guess.shape[1:], delta[0], gradient, self._rounding)
         if found is None:
             return
-        self._opened[name] = Opened(name, found)
+        self._recovered[name] = RecoveredInput(name, found)
         if found.basis is None:
             value = found.value.where(found.value.abs() > CUT * found.noise, 0.0)
             self._values.append((guess.detach(), value.flatten()))
 
-    def _keep(self, name: str, slope: Tensor) -> None:
-        if name not in self._slopes and _same(slope):
-            self._slopes[name] = slope[0].detach()
+    def _keep(self, name: str, input_gradient: Tensor) -> None:
+        if name not in self._input_gradients and _same(input_gradient):
+            self._input_gradients[name] = input_gradient[0].detach()
 
 
 def _same(derivative: Tensor) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vjp, vmap
+from torch.func import vjp, vmap
 
 from leakage_audit.observation import Observation
 from leakage_audit.runtime import Budget
@@ -74,7 +74,7 @@ class Equations(ABC):
 
     @property
     @abstractmethod
-    def footprint(self) -> int:
+    def memory_estimate(self) -> int:
         """About how many numbers one reverse pass through `values` keeps."""
 
     @abstractmethod
@@ -90,16 +90,16 @@ class Equations(ABC):
         values = self.values(image.reshape(self.shape))
         return [(v - b.target) * s for v, b, s in zip(values, self.blocks, self._scales, strict=True)]
 
-    def rounded(self, image: Tensor, moves: Tensor) -> "Equations":
+    def smoothed(self, image: Tensor, perturbations: Tensor) -> "Equations":
         """These equations averaged over moves of the image, as far as they know their kinks; by default themselves.
 
         Args:
             image: `(n,)`.
-            moves: How else the image may be, `(moves, n)`.
+            perturbations: How else the image may be, `(moves, n)`.
         """
         return self
 
-    def linearise(self, image: Tensor, memory: float, budget: Budget | None = None) -> tuple[Tensor, Tensor]:
+    def linearize(self, image: Tensor, memory: float, budget: Budget | None = None) -> tuple[Tensor, Tensor]:
         """F and its Jacobian at `image`, `(m,)` and `(m, n)`.
 
         Row by row in reverse mode, or column by column in forward mode where there are fewer unknowns than equations;
@@ -113,7 +113,7 @@ class Equations(ABC):
         Raises:
             TimeoutError: If the time is up before all passes are made.
         """
-        chunk = int(max(memory / 8 / self.footprint, 1))
+        chunk = int(max(memory / 8 / self.memory_estimate, 1))
         image = image.flatten()
         if len(self.noise) <= len(image):
             parts, rows = [], []
@@ -126,15 +126,15 @@ class Equations(ABC):
             return torch.cat(parts), torch.cat(rows)
 
         chunk = min(chunk, MOST_COLUMNS)
-        columns = [vmap(lambda v: self.push(image, v))(units) for units in _units(len(image), chunk, image, budget)]
+        columns = [vmap(lambda v: self.jvp(image, v))(units) for units in _units(len(image), chunk, image, budget)]
         return self.residual(image), torch.cat(columns).T
 
-    def push(self, image: Tensor, move: Tensor) -> Tensor:
+    def jvp(self, image: Tensor, perturbation: Tensor) -> Tensor:
         """The Jacobian at `image (n,)` times `move (n,)`, in forward mode."""
         with warnings.catch_warnings():
             # torch's own forward mode still loads its rules through the deprecated torch.jit.script.
             warnings.simplefilter("ignore", FutureWarning)
-            return jvp(self.residual, (image,), (move,))[1]
+            return torch.func.jvp(self.residual, (image,), (perturbation,))[1]
 
 
 def rms(values: Tensor) -> float:

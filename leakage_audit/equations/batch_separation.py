@@ -38,7 +38,7 @@ IDLE, SETTLED = 1e-4, 1e-6  # share of the misfit that a step must gain while th
 
 
 @dataclass(frozen=True)
-class Separated:
+class SeparatedBatch:
     """What the last layer gives away of each image of a batch.
 
     Attributes:
@@ -54,7 +54,7 @@ class Separated:
     labels: Tensor
 
 
-def separate(seen: Observation, rounding: float, budget: Budget | None = None) -> Separated | None:
+def separate_batch(seen: Observation, rounding: float, budget: Budget | None = None) -> SeparatedBatch | None:
     """Each image's δ and features, from the gradients of the last layer alone.
 
     Granted labels are tried first, then those that the gradient suggests, then their neighbours.
@@ -76,20 +76,20 @@ def separate(seen: Observation, rounding: float, budget: Budget | None = None) -
     if weight is None or bias is None or size >= len(bias) or size**3 * len(bias) > LARGEST:
         return None
     own = torch.cat([layer[1].weight, layer[1].bias[:, None]], 1).detach().cpu()
-    pairing = _Pairing(torch.cat([weight, bias[:, None]], 1).cpu(), own, seen, ROUNDING * rounding)
-    if not pairing.complete:
+    problem = _MixingProblem(torch.cat([weight, bias[:, None]], 1).cpu(), own, seen, ROUNDING * rounding)
+    if not problem.complete:
         return None
     for place, labels in enumerate(_labellings(seen)):
         for start in range(STARTS if place == 0 else STARTS_OTHERWISE):
             if budget is not None and budget.exhausted:
                 return None
-            p, holds = pairing.solve(labels, start)
+            mixing, holds = problem.solve(labels, start)
             if holds:
-                return pairing.separated(p, labels)
+                return problem.separated(mixing, labels)
     return None
 
 
-class _Pairing:
+class _MixingProblem:
     """The equations of P, `(B, B)`.
 
     Args:
@@ -115,14 +115,14 @@ class _Pairing:
         self._u, self._s, self._basis = u[:, :b], s[:b], vh[:b].T * s[:b]
         self._scores = weight @ self._basis
 
-    def delta(self, p: Tensor, labels: Tensor) -> Tensor:
+    def delta(self, mixing: Tensor, labels: Tensor) -> Tensor:
         """δ by way of the loss, `(B, C)`."""
-        return grad(self._seen.loss)((self._scores @ p).T, labels)
+        return grad(self._seen.loss)((self._scores @ mixing).T, labels)
 
-    def residual(self, p: Tensor, labels: Tensor) -> Tensor:
+    def residual(self, mixing: Tensor, labels: Tensor) -> Tensor:
         """δ Pᵀ − U, each column by its singular value, so that all have the noise of Ĝ; and the ones within ĥ."""
-        spans = (self.delta(p, labels).T @ p.T - self._u) * self._s
-        return torch.cat([spans.flatten(), (self._basis[-1] @ p - 1) * self._s[0] / len(p)])
+        spans = (self.delta(mixing, labels).T @ mixing.T - self._u) * self._s
+        return torch.cat([spans.flatten(), (self._basis[-1] @ mixing - 1) * self._s[0] / len(mixing)])
 
     def solve(self, labels: Tensor, start: int) -> tuple[Tensor, bool]:
         """Levenberg-Marquardt from a random start.
@@ -130,26 +130,26 @@ class _Pairing:
         Returns:
             P, and whether its equations hold.
         """
-        p = self._start(labels, start)
-        r, damping = self.residual(p, labels), 1e-3
+        mixing = self._start(labels, start)
+        r, damping = self.residual(mixing, labels), 1e-3
         for _ in range(STEPS):
-            jacobian = jacrev(self.residual)(p, labels).flatten(1)
+            jacobian = jacrev(self.residual)(mixing, labels).flatten(1)
             lengths = jacobian.norm(dim=0).clamp_min(1e-6 * jacobian.norm())
-            misfit = r.norm()
+            weighted_residual = r.norm()
             while damping < 1e8:
                 damped = torch.cat([jacobian, torch.diag(damping**0.5 * lengths)])
                 right = torch.cat([r, torch.zeros_like(lengths)])
-                new = p - torch.linalg.lstsq(damped, right[:, None]).solution.reshape(p.shape)
+                new = mixing - torch.linalg.lstsq(damped, right[:, None]).solution.reshape(mixing.shape)
                 new_r = self.residual(new, labels)
-                if new_r.norm() < misfit:
+                if new_r.norm() < weighted_residual:
                     break
                 damping *= 4
             else:
                 break
-            p, r, damping, gain = new, new_r, max(damping / 10, 1e-14), 1 - float(new_r.norm() / misfit)
+            mixing, r, damping, gain = new, new_r, max(damping / 10, 1e-14), 1 - float(new_r.norm() / weighted_residual)
             if gain < (SETTLED if rms(r) < self._agrees else IDLE):
                 break
-        return p, rms(r) < self._agrees
+        return mixing, rms(r) < self._agrees
 
     def _start(self, labels: Tensor, start: int) -> Tensor:
         """P for scores drawn around those that the average probabilities tell."""
@@ -161,16 +161,16 @@ class _Pairing:
         delta = (torch.softmax(average.log() + SPREADS[start % len(SPREADS)] * noise, 1) - truth) / size
         return torch.linalg.lstsq(delta.T, self._u).solution.T
 
-    def separated(self, p: Tensor, labels: Tensor) -> Separated:
+    def separated(self, mixing: Tensor, labels: Tensor) -> SeparatedBatch:
         """What P says of each image."""
-        delta = self.delta(p, labels)
-        jacobian = jacrev(self.residual)(p, labels).flatten(1)
-        doubt = torch.linalg.pinv(jacobian).norm(dim=1).reshape(p.shape)  # of P, for equations of unit noise
+        delta = self.delta(mixing, labels)
+        jacobian = jacrev(self.residual)(mixing, labels).flatten(1)
+        doubt = torch.linalg.pinv(jacobian).norm(dim=1).reshape(mixing.shape)  # of P, for equations of unit noise
         own = (self._s[:, None] * doubt).norm(dim=0) / len(self._basis) ** 0.5
         noise = self._noise * (torch.linalg.pinv(delta.T).norm(dim=1) + own)
         like = self._seen.gradients[next(iter(self._seen.gradients))]
-        features = (self._basis @ p).T[:, :-1]
-        return Separated(delta.to(like), features.to(like), noise.to(like), labels.to(like.device))
+        features = (self._basis @ mixing).T[:, :-1]
+        return SeparatedBatch(delta.to(like), features.to(like), noise.to(like), labels.to(like.device))
 
 
 def _labellings(seen: Observation) -> Iterator[Tensor]:

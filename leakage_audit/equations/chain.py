@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from leakage_audit.equations.base import Block, Equations, rms
-from leakage_audit.equations.smoothed_activation import rounded
+from leakage_audit.equations.smoothed_activation import gaussian_smoothed
 from leakage_audit.networks.layers import Convolution
 from leakage_audit.observation import Observation
 
@@ -80,7 +80,7 @@ class ChainEquations(Equations):
         return len(self.layers) == 1
 
     @property
-    def footprint(self) -> int:
+    def memory_estimate(self) -> int:
         """Windows, inputs and outputs of every layer, forth and back."""
         taps = [
             layer.weight[0, 0].numel() * layer.in_shape[0] * math.prod(layer.out_shape[1:]) for layer in self.layers
@@ -110,17 +110,17 @@ class ChainEquations(Equations):
             inputs.append(layer.activation.forward(outputs[-1]))
         return inputs, outputs
 
-    def rounded(self, image: Tensor, moves: Tensor) -> "ChainEquations":
+    def smoothed(self, image: Tensor, perturbations: Tensor) -> "ChainEquations":
         """Each unit's kink rounded off as far as its input varies; the last layer's pattern is known."""
         if all(layer.activation.smooth for layer in self.layers[:-1]):
             return self
         _, centre = self._forward(image.reshape(self.shape))
-        moved = [self._forward((image + move).reshape(self.shape))[1] for move in moves]
+        moved = [self._forward((image + perturbation).reshape(self.shape))[1] for perturbation in perturbations]
         layers = []
         for layer, z, around in zip(self.layers[:-1], centre, zip(*moved, strict=True), strict=False):
             variance = (torch.stack(around) - z).square().mean(0)
             spread = ((1 - POOL) * variance + POOL * variance.mean()).sqrt()
-            layers.append(replace(layer, activation=rounded(layer.activation, spread)))
+            layers.append(replace(layer, activation=gaussian_smoothed(layer.activation, spread)))
         twin = copy.copy(self)
         twin.layers = (*layers, self.layers[-1])
         return twin

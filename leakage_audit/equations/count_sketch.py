@@ -11,7 +11,7 @@ from leakage_audit.equations.base import Block, rms
 PLENTY = 2.0  # equations kept per unknown
 
 
-class RandomSums:
+class CountSketch:
     """`k` sums of a vector's entries, each entry in one of them with a random sign; the identity if k is no less."""
 
     def __init__(self, entries: int, k: int, generator: torch.Generator) -> None:
@@ -36,9 +36,9 @@ class RandomSums:
         )
 
 
-def summed(
+def sketch_gradients(
     gradients: Mapping[str, Tensor], total: int, rounding: float, seed: int
-) -> tuple[list[RandomSums], list[Block]]:
+) -> tuple[list[CountSketch], list[Block]]:
     """Gradients as blocks of about `total` equations in all, and the sums that make them.
 
     Args:
@@ -49,13 +49,13 @@ def summed(
     """
     generator = torch.Generator().manual_seed(seed)
     kept = _share_out([g.numel() for g in gradients.values()], max(total, len(gradients)))
-    sums = [RandomSums(g.numel(), k, generator) for g, k in zip(gradients.values(), kept, strict=True)]
+    sketches = [CountSketch(g.numel(), k, generator) for g, k in zip(gradients.values(), kept, strict=True)]
     blocks = [
         # A sum of entries with random signs grows like the root of their number, and so does its noise.
         Block(name, s(g), rounding * rms(g) * math.sqrt(g.numel() / len(s)))
-        for s, (name, g) in zip(sums, gradients.items(), strict=True)
+        for s, (name, g) in zip(sketches, gradients.items(), strict=True)
     ]
-    return sums, blocks
+    return sketches, blocks
 
 
 def _share_out(sizes: list[int], total: int) -> list[int]:

@@ -19,7 +19,7 @@ LARGEST = 3e7  # entries of the largest K₀
 
 
 @dataclass(frozen=True)
-class Reading:
+class PartialInput:
     """What is known of an input: `basisᵀ h_c = value_c` for each channel c.
 
     Attributes:
@@ -33,9 +33,9 @@ class Reading:
     basis: Tensor | None
 
 
-def read_input(
+def solve_for_input(
     layer: nn.Module, shape: tuple[int, ...], delta: Tensor, gradient: Tensor, rounding: float
-) -> Reading | None:
+) -> PartialInput | None:
     """Solve `K h = g`.
 
     Args:
@@ -65,7 +65,7 @@ def read_input(
     return _solve(k0, per_channel.flatten(1, 3), rounding)
 
 
-def _solve(k0: Tensor, g: Tensor, rounding: float) -> Reading | None:
+def _solve(k0: Tensor, g: Tensor, rounding: float) -> PartialInput | None:
     """`K₀ (groups, rows, positions)` and `g (groups, rows, channels)` to the channels of all groups in a row."""
     rows, positions = k0.shape[1:]
     squares, basis = torch.linalg.eigh(k0.mT @ k0)
@@ -82,9 +82,9 @@ def _solve(k0: Tensor, g: Tensor, rounding: float) -> Reading | None:
         spread = (basis.square() / squares[:, None]).sum(2, keepdim=True).sqrt()
         # δ too is rounded, by the same for every row that it enters: this error does not average out.
         noise = torch.maximum(error * spread, rounding * h.square().mean(1, keepdim=True).sqrt())
-        return Reading(h.mT.flatten(0, 1), noise.mT.flatten(0, 1), None)
+        return PartialInput(h.mT.flatten(0, 1), noise.mT.flatten(0, 1), None)
     known = kept[0]
     if len(k0) > 1 or not known.any():
         return None
     spread = squares[0, known].rsqrt()[:, None]
-    return Reading(h[0, known].T, (error[0] * spread).T, basis[0][:, known])
+    return PartialInput(h[0, known].T, (error[0] * spread).T, basis[0][:, known])

@@ -15,11 +15,11 @@ from leakage_audit.networks.layers import Convolution, Layer, Linear
 from leakage_audit.observation import Observation
 
 LARGEST_SYSTEM = 10000  # inputs beyond which a layer is not solved on its own: its system would fill the memory
-TWINS = 4  # walks from gradients with other errors, which tell how errors grow on the way
+REPLICAS = 4  # walks from gradients with other errors, which tell how errors grow on the way
 WORST_NOISE = 1e-4  # a layer is solved on its own only while its input comes out at least this precise
 
 
-def open_chain(seen: Observation, rounding: float) -> ChainEquations:
+def peel_layers(seen: Observation, rounding: float) -> ChainEquations:
     """Walk back while each layer's system determines its input, then write what is left in the image.
 
     Args:
@@ -41,8 +41,8 @@ def open_chain(seen: Observation, rounding: float) -> ChainEquations:
     defect = rms(observed - torch.outer(delta, x))
     floor = rounding * rms(observed)
     gradient_noise = defect if defect > 10 * floor else 0.0
-    twins = [_as_likely(seen, rounding, gradient_noise, seed) for seed in range(TWINS)]
-    ends = [last_layer(last, one) for one in (seen, *twins)]
+    replicas = [_resample(seen, rounding, gradient_noise, seed) for seed in range(REPLICAS)]
+    ends = [last_layer(last, one) for one in (seen, *replicas)]
     inputs, slopes = [x for _, x in ends], [last.weight.T @ delta for delta, _ in ends]
     for i in range(len(chain) - 2, -1, -1):
         layer = chain[i]
@@ -52,7 +52,7 @@ def open_chain(seen: Observation, rounding: float) -> ChainEquations:
             inputs = [inputs[0], *(layer.activation.forward(x) for x in inputs[1:])]
         z = [_preimage(layer, x.reshape(shape)) for x in inputs]
         dz = [dx.reshape(shape) * layer.activation.derivative(at) for dx, at in zip(slopes, z, strict=True)]
-        gradients = [one.gradients.get(f"{layer.name}.weight") for one in (seen, *twins)]
+        gradients = [one.gradients.get(f"{layer.name}.weight") for one in (seen, *replicas)]
         if isinstance(layer, Linear):
             inputs = []
             for gradient, slope in zip(gradients, dz, strict=True):
@@ -78,7 +78,7 @@ def open_chain(seen: Observation, rounding: float) -> ChainEquations:
     raise UnreadableNetwork("the network has no convolution: Lemma 3.1 alone gives its input")
 
 
-def _as_likely(seen: Observation, rounding: float, noise: float, seed: int) -> Observation:
+def _resample(seen: Observation, rounding: float, noise: float, seed: int) -> Observation:
     """The gradients as they might as well have been, given their errors."""
     generator = torch.Generator().manual_seed(seed)
     gradients = {}

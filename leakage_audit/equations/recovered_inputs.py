@@ -13,27 +13,27 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from leakage_audit.equations.backward_recovery import Opened
+from leakage_audit.equations.backward_recovery import RecoveredInput
 from leakage_audit.equations.base import ROUNDING, Block, Equations
-from leakage_audit.equations.count_sketch import PLENTY, summed
-from leakage_audit.networks.stateless import entries, frozen
+from leakage_audit.equations.count_sketch import PLENTY, sketch_gradients
+from leakage_audit.networks.stateless import activation_count, stateless
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY
 
 
-class OpenedEquations(Equations):
+class RecoveredInputEquations(Equations):
     """Known inputs of layers, and the gradients below them; the network is only run as far as these layers.
 
     Args:
         seen: What leaked, in float64.
-        opened: What `open_layers` found, at least one input known altogether.
+        opened: What `recover_backwards` found, at least one input known altogether.
         rounding: Relative rounding of the gradients' own type.
         seed: Of the random sums.
     """
 
-    def __init__(self, seen: Observation, opened: list[Opened], rounding: float, seed: int = 0) -> None:
-        whole = max(i for i, layer in enumerate(opened) if layer.input.basis is None)
-        self._network, self._layers = frozen(seen.network), opened[whole:]
+    def __init__(self, seen: Observation, recovered: list[RecoveredInput], rounding: float, seed: int = 0) -> None:
+        whole = max(i for i, layer in enumerate(recovered) if layer.input.basis is None)
+        self._network, self._layers = stateless(seen.network), recovered[whole:]
         self._inputs: dict[str, Tensor] = {}
         for layer in self._layers:
             module = self._network.get_submodule(layer.name)
@@ -42,11 +42,13 @@ class OpenedEquations(Equations):
             Block(f"input of {layer.name}", layer.input.value.flatten(), layer.input.noise.flatten())
             for layer in self._layers
         ]
-        below = self._below(seen) if opened[whole].alone and opened[whole].slope is not None else {}
+        below = (
+            self._below(seen) if recovered[whole].is_bottleneck and recovered[whole].input_gradient is not None else {}
+        )
         self._parameters = {name: self._network.get_parameter(name).detach() for name in below}
         n = math.prod(seen.input_shape)
         spare = max(PLENTY * n - sum(b.target.numel() for b in blocks), n)
-        self._sums, summed_up = summed(below, int(spare), ROUNDING * rounding, seed)
+        self._sketches, summed_up = sketch_gradients(below, int(spare), ROUNDING * rounding, seed)
         super().__init__(seen, blocks + summed_up)
 
     def _keep(self, name: str, last: bool) -> Callable:
@@ -79,10 +81,10 @@ class OpenedEquations(Equations):
         }
 
     @property
-    def footprint(self) -> int:
+    def memory_estimate(self) -> int:
         """Every output on the way to the known input and every gradient, forth and back twice."""
         x = self.seen.to_input(torch.full(self.shape, GREY).to(self.noise))
-        outputs = entries(self._network, lambda: self._run(x, {}))
+        outputs = activation_count(self._network, lambda: self._run(x, {}))
         return 8 * (outputs + x.numel()) + 4 * sum(p.numel() for p in self._parameters.values())
 
     def _objective(self, parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -92,8 +94,8 @@ class OpenedEquations(Equations):
         for layer in self._layers:
             h = self._inputs[layer.name][0].reshape(len(self._inputs[layer.name][0]), -1)  # channels, positions
             known.append((h if layer.input.basis is None else h @ layer.input.basis).flatten())
-        slope = self._layers[0].slope
-        return known[0] @ slope.flatten() if slope is not None else known[0].sum(), known
+        input_gradient = self._layers[0].input_gradient
+        return known[0] @ input_gradient.flatten() if input_gradient is not None else known[0].sum(), known
 
     def values(self, image: Tensor) -> list[Tensor]:
         """Inputs of the opened layers at `image (1, C, H, W)`, and the (summed) gradients below them."""
@@ -101,7 +103,7 @@ class OpenedEquations(Equations):
         if not self._parameters:
             return self._objective({}, x)[1]
         found, known = grad(self._objective, has_aux=True)(self._parameters, x)
-        return [*known, *(s(found[name].flatten()) for name, s in zip(self._parameters, self._sums, strict=True))]
+        return [*known, *(s(found[name].flatten()) for name, s in zip(self._parameters, self._sketches, strict=True))]
 
 
 class _Reached(Exception):

@@ -19,7 +19,7 @@ from leakage_audit.networks.activations import Activation
 BESIDE = 1e-9  # where the slopes on the two sides of zero are read
 
 
-def rounded(activation: Activation, spread: Tensor) -> Activation:
+def gaussian_smoothed(activation: Activation, spread: Tensor) -> Activation:
     """The activation averaged over its input's spread, as far as its kink at zero goes; itself where it has none.
 
     Args:

@@ -12,7 +12,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
-from leakage_audit.layerwise.gram_factors import ByIdentities, ByPivots, ByRows, Factoring
+from leakage_audit.layerwise.gram_factors import BlockTridiagonalCholesky, DeflatedCholesky, GramFactor, PivotedCholesky
 from leakage_audit.layerwise.layer_system import LayerSystem
 
 TOLERANCE = 1e-5  # singular values below this share of the largest count as zero; float32 gradients leave 1e-7
@@ -57,13 +57,13 @@ class Factor:
         self._factoring = self._factored(tolerance**2 * self._largest)
         self.rank, self.way = self._factoring.rank, self._factoring.way
 
-    def _factored(self, cut: float) -> Factoring:
+    def _factored(self, cut: float) -> GramFactor:
         try:
             if self._tall:
-                return ByRows(self.system, self._weighting, cut)
-            return ByIdentities(self.system, self._weighting, cut, self._largest)
+                return BlockTridiagonalCholesky(self.system, self._weighting, cut)
+            return DeflatedCholesky(self.system, self._weighting, cut, self._largest)
         except np.linalg.LinAlgError:  # not the rank that shapes predict, or not for the reason that is cheap to check
-            return ByPivots(self.system, self._weighting, cut)
+            return PivotedCholesky(self.system, self._weighting, cut)
 
     @cached_property
     def _largest(self) -> float:

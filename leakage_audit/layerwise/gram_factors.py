@@ -21,7 +21,7 @@ CLEAR = 1e4  # ratio of neighbouring pivots, that is of squared singular values,
 LARGEST_SVD = 1500  # size of G up to which a gap that is not clear is settled by singular values
 
 
-class Factoring(Protocol):
+class GramFactor(Protocol):
     """A factored G.
 
     Attributes:
@@ -38,7 +38,7 @@ class Factoring(Protocol):
         """About `G⁺ y`: what is lost to the cut is won back by refinement."""
 
 
-class ByRows:
+class BlockTridiagonalCholesky:
     """Tall systems whose W alone determines the input: WᵀW is block tridiagonal, and KᵀK has low rank.
 
     Raises:
@@ -73,7 +73,7 @@ class ByRows:
         return scipy.linalg.cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
 
     def solve(self, y: np.ndarray) -> np.ndarray:
-        """See `Factoring`."""
+        """See `GramFactor`."""
         gradient = self._system.gradient
         if gradient is not None and 4 * gradient.numel() > self._system.n:
             return scipy.linalg.cho_solve(self._dense, y, check_finite=False)
@@ -86,7 +86,7 @@ class ByRows:
         return result
 
 
-class ByIdentities:
+class DeflatedCholesky:
     """Wide systems that lose only the equations that every convolution loses.
 
     Raises:
@@ -121,13 +121,13 @@ class ByIdentities:
         return float(system.adjoint(torch.from_numpy(mixed).to(system.dz)).norm())
 
     def solve(self, y: np.ndarray) -> np.ndarray:
-        """See `Factoring`."""
+        """See `GramFactor`."""
         y = y - self._null @ (self._null.T @ y)
         x = scipy.linalg.cho_solve(self._cholesky, y, check_finite=False)
         return x - self._null @ (self._null.T @ x)
 
 
-class ByPivots:
+class PivotedCholesky:
     """Any system: `Pᵀ G P ≈ L Lᵀ` by Cholesky with pivoting, L of `rank` columns, and `G⁺ = P L (LᵀL)⁻² Lᵀ Pᵀ`.
 
     Where the pivots show no clear gap at the cut, singular values of u settle the rank.
@@ -162,7 +162,7 @@ class ByPivots:
         return scipy.linalg.cho_factor(self._lower.T @ self._lower, lower=True)
 
     def solve(self, y: np.ndarray) -> np.ndarray:
-        """See `Factoring`."""
+        """See `GramFactor`."""
         pivoted = y[self._order]
         if self.rank == self._size:
             pivoted = scipy.linalg.cho_solve(self._core, pivoted)

@@ -9,7 +9,7 @@ from leakage_audit.networks.layers import Convolution, Layer
 from leakage_audit.observation import Observation
 
 
-class Tail:
+class Subnetwork:
     """Layers i … d of a chain as a function of x⁽ⁱ⁾.
 
     Args:

@@ -15,7 +15,7 @@ from torch import nn
 
 from leakage_audit.layerwise.factorization import Factor
 from leakage_audit.layerwise.recursion import check_invertible
-from leakage_audit.measures.architecture_changes import variations
+from leakage_audit.measures.architecture_changes import architecture_changes
 from leakage_audit.measures.joint_rank import joint_deficiency
 from leakage_audit.measures.probe_systems import systems_at
 from leakage_audit.measures.security import LayerReport, Security
@@ -112,7 +112,7 @@ def inspect_network(network: nn.Module, input_shape: tuple[int, int, int], name:
     joint = joint_deficiency(convolutions)
     suggestions = tuple(
         f"{v.change} would leave {-v.joint_deficiency} of {unknowns} unknowns of the image open, not {-joint}"
-        for v in variations(convolutions)[:SUGGESTIONS]
+        for v in architecture_changes(convolutions)[:SUGGESTIONS]
     )
     return Inspection(name, security.c, joint, security.layers, _verdict(security.layers, joint, unknowns), suggestions)
 

@@ -10,7 +10,7 @@ from leakage_audit.networks.layers import Convolution
 
 
 @dataclass(frozen=True)
-class Variation:
+class ArchitectureChange:
     """A changed architecture.
 
     Attributes:
@@ -22,7 +22,7 @@ class Variation:
     joint_deficiency: int
 
 
-def variations(convolutions: Sequence[Convolution]) -> list[Variation]:
+def architecture_changes(convolutions: Sequence[Convolution]) -> list[ArchitectureChange]:
     """Single changes that leave more of the image open, the most effective first.
 
     Args:
@@ -36,7 +36,7 @@ def variations(convolutions: Sequence[Convolution]) -> list[Variation]:
         for change, other in _changes(layer):
             rebuilt = _rebuilt([*convolutions[:i], other, *convolutions[i + 1 :]])
             if rebuilt is not None:
-                found.append(Variation(f"{layer.name} with {change}", joint_deficiency(rebuilt)))
+                found.append(ArchitectureChange(f"{layer.name} with {change}", joint_deficiency(rebuilt)))
     better = [v for v in found if v.joint_deficiency < now]
     return sorted(better, key=lambda v: v.joint_deficiency)
 

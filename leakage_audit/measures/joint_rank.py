@@ -15,7 +15,7 @@ from math import prod
 
 import torch
 
-from leakage_audit.equations.layer_peeling import open_chain
+from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.measures.structural import structural_rank
 from leakage_audit.networks.layers import Convolution
 from leakage_audit.observation import Observation
@@ -82,8 +82,8 @@ def joint_rank(seen: Observation, memory_gb: float = 1.0, seed: int = 0) -> int:
     if problem is not None:
         raise ValueError(problem)
     rounding = torch.finfo(seen.dtype).eps
-    equations = open_chain(seen.to(torch.float64), rounding)
+    equations = peel_layers(seen.to(torch.float64), rounding)
     low, high = seen.value_range
     draw = torch.rand(equations.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     image = (low + (high - low) * draw).to(seen.device)
-    return rank(equations.linearise(image, memory_gb * 1e9)[1], TOLERANCE)
+    return rank(equations.linearize(image, memory_gb * 1e9)[1], TOLERANCE)

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from leakage_audit.networks.double_backward import differentiable_twice
 
 
-def frozen(network: nn.Module) -> nn.Module:
+def stateless(network: nn.Module) -> nn.Module:
     """A copy that calls no random numbers and keeps no running statistics, in the modes of the observed step."""
     network = differentiable_twice(copy.deepcopy(network).requires_grad_(False))
     for module in network.modules():
@@ -21,7 +21,7 @@ def frozen(network: nn.Module) -> nn.Module:
     return network
 
 
-def entries(network: nn.Module, run: Callable[[], object]) -> int:
+def activation_count(network: nn.Module, run: Callable[[], object]) -> int:
     """How many numbers the network's innermost modules put out during `run`."""
     outputs: list[int] = []
 

@@ -16,7 +16,7 @@ GREY = 0.5  # the middle of an image's values
 
 
 @dataclass(frozen=True)
-class Belief:
+class LocalGaussian:
     """A Gaussian over images, flattened to n numbers.
 
     Attributes:
@@ -35,6 +35,6 @@ class Belief:
 class Prior(Protocol):
     """What an attack needs of a prior."""
 
-    def around(self, image: Tensor) -> Belief:
+    def local_gaussian(self, image: Tensor) -> LocalGaussian:
         """The Gaussian that stands for the prior at `image (B, C, H, W)`, whose values lie in about [0, 1]."""
         ...

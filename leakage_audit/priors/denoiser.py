@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from leakage_audit.priors.base import GREY, Belief
+from leakage_audit.priors.base import GREY, LocalGaussian
 from leakage_audit.priors.kronecker import channelwise
-from leakage_audit.priors.total_variation import Variation
+from leakage_audit.priors.total_variation import TotalVariation
 from leakage_audit.priors.unet import UNet
 
 SIGMA = 0.015  # strength of the noise that is taken off the present image
@@ -31,9 +31,9 @@ class Denoiser:
         if not (sigma > 0 and beside > 0):
             raise ValueError(f"sigma and beside must be positive, got {sigma} and {beside}")
         self.network = network.eval().requires_grad_(False)
-        self.sigma, self.beside, self.variation = sigma, beside, Variation()
+        self.sigma, self.beside, self.variation = sigma, beside, TotalVariation()
 
-    def around(self, image: Tensor) -> Belief:
+    def local_gaussian(self, image: Tensor) -> LocalGaussian:
         """The Gaussian with the slope of the two densities at `image (B, C, H, W)` and the curvature said above.
 
         Raises:

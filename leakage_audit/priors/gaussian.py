@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from leakage_audit.priors.base import Belief, Prior
+from leakage_audit.priors.base import LocalGaussian, Prior
 
 LOADING = 1e-4  # variance added to each entry: a few thousand images do not fill all directions
 
@@ -72,7 +72,7 @@ class Gaussian:
         covariance.diagonal().add_(loading)
         return cls(mean.reshape(shape), covariance, beside)
 
-    def around(self, image: Tensor) -> Belief:
+    def local_gaussian(self, image: Tensor) -> LocalGaussian:
         """The same Gaussian everywhere, or its product with the one that stands for the other prior here.
 
         Raises:
@@ -85,17 +85,17 @@ class Gaussian:
         precision = torch.block_diag(*[self._precision.to(image)] * size)
         if self.beside is None:
             covariance = self.covariance.to(image)
-            return Belief(
+            return LocalGaussian(
                 mean=mean,
                 variance=covariance.diagonal().repeat(size),
                 covariance=lambda rows: (rows.reshape(len(rows), size, -1) @ covariance).reshape(len(rows), -1),
                 precision=lambda: precision,
             )
-        other = self.beside.around(image)
+        other = self.beside.local_gaussian(image)
         theirs = other.precision()
         both = (precision + theirs) / 2
         product = torch.cholesky_inverse(torch.linalg.cholesky(both))
-        return Belief(
+        return LocalGaussian(
             mean=product @ (precision @ mean + theirs @ other.mean) / 2,
             variance=product.diagonal(),
             covariance=lambda rows: rows @ product,

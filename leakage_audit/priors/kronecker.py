@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from leakage_audit.priors.base import Belief
+from leakage_audit.priors.base import LocalGaussian
 
 
 def channelwise(
     mean: Tensor, basis: Tensor, covariances: Sequence[Tensor], precisions: Callable[[], Sequence[Tensor]]
-) -> Belief:
+) -> LocalGaussian:
     """A belief that knows each channel of a rotated image by itself.
 
     Args:
@@ -40,4 +40,4 @@ def channelwise(
 
     diagonals = torch.stack([matrix.diagonal(dim1=1, dim2=2) for matrix in covariances])
     variance = torch.einsum("dk,kbp->bdp", basis.square(), diagonals)
-    return Belief(mean=mean.flatten(), variance=variance.flatten(), covariance=covariance, precision=precision)
+    return LocalGaussian(mean=mean.flatten(), variance=variance.flatten(), covariance=covariance, precision=precision)

@@ -22,7 +22,7 @@ def difference(u: Tensor, stencil: Stencil) -> Tensor:
     return torch.stack([a * u[:, :, i : i + height, j : j + width] for (i, j), a in stencil.items()]).sum(0)
 
 
-class Stiffness:
+class PrecisionOperator:
     """A variation's precision at one image, as an operator, with an approximate inverse.
 
     Args:
@@ -45,7 +45,7 @@ class Stiffness:
                 out[:, :, i : i + d.shape[2], j : j + d.shape[3]] += a * d
         return torch.einsum("dc,bdhw->bchw", self._colours, out)
 
-    def smooth_inverse(self, v: Tensor, data: float) -> Tensor:
+    def precondition(self, v: Tensor, data: float) -> Tensor:
         """`(P̄ + data·I)⁻¹ v`, with P̄ the precision at weights levelled out, which a cosine transform makes diagonal."""
         values, basis = torch.linalg.eigh(self._colours.T @ self._colours)
         rows, columns = _cosines(v.shape[2], v), _cosines(v.shape[3], v)

@@ -7,7 +7,7 @@ import torch
 from leakage_audit.priors.base import Prior
 from leakage_audit.priors.denoiser import Denoiser
 from leakage_audit.priors.gaussian import Gaussian
-from leakage_audit.priors.total_variation import Variation
+from leakage_audit.priors.total_variation import TotalVariation
 from leakage_audit.priors.unet import UNet
 
 
@@ -34,7 +34,7 @@ def load(path: str | Path) -> Prior:
     except Exception as error:  # torch.load raises whatever unpickling a foreign file happens to raise
         raise ValueError(f"{path} holds no prior: make one with leakage-audit prior") from error
     if kind == "gaussian":
-        return Gaussian(kept["mean"], kept["covariance"], beside=Variation())
+        return Gaussian(kept["mean"], kept["covariance"], beside=TotalVariation())
     network = UNet(**kept["shape"])
     network.load_state_dict(kept["weights"])
     return Denoiser(network)

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from leakage_audit.priors.base import GREY, Belief
+from leakage_audit.priors.base import GREY, LocalGaussian
 
 
-class MinimumNorm:
+class Tikhonov:
     """No preference but for grey: independent pixels around 0.5.
 
     Args:
@@ -16,10 +16,10 @@ class MinimumNorm:
     def __init__(self, spread: float = 0.25) -> None:
         self.spread = spread
 
-    def around(self, image: Tensor) -> Belief:
+    def local_gaussian(self, image: Tensor) -> LocalGaussian:
         """The same Gaussian everywhere."""
         variance = self.spread**2
-        return Belief(
+        return LocalGaussian(
             mean=torch.full_like(image, GREY).flatten(),
             variance=torch.full_like(image, variance).flatten(),
             covariance=lambda rows: rows * variance,

@@ -3,15 +3,15 @@
 import torch
 from torch import Tensor
 
-from leakage_audit.priors.base import GREY, Belief
+from leakage_audit.priors.base import GREY, LocalGaussian
 from leakage_audit.priors.kronecker import channelwise
-from leakage_audit.priors.precision_operator import FIRST, RIDGE, SECOND, Stencil, Stiffness, difference
+from leakage_audit.priors.precision_operator import FIRST, RIDGE, SECOND, PrecisionOperator, Stencil, difference
 
 # Grey, red − green, yellow − blue: the opponent colours, orthonormal rows.
 OPPONENT = ((3**-0.5, 3**-0.5, 3**-0.5), (2**-0.5, -(2**-0.5), 0.0), (6**-0.5, 6**-0.5, -2 * 6**-0.5))
 
 
-class Variation:
+class TotalVariation:
     """Total variation of first and second order, `Σ_p (|∇u|/s)^q + second·(|∇²u|/s)^q`, a length for all channels.
 
     The lengths take all channels together, in opponent colours with the two chroma channels weighed up: edges then
@@ -38,7 +38,7 @@ class Variation:
     ) -> None:
         self.chroma, self.second, self.exponent, self.scale, self.edge = chroma, second, exponent, scale, edge
 
-    def around(self, image: Tensor) -> Belief:
+    def local_gaussian(self, image: Tensor) -> LocalGaussian:
         """The quadratic that touches the variation at `image`: differences weighed by the inverse of their length."""
         spatial, unmixing = self.quadratic(image)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(spatial))
@@ -60,9 +60,9 @@ class Variation:
         colours = self._colours(image)
         return self._spatial(image), colours.T @ colours
 
-    def stiffness(self, image: Tensor) -> Stiffness:
+    def precision_operator(self, image: Tensor) -> PrecisionOperator:
         """The precision of `around` without its matrix."""
-        return Stiffness(self._colours(image), self._weights(image))
+        return PrecisionOperator(self._colours(image), self._weights(image))
 
     def _spatial(self, image: Tensor) -> Tensor:
         """Precision of a channel of unit weight, `(B, H·W, H·W)`."""

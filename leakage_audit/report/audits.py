@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from statistics import fmean
 from typing import Any
 
-from leakage_audit.scores.severity import WORDS, word
+from leakage_audit.scores.severity import SEVERITIES, severity
 
 Numbers = dict[str, Any]
 
@@ -49,7 +49,7 @@ def _images(sample: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[Nu
             "ssim": ssim,
             "chance_psnr": chance_psnr,
             "chance_ssim": chance_ssim,
-            "word": word(psnr, ssim, chance_psnr, chance_ssim),
+            "word": severity(psnr, ssim, chance_psnr, chance_ssim),
         }
 
 
@@ -68,11 +68,11 @@ def _averages(metrics: Mapping[str, float]) -> dict[str, Numbers]:
         if name.startswith("audit/psnr/") and chance is not None:
             attack = name.removeprefix("audit/psnr/")
             numbers: Numbers = {"psnr": psnr, "ssim": metrics.get(f"audit/ssim/{attack}"), "chance_psnr": chance}
-            numbers |= {"chance_ssim": None, "word": word(psnr, 0.0, chance, 1.0)}
+            numbers |= {"chance_ssim": None, "word": severity(psnr, 0.0, chance, 1.0)}
             found[attack] = {**numbers, "highest": numbers}
     return found
 
 
 def leak(numbers: Mapping[str, Any]) -> tuple[int, float]:
     """By which audits and images are ordered: the word first, then the decibels above the guess."""
-    return WORDS.index(numbers["word"]), numbers["psnr"] - numbers["chance_psnr"]
+    return SEVERITIES.index(numbers["word"]), numbers["psnr"] - numbers["chance_psnr"]

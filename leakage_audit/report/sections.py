@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from leakage_audit.report.charts import number
-from leakage_audit.scores.severity import EXACT_PSNR, GAIN, SHARE, WORDS
+from leakage_audit.scores.severity import EXACT_PSNR, GAIN, SEVERITIES, SHARE
 
 Report = Mapping[str, Any]
 REASONS = 12  # of what could not be done; more would bury the rest
@@ -15,7 +15,7 @@ REASONS = 12  # of what could not be done; more would bury the rest
 def verdict(report: Report, picture: str) -> str:
     """The verdict, what it rests on, and where it stands on the scale."""
     found = report["verdict"]
-    scale = "".join(f'<li class="{"here" if word == found["word"] else ""}">{word}</li>' for word in WORDS)
+    scale = "".join(f'<li class="{"here" if word == found["word"] else ""}">{word}</li>' for word in SEVERITIES)
     image = f"<figure>{picture}</figure>" if picture else ""
     return (
         f'<section class="card verdict tone-{found["word"] or "none"}"><div><h1>{escape(found["headline"])}</h1>'

@@ -21,14 +21,14 @@ from collections.abc import Sequence
 
 from leakage_audit.scores.metrics import Scores
 
-WORDS = ("unrecognisable", "silhouette", "recognisable", "exact")
+SEVERITIES = ("unrecognisable", "silhouette", "recognisable", "exact")
 EXACT_PSNR = 20 * math.log10(2 * 255)  # dB: a root mean square error of half a step of 1/255
 GAIN = {"recognisable": 6.0, "silhouette": 2.0}  # dB above the guess
 SHARE = {"recognisable": 0.4, "silhouette": 0.1}  # of the structure that the guess lacks
 
 
-def word(psnr: float, ssim: float, chance_psnr: float, chance_ssim: float) -> str:
-    """One of `WORDS`.
+def severity(psnr: float, ssim: float, chance_psnr: float, chance_ssim: float) -> str:
+    """One of `SEVERITIES`.
 
     Args:
         psnr: Of the reconstruction, in dB, peak 1.
@@ -45,18 +45,18 @@ def word(psnr: float, ssim: float, chance_psnr: float, chance_ssim: float) -> st
     return "unrecognisable"
 
 
-def words(scores: Scores, floor: Scores) -> list[str]:
+def severities(scores: Scores, floor: Scores) -> list[str]:
     """A word for each reconstruction, against the floor of the image that it was matched with."""
     return [
-        word(psnr, ssim, floor.psnr[truth], floor.ssim[truth])
+        severity(psnr, ssim, floor.psnr[truth], floor.ssim[truth])
         for psnr, ssim, truth in zip(scores.psnr, scores.ssim, scores.order, strict=True)
     ]
 
 
-def worst(found: Sequence[str]) -> str:
+def most_severe(found: Sequence[str]) -> str:
     """The word that says most was leaked: one image that came back is not made good by others that did not.
 
     Raises:
         ValueError: If there is none.
     """
-    return max(found, key=WORDS.index)
+    return max(found, key=SEVERITIES.index)

@@ -10,8 +10,8 @@ from torch.func import vjp
 from leakage_audit.equations.base import Equations, rms
 from leakage_audit.priors import GREY, Prior
 from leakage_audit.runtime import Budget
-from leakage_audit.solvers.gaussian_update import Step, rank
-from leakage_audit.solvers.linearization_error import Kinked, Linearisation, Smooth, is_kinked
+from leakage_audit.solvers.gaussian_update import GaussianUpdate, rank
+from leakage_audit.solvers.linearization_error import LocalModel, NonsmoothErrorModel, SmoothErrorModel, is_nonsmooth
 
 SOLVED = 1e-4  # residual (root mean square, targets being 1) below which the equations count as solved
 SETTLED = 1.5e-3  # change of the image (root mean square, images in [0, 1]) below which it has settled
@@ -46,7 +46,7 @@ class Solution:
     ended: str
 
 
-def solve(equations: Equations, prior: Prior, max_steps: int, memory: float, budget: Budget) -> Solution:
+def gauss_newton(equations: Equations, prior: Prior, max_steps: int, memory: float, budget: Budget) -> Solution:
     """Step from grey until the image settles, the residual stalls or the budget is spent.
 
     Args:
@@ -59,19 +59,19 @@ def solve(equations: Equations, prior: Prior, max_steps: int, memory: float, bud
     Raises:
         FloatingPointError: If the equations are not finite at grey, or a step's normal equations not positive.
     """
-    image = start(equations)
+    image = initial_guess(equations)
     r = equations.residual(image)
     if not torch.isfinite(r).all():
         raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
     floor = equations.noise.clamp_min(FLOOR)
     solved = max(SOLVED, 3 * rms(floor))
-    kinked = is_kinked(equations)
-    bends = (Kinked if kinked else Smooth)(equations, memory, budget)
+    kinked = is_nonsmooth(equations)
+    error_model = (NonsmoothErrorModel if kinked else SmoothErrorModel)(equations, memory, budget)
     best, ended, converged, steps, short, cost = (image, r), "the time was up", False, 0, 0, 0.0
-    near: Linearisation | None = None
-    step: Step | None = None
+    near: LocalModel | None = None
+    step: GaussianUpdate | None = None
     try:
-        near = bends.first(image)
+        near = error_model.first(image)
         if not torch.isfinite(near.jacobian).all():
             raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
         for _ in budget.steps(max_steps, "Joint"):
@@ -79,14 +79,16 @@ def solve(equations: Equations, prior: Prior, max_steps: int, memory: float, bud
                 break
             steps, begun = steps + 1, budget.spent
             noise = floor**2 + near.variance
-            step = Step(image, near.r, near.jacobian, noise, prior.around(image.reshape(equations.shape)))
+            step = GaussianUpdate(
+                image, near.r, near.jacobian, noise, prior.local_gaussian(image.reshape(equations.shape))
+            )
             share, new, new_r = backtrack(equations, image, r, step.image, noise, solved)
             change, image, r = rms(new - image), new, new_r
             short = short + 1 if share < 1 else 0
             explained = rms(r) <= solved or (kinked and rms(r / noise.sqrt()) <= WITHIN)
             settled = change < (TREMBLING if kinked else SETTLED)
             converged = settled and explained
-            if converged or rms(r) <= solved or misfit(r, noise) <= misfit(best[1], noise):
+            if converged or rms(r) <= solved or weighted_residual(r, noise) <= weighted_residual(best[1], noise):
                 best = image, r
             if converged:
                 ended = "the image settled with its equations solved"
@@ -95,7 +97,7 @@ def solve(equations: Equations, prior: Prior, max_steps: int, memory: float, bud
                 ended = f"the residual stalled at {rms(best[1]):.2g} of the targets' size"
                 break
             cost = budget.spent - begun
-            near = bends.after(near, step, image, r)
+            near = error_model.update(near, step, image, r)
         else:
             if steps == max_steps:
                 ended = f"{max_steps} steps were not enough"
@@ -103,19 +105,19 @@ def solve(equations: Equations, prior: Prior, max_steps: int, memory: float, bud
         pass
     if near is None or step is None or not _fits(budget, cost):  # what follows takes about as long as a step
         return Solution(*best, torch.full_like(image, torch.nan), None, steps, converged, ended)
-    return Solution(*best, step.deviation(), rank(near.jacobian, RANK_TOLERANCE), steps, converged, ended)
+    return Solution(*best, step.std(), rank(near.jacobian, RANK_TOLERANCE), steps, converged, ended)
 
 
-def start(equations: Equations, seed: int = 0) -> Tensor:
+def initial_guess(equations: Equations, seed: int = 0) -> Tensor:
     """Grey, `(n,)`, or soft blobs on it where grey is a dead spot.
 
     There rectifiers without biases are all off, and nothing may tell two images of a batch apart.
     """
     grey = torch.full(equations.shape, GREY, dtype=torch.float64, device=equations.noise.device)
     r, pull = vjp(equations.residual, grey.flatten())[:2]
-    pulls = pull(r)[0].reshape(len(grey), -1)
-    alike = len(pulls) > 1 and torch.pdist(pulls).min() < 1e-9 * pulls.norm()
-    if pulls.any() and not alike:
+    slopes = pull(r)[0].reshape(len(grey), -1)
+    alike = len(slopes) > 1 and torch.pdist(slopes).min() < 1e-9 * slopes.norm()
+    if slopes.any() and not alike:
         return grey.flatten()
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(*equations.shape[:2], 5, 5, generator=generator, dtype=torch.float64).to(grey)
@@ -135,13 +137,13 @@ def backtrack(
     for share in (1.0, 0.5, 0.25, 0.125):
         new = image + share * (goal - image)
         new_r = equations.residual(new)
-        if misfit(new_r, noise) < misfit(r, noise) or rms(new_r) < solved:
+        if weighted_residual(new_r, noise) < weighted_residual(r, noise) or rms(new_r) < solved:
             return share, new, new_r
-        tried.append((misfit(new_r, noise), share, new, new_r))
+        tried.append((weighted_residual(new_r, noise), share, new, new_r))
     return min(tried, key=lambda t: t[0])[1:]
 
 
-def misfit(r: Tensor, noise: Tensor) -> float:
+def weighted_residual(r: Tensor, noise: Tensor) -> float:
     """Squares of the residual, each in units of its equation's variance."""
     return float((r.square() / noise).sum())
 

@@ -12,11 +12,24 @@ import torch
 from torch import Tensor
 
 from leakage_audit.equations.base import Equations, rms
-from leakage_audit.priors import GREY, Variation
+from leakage_audit.priors import GREY, TotalVariation
 from leakage_audit.runtime import Budget
-from leakage_audit.solvers.gauss_newton import FLOOR, SETTLED, TREMBLING, WITHIN, Solution, backtrack, misfit, start
-from leakage_audit.solvers.linearization_error import is_kinked
-from leakage_audit.solvers.statistical_linearization import Average, Near, Straight
+from leakage_audit.solvers.gauss_newton import (
+    FLOOR,
+    SETTLED,
+    TREMBLING,
+    WITHIN,
+    Solution,
+    backtrack,
+    initial_guess,
+    weighted_residual,
+)
+from leakage_audit.solvers.linearization_error import is_nonsmooth
+from leakage_audit.solvers.statistical_linearization import (
+    MatrixFreeModel,
+    PointLinearization,
+    StatisticalLinearization,
+)
 
 SOLVED = 1e-3  # residual (root mean square, targets being 1) below which the equations count as solved
 TRUST = 0.3  # each block is trusted to this share of its residual
@@ -26,10 +39,15 @@ ROUGHLY = (40, 1e-2)  # the same two for averages, which are no more exact than 
 PATIENCE = 2  # steps in a row that gain less than a hundredth before the iteration stops
 
 
-def solve_free(
-    equations: Equations, prior: Variation, max_steps: int, memory: float, budget: Budget, begin: Tensor | None = None
+def gauss_newton_cg(
+    equations: Equations,
+    prior: TotalVariation,
+    max_steps: int,
+    memory: float,
+    budget: Budget,
+    begin: Tensor | None = None,
 ) -> Solution:
-    """As `solver.solve`, with neither a Jacobian nor what follows from one (rank and standard deviation).
+    """As `gauss_newton`, with neither a Jacobian nor what follows from one (rank and standard deviation).
 
     Args:
         equations: F(image) = 0.
@@ -42,30 +60,30 @@ def solve_free(
     Raises:
         FloatingPointError: If the equations are not finite at grey.
     """
-    image = start(equations) if begin is None else begin.flatten()
+    image = initial_guess(equations) if begin is None else begin.flatten()
     floor = equations.noise.clamp_min(FLOOR)
     solved = max(SOLVED, 3 * rms(floor))
     r = equations.residual(image)
     if not torch.isfinite(r).all():
         raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
-    averaged = Average.affordable(equations, memory) and is_kinked(equations)
-    around = Average(equations) if averaged else Straight(equations)
+    averaged = StatisticalLinearization.affordable(equations, memory) and is_nonsmooth(equations)
+    local_gaussian = StatisticalLinearization(equations) if averaged else PointLinearization(equations)
     best, ended, converged, steps, idle = (image, r), "the time was up", False, 0, 0
     for _ in budget.steps(max_steps, "Joint"):
         steps += 1
-        near = around(image, r)
+        near = local_gaussian(image, r)
         own = torch.cat([b.square().mean().expand_as(b) for b in r.split(equations.sizes)])
         open_still = floor**2 + near.variance
         noise = open_still + TRUST**2 * own
         effort = ROUGHLY if averaged else (PRODUCTS, EXACTNESS)
-        move = _step(equations, prior, image, near, noise, budget, *effort)
+        perturbation = _step(equations, prior, image, near, noise, budget, *effort)
         if averaged:  # an average knows of the kinks ahead; F itself may rise on the way
-            new, new_r = image + move, equations.residual(image + move)
+            new, new_r = image + perturbation, equations.residual(image + perturbation)
         else:
-            _, new, new_r = backtrack(equations, image, r, image + move, noise, solved)
-        change, gain = rms(new - image), misfit(new_r, noise) / misfit(r, noise)
+            _, new, new_r = backtrack(equations, image, r, image + perturbation, noise, solved)
+        change, gain = rms(new - image), weighted_residual(new_r, noise) / weighted_residual(r, noise)
         image, r = new, new_r
-        if misfit(r, noise) <= misfit(best[1], noise):
+        if weighted_residual(r, noise) <= weighted_residual(best[1], noise):
             best = image, r
         settled = change < (TREMBLING if averaged else SETTLED)
         explained = averaged and rms(r / open_still.sqrt()) <= WITHIN
@@ -85,28 +103,28 @@ def solve_free(
 
 def _step(
     equations: Equations,
-    prior: Variation,
+    prior: TotalVariation,
     image: Tensor,
-    near: Near,
+    near: MatrixFreeModel,
     noise: Tensor,
     budget: Budget,
     products: int,
     exactness: float,
 ) -> Tensor:
     """d, by preconditioned conjugate gradients, stopped early when the budget is spent."""
-    stiffness = prior.stiffness(image.reshape(equations.shape))
+    precision_operator = prior.precision_operator(image.reshape(equations.shape))
 
     def normal(v: Tensor) -> Tensor:
-        return near.pull(near.push(v) / noise) + stiffness(v.reshape(equations.shape)).flatten()
+        return near.vjp(near.jvp(v) / noise) + precision_operator(v.reshape(equations.shape)).flatten()
 
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(len(image), generator=generator, dtype=image.dtype).to(image.device)
-    data = float((near.push(probe).square() / noise).sum()) / len(image)
+    data = float((near.jvp(probe).square() / noise).sum()) / len(image)
 
     def precondition(v: Tensor) -> Tensor:
-        return stiffness.smooth_inverse(v.reshape(equations.shape), data).flatten()
+        return precision_operator.precondition(v.reshape(equations.shape), data).flatten()
 
-    rest = -near.pull(near.r / noise) - stiffness((image - GREY).reshape(equations.shape)).flatten()
+    rest = -near.vjp(near.r / noise) - precision_operator((image - GREY).reshape(equations.shape)).flatten()
     d, goal = torch.zeros_like(image), exactness * float(rest.norm())
     z = precondition(rest)
     p, rz = z, rest @ z

@@ -10,10 +10,10 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from leakage_audit.priors import Belief
+from leakage_audit.priors import LocalGaussian
 
 
-class Step:
+class GaussianUpdate:
     """The linear-Gaussian model at one image, factored.
 
     Args:
@@ -28,34 +28,34 @@ class Step:
         image: The most probable image, `(n,)`.
     """
 
-    def __init__(self, image: Tensor, r: Tensor, jacobian: Tensor, noise: Tensor, belief: Belief) -> None:
-        self._belief, self._jacobian, self._noise = belief, jacobian, noise
+    def __init__(self, image: Tensor, r: Tensor, jacobian: Tensor, noise: Tensor, gaussian: LocalGaussian) -> None:
+        self._gaussian, self._jacobian, self._noise = gaussian, jacobian, noise
         self.origin = image
         self.dual = jacobian.shape[0] <= jacobian.shape[1]
-        right = jacobian @ (image - belief.mean) - r
+        right = jacobian @ (image - gaussian.mean) - r
         if self.dual:
-            self._cross = belief.covariance(jacobian)  # J C, (m, n)
+            self._cross = gaussian.covariance(jacobian)  # J C, (m, n)
             gram = self._cross @ jacobian.T
             gram.diagonal().add_(noise)
             self._lower = _cholesky(gram)
-            self.image = belief.mean + self._cross.T @ _solve(self._lower, right)
+            self.image = gaussian.mean + self._cross.T @ _solve(self._lower, right)
         else:
             weighted = jacobian / noise[:, None]
             hessian = jacobian.T @ weighted
-            hessian += belief.precision()
+            hessian += gaussian.precision()
             self._lower = _cholesky(hessian)
-            self.image = belief.mean + _solve(self._lower, weighted.T @ right)
+            self.image = gaussian.mean + _solve(self._lower, weighted.T @ right)
 
-    def deviation(self) -> Tensor:
+    def std(self) -> Tensor:
         """Standard deviation of each entry of the image given the equations, `(n,)`."""
         if self.dual:
             known = torch.linalg.solve_triangular(self._lower, self._cross, upper=False).square().sum(0)
-            variance = self._belief.variance - known
+            variance = self._gaussian.variance - known
         else:
             variance = torch.cholesky_inverse(self._lower).diagonal()
         return variance.clamp_min(0).sqrt()
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """How images drawn given the equations differ from the most probable one, `(count, n)`.
 
         With fewer equations than unknowns a draw from the prior is moved to where it meets a draw of the equations'
@@ -64,7 +64,7 @@ class Step:
         normal = torch.randn(self.image.numel(), count, generator=generator, dtype=torch.float64).to(self.image)
         if not self.dual:
             return torch.linalg.solve_triangular(self._lower.T, normal, upper=True).T
-        lower = torch.linalg.cholesky(self._belief.precision())
+        lower = torch.linalg.cholesky(self._gaussian.precision())
         prior = torch.linalg.solve_triangular(lower.T, normal, upper=True).T
         errors = torch.randn(count, len(self._noise), generator=generator, dtype=torch.float64).to(self.image)
         missed = prior @ self._jacobian.T + errors * self._noise.sqrt()

@@ -13,7 +13,7 @@ from torch import Tensor
 from leakage_audit.equations.base import Equations, rms
 from leakage_audit.priors import GREY
 from leakage_audit.runtime import Budget
-from leakage_audit.solvers.gaussian_update import Step
+from leakage_audit.solvers.gaussian_update import GaussianUpdate
 
 FIRST = 0.03  # error expected of the first linearisation of a smooth network (targets being 1)
 SHRINK = 0.3  # a step errs by this share of what the step before it erred: steps grow smaller
@@ -27,7 +27,7 @@ KINKED = 12.0  # a probe eight times shorter errs 64 times less on a smooth netw
 
 
 @dataclass(frozen=True)
-class Linearisation:
+class LocalModel:
     """F near an image, as a step may use it.
 
     Attributes:
@@ -41,7 +41,7 @@ class Linearisation:
     variance: Tensor
 
 
-class Smooth:
+class SmoothErrorModel:
     """Smooth equations: a step's linearisation errs by a share of what the last step's was off by.
 
     Args:
@@ -53,21 +53,21 @@ class Smooth:
     def __init__(self, equations: Equations, memory: float, budget: Budget) -> None:
         self._equations, self._memory, self._budget = equations, memory, budget
 
-    def first(self, image: Tensor) -> Linearisation:
+    def first(self, image: Tensor) -> LocalModel:
         """Around the start."""
-        r, jacobian = self._equations.linearise(image, self._memory, self._budget)
-        return Linearisation(r, jacobian, torch.full_like(r, 0.0 if self._equations.linear else FIRST**2))
+        r, jacobian = self._equations.linearize(image, self._memory, self._budget)
+        return LocalModel(r, jacobian, torch.full_like(r, 0.0 if self._equations.linear else FIRST**2))
 
-    def after(self, last: Linearisation, step: Step, image: Tensor, r: Tensor) -> Linearisation:
+    def update(self, last: LocalModel, step: GaussianUpdate, image: Tensor, r: Tensor) -> LocalModel:
         """Around `image`, where F is `r`, to which a step with the `last` linearisation led."""
         error = rms(r - last.r - last.jacobian @ (image - step.origin))
         variance = torch.full_like(r, (SHRINK * error) ** 2)
         if error <= STRAIGHT:
-            return Linearisation(r, last.jacobian, variance)
-        return Linearisation(*self._equations.linearise(image, self._memory, self._budget), variance)
+            return LocalModel(r, last.jacobian, variance)
+        return LocalModel(*self._equations.linearize(image, self._memory, self._budget), variance)
 
 
-class Kinked:
+class NonsmoothErrorModel:
     """Equations with kinks and jumps, probed where the image may be.
 
     The first probes are random perturbations that would explain part of the residual of those equations that are
@@ -87,34 +87,34 @@ class Kinked:
         self._equations, self._memory, self._budget = equations, memory, budget
         self._generator = torch.Generator().manual_seed(seed)
 
-    def first(self, image: Tensor) -> Linearisation:
+    def first(self, image: Tensor) -> LocalModel:
         """Around the start."""
-        r, jacobian = self._equations.linearise(image, self._memory, self._budget)
-        return Linearisation(r, jacobian, self._variance(image, r, jacobian, self._all_ways(r, jacobian)))
+        r, jacobian = self._equations.linearize(image, self._memory, self._budget)
+        return LocalModel(r, jacobian, self._variance(image, r, jacobian, self._all_ways(r, jacobian)))
 
-    def after(self, last: Linearisation, step: Step, image: Tensor, r: Tensor) -> Linearisation:
+    def update(self, last: LocalModel, step: GaussianUpdate, image: Tensor, r: Tensor) -> LocalModel:
         """Around `image`, where F is `r`, to which `step` with the `last` linearisation led."""
         if step.dual and 24 * len(image) ** 2 > self._memory:  # three matrices between pixels would not fit
-            moves = self._all_ways(last.r, last.jacobian)
+            perturbations = self._all_ways(last.r, last.jacobian)
         else:
-            moves = step.draw(PROBES, self._generator)
-            moves *= max(WIDEN, BEHIND * rms(image - step.origin) / rms(moves))
-        near = self._equations.rounded(image, moves)
-        r, jacobian = near.linearise(image, self._memory, self._budget)
-        return Linearisation(r, jacobian, self._variance(image, r, jacobian, moves))
+            perturbations = step.sample(PROBES, self._generator)
+            perturbations *= max(WIDEN, BEHIND * rms(image - step.origin) / rms(perturbations))
+        near = self._equations.smoothed(image, perturbations)
+        r, jacobian = near.linearize(image, self._memory, self._budget)
+        return LocalModel(r, jacobian, self._variance(image, r, jacobian, perturbations))
 
     def _all_ways(self, r: Tensor, jacobian: Tensor) -> Tensor:
         """Perturbations of all directions alike, long enough to explain part of the straightest block's residual."""
         probes = torch.randn(PROBES, jacobian.shape[1], generator=self._generator, dtype=torch.float64).to(r)
-        return explaining(r, probes @ jacobian.T, self._equations.sizes) * probes
+        return perturbation_scale(r, probes @ jacobian.T, self._equations.sizes) * probes
 
-    def _variance(self, image: Tensor, r: Tensor, jacobian: Tensor, moves: Tensor) -> Tensor:
+    def _variance(self, image: Tensor, r: Tensor, jacobian: Tensor, perturbations: Tensor) -> Tensor:
         """Mean over the moves of `(F(image + move) − r − J move)²`, smoothed over each block, `(m,)`."""
-        found = torch.stack([self._equations.residual(image + move) for move in moves])
-        return pooled((found - r - moves @ jacobian.T).square().mean(0), self._equations.sizes)
+        found = torch.stack([self._equations.residual(image + perturbation) for perturbation in perturbations])
+        return shrink_to_block_mean((found - r - perturbations @ jacobian.T).square().mean(0), self._equations.sizes)
 
 
-def explaining(r: Tensor, straight: Tensor, sizes: list[int]) -> float:
+def perturbation_scale(r: Tensor, straight: Tensor, sizes: list[int]) -> float:
     """Factor by which moves of the image would explain `SHARE` of the straightest block's residual.
 
     Args:
@@ -126,13 +126,13 @@ def explaining(r: Tensor, straight: Tensor, sizes: list[int]) -> float:
     return SHARE * min((a / b for a, b in blocks if b > 1e-6), default=0.0)
 
 
-def pooled(variance: Tensor, sizes: list[int]) -> Tensor:
+def shrink_to_block_mean(variance: Tensor, sizes: list[int]) -> Tensor:
     """The variance of each equation, `POOL` of it taken from its block, `(m,)`."""
     means = torch.cat([b.mean().expand_as(b) for b in variance.split(sizes)])
     return (1 - POOL) * variance + POOL * means
 
 
-def is_kinked(equations: Equations, seed: int = 0) -> bool:
+def is_nonsmooth(equations: Equations, seed: int = 0) -> bool:
     """Whether some block of the equations has kinks or jumps, from how its second differences shrink with the step."""
     if equations.linear:
         return False
@@ -140,11 +140,13 @@ def is_kinked(equations: Equations, seed: int = 0) -> bool:
     n = math.prod(equations.shape)
     long, short = torch.zeros(2, len(equations.sizes))
     for _ in range(16):
-        image, move = (torch.randn(n, generator=generator, dtype=torch.float64).to(equations.noise) for _ in range(2))
+        image, perturbation = (
+            torch.randn(n, generator=generator, dtype=torch.float64).to(equations.noise) for _ in range(2)
+        )
         image = GREY + 0.2 * image  # away from grey, where every unit of a network without biases sits on its kink
         r = equations.residual(image)
         second = [
-            equations.residual(image + size * move) + equations.residual(image - size * move) - 2 * r
+            equations.residual(image + size * perturbation) + equations.residual(image - size * perturbation) - 2 * r
             for size in (0.03, 0.03 / 8)
         ]
         per_block = torch.tensor([[float(b.square().mean()) for b in s.split(equations.sizes)] for s in second])

@@ -13,24 +13,24 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from leakage_audit.equations.base import ROUNDING, Equations
-from leakage_audit.equations.batch_separation import Separated
+from leakage_audit.equations.batch_separation import SeparatedBatch
 from leakage_audit.layerwise.label_inference import last_linear
 from leakage_audit.observation import Observation
-from leakage_audit.priors import MinimumNorm
+from leakage_audit.priors import Tikhonov
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gauss_newton import FLOOR, SOLVED, Solution, rms
-from leakage_audit.solvers.gaussian_update import Step
+from leakage_audit.solvers.gaussian_update import GaussianUpdate
 
 MEMORY = 5e8  # bytes that the passes of one image's last Jacobian may take
 
 
-def may_be_solved_apart(seen: Observation, separated: Separated) -> bool:
+def may_be_solved_per_image(seen: Observation, separated: SeparatedBatch) -> bool:
     """Whether there are as many features as unknowns, and no layer that mixes the images."""
     mixes = any(isinstance(module, _BatchNorm) and module.training for module in seen.network.modules())
     return separated.features.shape[1] >= math.prod(seen.input_shape) and not mixes
 
 
-def observations(seen: Observation, separated: Separated) -> Iterator[tuple[Observation, float]]:
+def observations(seen: Observation, separated: SeparatedBatch) -> Iterator[tuple[Observation, float]]:
     """What the last layer would have shared of each image alone, and the relative rounding of that.
 
     Args:
@@ -47,7 +47,7 @@ def observations(seen: Observation, separated: Separated) -> Iterator[tuple[Obse
         yield replace(seen, gradients=gradients, batch_size=1, labels=label[None]), float(noise) / rms(h) / ROUNDING
 
 
-def solve_apart(
+def solve_per_image(
     batch: Equations, singles: Iterator[Equations], solve: Callable[[Equations], Solution], budget: Budget
 ) -> Solution | None:
     """Solve for each image, then hold all of them against the batch's own equations.
@@ -89,5 +89,5 @@ def solve_apart(
 
 def _without_doubt(single: Equations, image: Tensor) -> Tensor:
     """One step more that trusts the equations beyond the noise they may have, which bounds from above."""
-    r, jacobian = single.linearise(image, MEMORY)
-    return Step(image, r, jacobian, torch.full_like(r, FLOOR**2), MinimumNorm().around(image)).image
+    r, jacobian = single.linearize(image, MEMORY)
+    return GaussianUpdate(image, r, jacobian, torch.full_like(r, FLOOR**2), Tikhonov().local_gaussian(image)).image

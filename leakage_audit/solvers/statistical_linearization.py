@@ -10,32 +10,32 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.func import vjp, vmap
+from torch.func import vmap
 
 from leakage_audit.equations.base import Equations
-from leakage_audit.solvers.linearization_error import explaining, pooled
+from leakage_audit.solvers.linearization_error import perturbation_scale, shrink_to_block_mean
 
-MOVES = 8  # images that an average is over: four moves there and back
+PERTURBATIONS = 8  # images that an average is over: four moves there and back
 
 
 @dataclass(frozen=True)
-class Near:
+class MatrixFreeModel:
     """F near an image.
 
     Attributes:
         r: F there, `(m,)`.
-        push: Multiplies `(n,)` by J.
-        pull: Multiplies `(m,)` by Jᵀ.
+        jvp: Multiplies `(n,)` by J.
+        vjp: Multiplies `(m,)` by Jᵀ.
         variance: Of what F and this linearisation differ by, `(m,)`.
     """
 
     r: Tensor
-    push: Callable[[Tensor], Tensor]
-    pull: Callable[[Tensor], Tensor]
+    jvp: Callable[[Tensor], Tensor]
+    vjp: Callable[[Tensor], Tensor]
     variance: Tensor
 
 
-class Straight:
+class PointLinearization:
     """F as it is at the image.
 
     Args:
@@ -45,13 +45,15 @@ class Straight:
     def __init__(self, equations: Equations) -> None:
         self._equations = equations
 
-    def __call__(self, image: Tensor, r: Tensor) -> Near:
+    def __call__(self, image: Tensor, r: Tensor) -> MatrixFreeModel:
         """Around `image (n,)`, where F is `r`."""
-        _, pull = vjp(self._equations.residual, image)[:2]
-        return Near(r, lambda v: self._equations.push(image, v), lambda u: pull(u)[0], torch.zeros_like(r))
+        _, transposed = torch.func.vjp(self._equations.residual, image)[:2]
+        return MatrixFreeModel(
+            r, lambda v: self._equations.jvp(image, v), lambda u: transposed(u)[0], torch.zeros_like(r)
+        )
 
 
-class Average:
+class StatisticalLinearization:
     """F averaged over moves as long as the image is presumably wrong.
 
     Args:
@@ -66,24 +68,26 @@ class Average:
     @staticmethod
     def affordable(equations: Equations, memory: float) -> bool:
         """Whether passes at all images at once fit into this many bytes."""
-        return 8 * MOVES * equations.footprint <= memory
+        return 8 * PERTURBATIONS * equations.memory_estimate <= memory
 
-    def __call__(self, image: Tensor, r: Tensor) -> Near:
+    def __call__(self, image: Tensor, r: Tensor) -> MatrixFreeModel:
         """Around `image (n,)`, where F is `r`."""
         equations, sizes = self._equations, self._equations.sizes
-        moves = torch.randn(MOVES // 2, len(image), generator=self._generator, dtype=image.dtype).to(image)
-        straight = torch.stack([equations.push(image, move) for move in moves])
-        moves *= explaining(r, straight, sizes)
-        moves = torch.cat([moves, -moves])
-        found, back = vjp(vmap(equations.residual), image + moves)[:2]
+        perturbations = torch.randn(PERTURBATIONS // 2, len(image), generator=self._generator, dtype=image.dtype).to(
+            image
+        )
+        straight = torch.stack([equations.jvp(image, perturbation) for perturbation in perturbations])
+        perturbations *= perturbation_scale(r, straight, sizes)
+        perturbations = torch.cat([perturbations, -perturbations])
+        found, back = torch.func.vjp(vmap(equations.residual), image + perturbations)[:2]
         mean = found.mean(0)
 
-        def push(v: Tensor) -> Tensor:
-            return vmap(equations.push, (0, None))(image + moves, v).mean(0)
+        def jvp(v: Tensor) -> Tensor:
+            return vmap(equations.jvp, (0, None))(image + perturbations, v).mean(0)
 
-        def pull(u: Tensor) -> Tensor:
-            return back(u.expand(MOVES, -1) / MOVES)[0].sum(0)
+        def transposed(u: Tensor) -> Tensor:
+            return back(u.expand(PERTURBATIONS, -1) / PERTURBATIONS)[0].sum(0)
 
-        there = torch.stack([push(move) for move in moves[: MOVES // 2]])
+        there = torch.stack([jvp(perturbation) for perturbation in perturbations[: PERTURBATIONS // 2]])
         variance = (found - mean - torch.cat([there, -there])).square().mean(0)
-        return Near(mean, push, pull, pooled(variance, sizes))
+        return MatrixFreeModel(mean, jvp, transposed, shrink_to_block_mean(variance, sizes))

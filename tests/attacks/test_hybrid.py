@@ -11,7 +11,7 @@ from leakage_audit.attacks.hybrid import TABLE_2
 from leakage_audit.data import synthetic
 from leakage_audit.layerwise.factorization import Factor
 from leakage_audit.layerwise.recursion import sweep
-from leakage_audit.matching.subnetwork import Tail
+from leakage_audit.matching.subnetwork import Subnetwork
 from leakage_audit.networks.chain import read_chain
 from leakage_audit.runtime import Budget
 
@@ -36,7 +36,7 @@ def problem_of(seen, iterations=5, mu3=0.05):
 
     def solve(system, i):
         factor = Factor(system)
-        tail = Tail(chain, i, seen, torch.tensor([2]))
+        tail = Subnetwork(chain, i, seen, torch.tensor([2]))
         found.append(Problem(system, factor, tail, Terms(iterations, 1.0, 1.0, mu3), 1e-3, Budget()))
         return factor.pseudo_inverse(system.v)
 

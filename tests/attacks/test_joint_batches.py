@@ -6,15 +6,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from leakage_audit.attacks.joint import Joint
-from leakage_audit.equations.autograd import NetworkEquations
-from leakage_audit.equations.batch_separation import separate
+from leakage_audit.equations.autograd import AutogradEquations
+from leakage_audit.equations.batch_separation import separate_batch
 from leakage_audit.models import build
 from leakage_audit.observation import observe
 from leakage_audit.priors import GREY
 from leakage_audit.runtime import Budget
 from leakage_audit.scores.metrics import score
-from leakage_audit.solvers.gauss_newton import start
-from leakage_audit.solvers.per_image import may_be_solved_apart, observations
+from leakage_audit.solvers.gauss_newton import initial_guess
+from leakage_audit.solvers.per_image import may_be_solved_per_image, observations
 
 EPS = 2.2e-16
 
@@ -63,15 +63,15 @@ def features(seen, images):
 @pytest.mark.parametrize("network", [paper("cnn3_v1"), normalised()], ids=["chain", "batch normalisation"])
 def test_the_true_images_solve_the_equations(network):
     images, seen = see(network.double(), [1, 5, 1])
-    separated = separate(seen, EPS)
-    equations = NetworkEquations(seen, EPS, separated)
+    separated = separate_batch(seen, EPS)
+    equations = AutogradEquations(seen, EPS, separated)
     order = torch.cdist(separated.features, features(seen, images)).argmin(1)
     assert equations.residual(images[order]).abs().max() < 1e-6
 
 
 def test_one_image_s_share_is_what_it_would_have_shared_alone():
     images, seen = see(paper("cnn2_v1").double(), [4, 2], grant_labels=True)
-    for image, (alone, rounding) in zip(images, observations(seen, separate(seen, EPS)), strict=True):
+    for image, (alone, rounding) in zip(images, observations(seen, separate_batch(seen, EPS)), strict=True):
         assert rounding < 1e-10
         expected = observe(seen.network, image, alone.labels, mean=0.5).gradients
         assert alone.batch_size == 1
@@ -96,8 +96,8 @@ def test_granted_labels_give_the_order():
 
 def test_what_couples_the_images_counts_where_features_fall_short():
     images, seen = see(paper("cnn2_v2", 16), [1, 5], 16)
-    separated = separate(seen.to(torch.float64), 1.2e-7)
-    assert not may_be_solved_apart(seen, separated)
+    separated = separate_batch(seen.to(torch.float64), 1.2e-7)
+    assert not may_be_solved_per_image(seen, separated)
     found = Joint()(seen)
     assert found.converged
     assert min(score(found.images, images).psnr) > 30
@@ -107,7 +107,7 @@ def test_what_couples_the_images_counts_where_features_fall_short():
 
 def test_batch_normalisation_couples_the_images():
     images, seen = see(normalised(), [1, 5])
-    assert not may_be_solved_apart(seen, separate(seen.to(torch.float64), 1.2e-7))
+    assert not may_be_solved_per_image(seen, separate_batch(seen.to(torch.float64), 1.2e-7))
     found = Joint()(seen)
     assert found.converged
     # The batch's statistics take out what a convolution without padding makes of a channel's brightness.
@@ -127,10 +127,10 @@ def test_as_many_images_as_classes():
 
 def test_starts_where_the_images_differ():
     _, seen = see(paper("cnn2_v1", 10, classes=2).double(), [1, 1], 10, grant_labels=True)
-    begin = start(NetworkEquations(seen, EPS)).reshape(2, -1)
+    begin = initial_guess(AutogradEquations(seen, EPS)).reshape(2, -1)
     assert not torch.allclose(begin[0], begin[1])
     _, seen = see(paper("cnn2_v1", 10, classes=2).double(), [0, 1], 10, grant_labels=True)
-    assert torch.all(start(NetworkEquations(seen, EPS)) == GREY)
+    assert torch.all(initial_guess(AutogradEquations(seen, EPS)) == GREY)
 
 
 def test_the_time_is_up():

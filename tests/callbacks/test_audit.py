@@ -142,11 +142,11 @@ class TestSkips:
         return found[0]["skipped"]
 
     def test_label_smoothing(self, tmp_path):
-        class Smooth(Net):
+        class SmoothErrorModel(Net):
             def training_step(self, batch, batch_idx):
                 return nn.functional.cross_entropy(self(batch[0]), batch[1], label_smoothing=0.1)
 
-        assert "label smoothing, mixup" in self.skipped(tmp_path, module=Smooth)
+        assert "label smoothing, mixup" in self.skipped(tmp_path, module=SmoothErrorModel)
 
     @pytest.mark.parametrize(("value", "words"), [(math.nan, "NaN or infinite"), (0.0, "every gradient is zero")])
     def test_gradients_without_content(self, tmp_path, value, words):

@@ -3,7 +3,7 @@ import torch
 from cases import draw
 from torch import nn
 
-from leakage_audit.equations.batch_separation import separate
+from leakage_audit.equations.batch_separation import separate_batch
 from leakage_audit.observation import observe
 from leakage_audit.runtime import Budget
 
@@ -35,7 +35,7 @@ def truth(seen, images, labels):
 @pytest.mark.parametrize("dtype", EPS, ids=str)
 def test_features_and_derivatives_are_the_images_own(labels, granted, dtype):
     images, seen = see(labels, dtype=dtype, grant_labels=granted)
-    found = separate(seen.to(torch.float64), EPS[dtype])
+    found = separate_batch(seen.to(torch.float64), EPS[dtype])
     assert sorted(found.labels.tolist()) == sorted(labels)
     features, delta = truth(seen.to(torch.float64), images.double(), torch.tensor(labels))
     distance, match = torch.cdist(found.features, features).min(1)
@@ -47,7 +47,7 @@ def test_features_and_derivatives_are_the_images_own(labels, granted, dtype):
 
 def test_other_losses():
     images, seen = see([0, 4, 2], loss=nn.CrossEntropyLoss(label_smoothing=0.1), grant_labels=True)
-    found = separate(seen, 2.2e-16)
+    found = separate_batch(seen, 2.2e-16)
     features, _ = truth(seen, images, seen.labels)
     torch.testing.assert_close(found.features, features)
 
@@ -55,7 +55,7 @@ def test_other_losses():
 def test_wrong_labels_are_overruled():
     _, seen = see([0, 4, 2], grant_labels=True)
     seen.labels[:] = torch.tensor([1, 4, 2])
-    assert sorted(separate(seen, 2.2e-16).labels.tolist()) == [0, 2, 4]
+    assert sorted(separate_batch(seen, 2.2e-16).labels.tolist()) == [0, 2, 4]
 
 
 def test_labels_that_look_otherwise_are_found():
@@ -65,7 +65,7 @@ def test_labels_that_look_otherwise_are_found():
         net[-1].bias[3] += 2
     labels = [3, 3, 1]
     images, seen = see(labels, net)
-    found = separate(seen, 2.2e-16)
+    found = separate_batch(seen, 2.2e-16)
     features, _ = truth(seen, images, torch.tensor(labels))
     assert torch.cdist(found.features, features).min(1)[0].max() < 1e-8
 
@@ -73,7 +73,7 @@ def test_labels_that_look_otherwise_are_found():
 def test_noise_is_noticed():
     images, seen = see([0, 4])
     seen.gradients["3.weight"][:] += 1e-4 * seen.gradients["3.weight"].abs().max() * draw(6, 144)
-    found = separate(seen, 2.2e-16)
+    found = separate_batch(seen, 2.2e-16)
     features, _ = truth(seen, images, torch.tensor([0, 4]))
     error = (found.features[:, None] - features).square().mean(-1).sqrt().min(1)[0]
     assert torch.all(error < 10 * found.noise)
@@ -82,24 +82,24 @@ def test_noise_is_noticed():
 
 class TestRefusals:
     def test_no_fewer_images_than_classes(self):
-        assert separate(see([0, 1, 2], network(classes=3))[1], 2.2e-16) is None
+        assert separate_batch(see([0, 1, 2], network(classes=3))[1], 2.2e-16) is None
 
     def test_an_image_twice(self):
         images = (0.5 + 0.2 * draw(1, 3, 8, 8)).repeat(2, 1, 1, 1)
-        assert separate(see([2, 2], images=images)[1], 2.2e-16) is None
+        assert separate_batch(see([2, 2], images=images)[1], 2.2e-16) is None
 
     def test_no_bias(self):
-        assert separate(see([0, 1], network(bias=False))[1], 2.2e-16) is None
+        assert separate_batch(see([0, 1], network(bias=False))[1], 2.2e-16) is None
 
     def test_no_fully_connected_layer(self):
         net = nn.Sequential(nn.Conv2d(3, 5, 8), nn.Flatten())
-        assert separate(see([0, 1], net)[1], 2.2e-16) is None
+        assert separate_batch(see([0, 1], net)[1], 2.2e-16) is None
 
     def test_gradients_of_another_network(self):
         seen, other = see([0, 1])[1], see([0, 1], network(seed=5))[1]
         for name, gradient in other.gradients.items():
             seen.gradients[name].copy_(gradient)
-        assert separate(seen, 2.2e-16) is None
+        assert separate_batch(seen, 2.2e-16) is None
 
     def test_the_time_is_up(self):
-        assert separate(see([0, 1])[1], 2.2e-16, Budget(seconds=1e-9)) is None
+        assert separate_batch(see([0, 1])[1], 2.2e-16, Budget(seconds=1e-9)) is None

@@ -5,14 +5,14 @@ from cases import CONVOLUTIONS, conv, draw, layer_of
 from torch import nn
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from leakage_audit.equations.autograd import NetworkEquations
+from leakage_audit.equations.autograd import AutogradEquations
 from leakage_audit.equations.chain import carry_back, weight_gradient
-from leakage_audit.equations.layer_peeling import open_chain
+from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import observe
-from leakage_audit.priors import Variation
-from leakage_audit.solvers.gaussian_update import Step, rank
-from leakage_audit.solvers.linearization_error import is_kinked
+from leakage_audit.priors import TotalVariation
+from leakage_audit.solvers.gaussian_update import GaussianUpdate, rank
+from leakage_audit.solvers.linearization_error import is_nonsmooth
 
 EPS = 2.2e-16
 
@@ -67,7 +67,7 @@ class TestChain:
     @pytest.mark.parametrize("bias", [True, False])
     def test_the_true_image_solves_them(self, activation, bias):
         image, seen = see(chain(activation, bias))
-        equations = open_chain(seen, EPS)
+        equations = peel_layers(seen, EPS)
         assert equations.residual(image).abs().max() < 1e-8
 
     def test_rectifiers_count_where_they_are_on(self):
@@ -76,12 +76,12 @@ class TestChain:
             nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3)
         )
         image, seen = see(network.double())
-        assert open_chain(seen, EPS).residual(image).abs().max() < 1e-8
+        assert peel_layers(seen, EPS).residual(image).abs().max() < 1e-8
 
     def test_gradients_are_autograd_s_at_any_image_with_the_right_derivatives(self):
         # Elsewhere than at the truth, the equations carry back from the known ∂L/∂z_D: so does this objective.
         _, seen = see(chain())
-        equations = open_chain(seen, EPS)
+        equations = peel_layers(seen, EPS)
         other = 0.5 + 0.2 * draw(1, 3, 8, 8, seed=5)
         network, x = seen.network, other - 0.5
         z = network[2](network[1](network[0](x)))
@@ -97,44 +97,44 @@ class TestChain:
             nn.Conv2d(3, 2, 3, stride=2), nn.Tanh(), nn.Conv2d(2, 6, 2), nn.Tanh(), nn.Flatten(), nn.Linear(24, 4)
         )
         _, seen = see(network.double())
-        assert len(open_chain(seen, EPS).layers) == 1
-        assert open_chain(seen, EPS).linear
+        assert len(peel_layers(seen, EPS).layers) == 1
+        assert peel_layers(seen, EPS).linear
 
     def test_refuses_what_it_cannot_invert(self):
         _, seen = see(wide(nn.GELU()))
         with pytest.raises(UnreadableNetwork, match="gelu"):
-            open_chain(seen, EPS)
+            peel_layers(seen, EPS)
 
     def test_noise_on_the_last_layer_is_noticed(self):
         _, seen = see(chain())
-        quiet = open_chain(seen, EPS).noise.max()
+        quiet = peel_layers(seen, EPS).noise.max()
         seen.gradients["7.weight"][:] += 1e-3 * seen.gradients["7.weight"].abs().max() * draw(4, 5)
-        assert open_chain(seen, EPS).noise.max() > 1e3 * quiet
+        assert peel_layers(seen, EPS).noise.max() > 1e3 * quiet
 
 
 class TestNetwork:
     @pytest.mark.parametrize("make", [chain, branches, lambda: wide(nn.GELU())], ids=["chain", "branches", "gelu"])
     def test_the_true_image_solves_them(self, make):
         image, seen = see(make())
-        assert NetworkEquations(seen, EPS).residual(image).abs().max() < 1e-8
+        assert AutogradEquations(seen, EPS).residual(image).abs().max() < 1e-8
 
     def test_without_a_last_bias_the_loss_itself_is_used(self):
         torch.manual_seed(0)
         network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.Tanh(), nn.Flatten(), nn.Linear(180, 5, bias=False)).double()
         image, seen = see(network, grant_labels=True)
-        assert NetworkEquations(seen, EPS).residual(image).abs().max() < 1e-8
+        assert AutogradEquations(seen, EPS).residual(image).abs().max() < 1e-8
 
     def test_batch_normalisation_in_training(self):
         network = branches().train()
         network.drop.eval()
         image, seen = see(network)
-        assert NetworkEquations(seen, EPS).residual(image).abs().max() < 1e-8
+        assert AutogradEquations(seen, EPS).residual(image).abs().max() < 1e-8
         assert seen.network.norm.training
 
     def test_a_batch(self):
         images = 0.5 + 0.2 * draw(2, 3, 8, 8)
         seen = observe(chain(), images, torch.tensor([0, 3]), mean=0.5, grant_labels=True)
-        assert NetworkEquations(seen, EPS).residual(images).abs().max() < 1e-8
+        assert AutogradEquations(seen, EPS).residual(images).abs().max() < 1e-8
 
     def test_sums_keep_the_rank(self):
         _, seen = see(wide(nn.Tanh()))
@@ -143,9 +143,9 @@ class TestNetwork:
             nn.Conv2d(3, 40, 3, padding=1), nn.Tanh(), nn.Conv2d(40, 9, 3), nn.Flatten(), nn.Linear(324, 5)
         )
         image, seen = see(big.double())
-        equations = NetworkEquations(seen, EPS)
+        equations = AutogradEquations(seen, EPS)
         assert len(equations.noise) <= 2 * 192
-        r, jacobian = equations.linearise(image, 1e8)
+        r, jacobian = equations.linearize(image, 1e8)
         assert r.abs().max() < 1e-8
         assert rank(jacobian, 1e-8) == 192
 
@@ -153,23 +153,23 @@ class TestNetwork:
 @pytest.mark.parametrize("memory", [1.0, 1e9])
 def test_jacobian(memory):
     _, seen = see(chain())
-    for equations in (open_chain(seen, EPS), NetworkEquations(seen, EPS)):
+    for equations in (peel_layers(seen, EPS), AutogradEquations(seen, EPS)):
         image = 0.5 + 0.1 * draw(192, seed=3)
-        r, jacobian = equations.linearise(image, memory)
+        r, jacobian = equations.linearize(image, memory)
         torch.testing.assert_close(r, equations.residual(image))
-        move = 1e-6 * draw(192, seed=4)
-        change = equations.residual(image + move) - equations.residual(image - move)
-        torch.testing.assert_close(jacobian @ move * 2, change, rtol=1e-5, atol=1e-11)
+        perturbation = 1e-6 * draw(192, seed=4)
+        change = equations.residual(image + perturbation) - equations.residual(image - perturbation)
+        torch.testing.assert_close(jacobian @ perturbation * 2, change, rtol=1e-5, atol=1e-11)
 
 
 @pytest.mark.parametrize("m", [30, 100])
 def test_step_is_the_mean_of_the_posterior(m):
     image, shape = draw(48), (1, 3, 4, 4)
-    belief = Variation().around(0.5 + 0.1 * draw(*shape, seed=9))
+    gaussian = TotalVariation().local_gaussian(0.5 + 0.1 * draw(*shape, seed=9))
     jacobian, r, noise = draw(m, 48, seed=2), draw(m, seed=3), draw(m, seed=4).square() + 0.1
-    step = Step(image, r, jacobian, noise, belief)
-    posterior = torch.linalg.inv(jacobian.T @ (jacobian / noise[:, None]) + belief.precision())
-    right = jacobian.T @ ((jacobian @ image - r) / noise) + belief.precision() @ belief.mean
+    step = GaussianUpdate(image, r, jacobian, noise, gaussian)
+    posterior = torch.linalg.inv(jacobian.T @ (jacobian / noise[:, None]) + gaussian.precision())
+    right = jacobian.T @ ((jacobian @ image - r) / noise) + gaussian.precision() @ gaussian.mean
     torch.testing.assert_close(step.image, posterior @ right, rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(step.deviation(), posterior.diagonal().sqrt(), rtol=1e-5, atol=1e-8)
 
@@ -187,4 +187,4 @@ def test_rank():
 )
 def test_kinks_are_noticed(network, expected):
     _, seen = see(network)
-    assert is_kinked(NetworkEquations(seen, EPS)) is expected
+    assert is_nonsmooth(AutogradEquations(seen, EPS)) is expected

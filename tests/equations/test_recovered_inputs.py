@@ -5,9 +5,9 @@ from cases import CONVOLUTIONS, conv, draw, layer_of
 from torch import nn
 from torch.nn.grad import conv2d_weight
 
-from leakage_audit.equations.backward_recovery import open_layers
-from leakage_audit.equations.input_from_gradient import read_input
-from leakage_audit.equations.recovered_inputs import OpenedEquations
+from leakage_audit.equations.backward_recovery import recover_backwards
+from leakage_audit.equations.input_from_gradient import solve_for_input
+from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.observation import observe
 
 EPS = 2.2e-16
@@ -57,7 +57,7 @@ class TestReading:
         h, delta = draw(*layer.in_shape), draw(*layer.out_shape, seed=2)
         geometry = layer.stride, layer.padding, layer.dilation, layer.groups
         gradient = conv2d_weight(h[None], layer.weight.shape, delta[None], *geometry)
-        found = read_input(module, layer.in_shape, delta, gradient, EPS)
+        found = solve_for_input(module, layer.in_shape, delta, gradient, EPS)
         if found is None:
             assert layer.groups > 1
             return
@@ -69,7 +69,7 @@ class TestReading:
         h, delta = draw(2, 5, 6), draw(12, 5, 6, seed=2)
         gradient = conv2d_weight(h[None], module.weight.shape, delta[None], padding=1)
         noisy = gradient * (1 + 1e-5 * draw(*gradient.shape, seed=3))
-        found = read_input(module, h.shape, delta, noisy, 1e-5)
+        found = solve_for_input(module, h.shape, delta, noisy, 1e-5)
         assert found.basis is None
         wrong = (found.value - h.flatten(1)) / found.noise
         assert 0.3 < float(wrong.square().mean().sqrt()) < 2
@@ -78,12 +78,12 @@ class TestReading:
         module = nn.Conv2d(2, 12, 3, padding=1).double()
         h, delta = draw(1, 2, 5, 6), draw(12, 5, 6, seed=2)
         gradient = conv2d_weight(h, module.weight.shape, delta[None], padding=1)
-        assert read_input(module, h.shape[1:], delta.where(delta > -1, 0.0), gradient, EPS) is None
+        assert solve_for_input(module, h.shape[1:], delta.where(delta > -1, 0.0), gradient, EPS) is None
 
     def test_fully_connected(self):
         module = nn.Linear(7, 4).double()
         h, delta = draw(7), draw(4, seed=2)
-        found = read_input(module, h.shape, delta, torch.outer(delta, h), EPS)
+        found = solve_for_input(module, h.shape, delta, torch.outer(delta, h), EPS)
         torch.testing.assert_close(found.value[:, 0], h)
 
 
@@ -92,69 +92,74 @@ class TestWalk:
     def test_inputs_of_a_rectifier_network(self, dtype):
         image, seen = see(network(), dtype=dtype)
         rounding = torch.finfo(dtype).eps
-        opened = {layer.name: layer for layer in open_layers(seen, rounding)}
+        recovered = {layer.name: layer for layer in recover_backwards(seen, rounding)}
         truth = inputs_of(seen.network, image)
-        assert {"fc", "down", "two", "one"} <= opened.keys()
-        for name, layer in opened.items():
+        assert {"fc", "down", "two", "one"} <= recovered.keys()
+        for name, layer in recovered.items():
             h = truth[name][0].detach().reshape(len(truth[name][0]), -1)
             h = h if layer.input.basis is None else h @ layer.input.basis
             torch.testing.assert_close(layer.input.value, h, rtol=0, atol=1e3 * rounding * float(h.abs().max()))
 
     def test_slopes_are_autograd_s(self):
         image, seen = see(network())
-        opened = {layer.name: layer for layer in open_layers(seen, EPS)}
+        recovered = {layer.name: layer for layer in recover_backwards(seen, EPS)}
         truth = inputs_of(seen.network, image)
-        (slope,) = torch.autograd.grad(F.cross_entropy(seen.network(image - 0.5), torch.tensor([2])), truth["one"])
-        torch.testing.assert_close(opened["one"].slope, slope[0])
+        (input_gradient,) = torch.autograd.grad(
+            F.cross_entropy(seen.network(image - 0.5), torch.tensor([2])), truth["one"]
+        )
+        torch.testing.assert_close(recovered["one"].input_gradient, input_gradient[0])
 
     def test_only_the_stem_s_end_stands_alone(self):
-        opened = open_layers(see(network())[1], EPS)
-        assert [layer.name for layer in opened if layer.alone] == ["one"]
+        recovered = recover_backwards(see(network())[1], EPS)
+        assert [layer.name for layer in recovered if layer.is_bottleneck] == ["one"]
 
     def test_an_activation_that_hides_its_slope_ends_the_walk(self):
-        opened = open_layers(see(network(nn.GELU))[1], EPS)
-        assert [layer.name for layer in opened] == ["fc"]
+        recovered = recover_backwards(see(network(nn.GELU))[1], EPS)
+        assert [layer.name for layer in recovered] == ["fc"]
 
     def test_noise_ends_the_walk(self):
         _, seen = see(network())
         for gradient in seen.gradients.values():
             gradient *= 1 + 1e-3 * draw(*gradient.shape, seed=9)
-        assert [layer.name for layer in open_layers(seen, EPS)] in ([], ["fc"])
+        assert [layer.name for layer in recover_backwards(seen, EPS)] in ([], ["fc"])
 
     def test_a_layer_used_twice_is_left_alone(self):
         torch.manual_seed(0)
         shared = nn.Linear(6, 6)
         chain = nn.Sequential(nn.Flatten(), nn.Linear(192, 6), nn.ReLU(), shared, nn.ReLU(), shared, nn.Linear(6, 4))
-        opened = open_layers(see(chain.double())[1], EPS)
-        assert "3" not in {layer.name for layer in opened}
+        recovered = recover_backwards(see(chain.double())[1], EPS)
+        assert "3" not in {layer.name for layer in recovered}
 
     def test_nothing_for_a_batch_or_without_a_last_bias(self):
         images = 0.5 + 0.2 * draw(2, 3, 8, 8)
-        assert open_layers(observe(network(), images, torch.tensor([0, 1]), mean=0.5), EPS) == []
+        assert recover_backwards(observe(network(), images, torch.tensor([0, 1]), mean=0.5), EPS) == []
         bare = network()
         bare.fc = nn.Linear(96, 5, bias=False).double()
-        assert open_layers(see(bare)[1], EPS) == []
+        assert recover_backwards(see(bare)[1], EPS) == []
 
 
 class TestEquations:
     @pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
     def test_the_true_image_solves_them(self, activation):
         image, seen = see(network(activation))
-        equations = OpenedEquations(seen, open_layers(seen, EPS), EPS)
+        equations = RecoveredInputEquations(seen, recover_backwards(seen, EPS), EPS)
         assert equations.residual(image).abs().max() < 1e-8
 
     def test_gradients_below_are_those_of_the_whole_network(self):
         _, seen = see(network())
-        equations = OpenedEquations(seen, open_layers(seen, EPS), EPS)
+        equations = RecoveredInputEquations(seen, recover_backwards(seen, EPS), EPS)
         assert [block.name for block in equations.blocks] == [
             "input of one", "stem.weight", "stem.bias", "norm.weight", "norm.bias"
         ]  # fmt: skip
 
     def test_derivatives(self):
         image, seen = see(network())
-        equations = OpenedEquations(seen, open_layers(seen, EPS), EPS)
-        r, jacobian = equations.linearise(image.flatten(), 1e8)
-        move = 1e-7 * draw(192, seed=4)
+        equations = RecoveredInputEquations(seen, recover_backwards(seen, EPS), EPS)
+        r, jacobian = equations.linearize(image.flatten(), 1e8)
+        perturbation = 1e-7 * draw(192, seed=4)
         torch.testing.assert_close(
-            (equations.residual(image.flatten() + move) - r) / 1e-7, jacobian @ move / 1e-7, rtol=1e-4, atol=1e-4
+            (equations.residual(image.flatten() + perturbation) - r) / 1e-7,
+            jacobian @ perturbation / 1e-7,
+            rtol=1e-4,
+            atol=1e-4,
         )

@@ -3,7 +3,7 @@ import pytest
 import torch
 from cases import draw
 
-from leakage_audit.equations.smoothed_activation import rounded
+from leakage_audit.equations.smoothed_activation import gaussian_smoothed
 from leakage_audit.networks.activations import from_function
 
 Z = draw(40)
@@ -21,24 +21,26 @@ def average(function, z, spread):
 
 @pytest.mark.parametrize("activation", [from_function("relu", (), {}), from_function("leaky_relu", (0.2,), {})])
 def test_is_the_average(activation):
-    soft = rounded(activation, SPREAD)
+    soft = gaussian_smoothed(activation, SPREAD)
     torch.testing.assert_close(soft.forward(Z), average(activation.forward, Z, SPREAD), rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(soft.derivative(Z), average(activation.derivative, Z, SPREAD), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "relu6"])
 def test_its_derivative_is_its_derivative(name):
-    soft = rounded(from_function(name, (), {}), SPREAD)
-    slope = torch.func.vmap(torch.func.grad(lambda z, s: rounded(from_function(name, (), {}), s).forward(z)))(Z, SPREAD)
+    soft = gaussian_smoothed(from_function(name, (), {}), SPREAD)
+    slope = torch.func.vmap(torch.func.grad(lambda z, s: gaussian_smoothed(from_function(name, (), {}), s).forward(z)))(
+        Z, SPREAD
+    )
     torch.testing.assert_close(soft.derivative(Z), slope)
 
 
 def test_without_spread_it_is_the_activation():
     relu = from_function("relu", (), {})
-    torch.testing.assert_close(rounded(relu, torch.zeros(40).double()).forward(Z), relu.forward(Z))
+    torch.testing.assert_close(gaussian_smoothed(relu, torch.zeros(40).double()).forward(Z), relu.forward(Z))
 
 
 @pytest.mark.parametrize("name", ["tanh", "hardsigmoid", "elu"])
 def test_no_kink_at_zero_no_change(name):
     activation = from_function(name, (), {})
-    assert rounded(activation, SPREAD) is activation
+    assert gaussian_smoothed(activation, SPREAD) is activation

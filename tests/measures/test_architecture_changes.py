@@ -3,7 +3,7 @@ from math import prod
 import pytest
 from torch import nn
 
-from leakage_audit.measures.architecture_changes import variations
+from leakage_audit.measures.architecture_changes import architecture_changes
 from leakage_audit.measures.joint_rank import counted_joint_rank
 from leakage_audit.models import build
 from leakage_audit.networks.chain import read_chain
@@ -31,7 +31,7 @@ def net(channels=8, stride=1, pool=True):
 
 @pytest.mark.parametrize("pool", [True, False])
 def test_predictions_are_those_of_the_changed_network(pool):
-    found = {v.change: v.joint_deficiency for v in variations(convolutions(net(pool=pool)))}
+    found = {v.change: v.joint_deficiency for v in architecture_changes(convolutions(net(pool=pool)))}
     for change, network in {
         "0 with stride 2": net(stride=2, pool=pool),
         "0 with 4 channels": net(channels=4, pool=pool),
@@ -45,15 +45,15 @@ def test_predictions_are_those_of_the_changed_network(pool):
 def test_only_improvements_the_best_first():
     layers = convolutions(build("cnn4_v1", image_size=32), (3, 32, 32))
     now = counted_joint_rank(layers) - 3072
-    found = [v.joint_deficiency for v in variations(layers)]
+    found = [v.joint_deficiency for v in architecture_changes(layers)]
     assert found == sorted(found)
     assert all(value < now for value in found)
 
 
 def test_changes_that_no_longer_fit_are_left_out():
     layers = convolutions(nn.Sequential(nn.Conv2d(3, 1, 16), nn.Tanh(), nn.Flatten(), nn.Linear(1, 4)))
-    assert all("channels" not in v.change for v in variations(layers))
+    assert all("channels" not in v.change for v in architecture_changes(layers))
 
 
 def test_nothing_to_vary():
-    assert variations([]) == []
+    assert architecture_changes([]) == []

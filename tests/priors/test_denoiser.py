@@ -3,10 +3,10 @@ import torch
 from torch import nn
 
 from leakage_audit.attacks.joint import Joint
-from leakage_audit.equations.layer_peeling import open_chain
+from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.models import build
 from leakage_audit.observation import observe
-from leakage_audit.priors import Denoiser, Gaussian, Variation, load, save
+from leakage_audit.priors import Denoiser, Gaussian, TotalVariation, load, save
 from leakage_audit.priors.denoiser import CAUTION
 from leakage_audit.priors.training import learn_denoiser
 from leakage_audit.priors.unet import UNet
@@ -50,18 +50,18 @@ def test_slope_and_curvature_are_those_of_the_docstring():
     network = UNet(3, 8)
     nn.init.normal_(network.last.weight, std=0.1)
     prior, image = Denoiser(network, sigma=0.1, beside=0.5), waves(1).double()
-    belief, precision = prior.around(image), Variation().around(image).precision()
+    gaussian, precision = prior.local_gaussian(image), TotalVariation().local_gaussian(image).precision()
     n = image.numel()
     eye = torch.eye(n, dtype=torch.float64)
     smoothed = torch.linalg.inv(torch.linalg.inv(precision) + 0.01 * eye)
     raised = CAUTION * torch.linalg.inv(eye + 0.01 * precision) / 0.01
     curvature = 0.5 * precision + smoothed + raised
-    torch.testing.assert_close(belief.precision(), curvature, rtol=1e-6, atol=1e-6 * float(curvature.abs().max()))
-    torch.testing.assert_close(belief.covariance(curvature), eye, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(belief.covariance(eye).diagonal(), belief.variance)
+    torch.testing.assert_close(gaussian.precision(), curvature, rtol=1e-6, atol=1e-6 * float(curvature.abs().max()))
+    torch.testing.assert_close(gaussian.covariance(curvature), eye, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gaussian.covariance(eye).diagonal(), gaussian.variance)
     offset = image.flatten()
     slope = 0.5 * precision @ (offset - 0.5) + (image - prior.denoise(image)).flatten() / 0.01
-    found = curvature @ (offset - belief.mean)
+    found = curvature @ (offset - gaussian.mean)
     torch.testing.assert_close(found, slope, rtol=1e-5, atol=1e-5 * float(slope.abs().max()))
 
 
@@ -71,8 +71,8 @@ def test_with_the_denoiser_of_a_gaussian_the_attack_finds_what_the_gaussian_find
     gaussian = Gaussian.fit(public)
     torch.manual_seed(0)
     seen = observe(build("cnn2_v2", image_size=SIZE), image, 1, mean=0.5).to(torch.float64)
-    equations = open_chain(seen, 1e-9)
-    r, jacobian = equations.linearise(torch.full((image.numel(),), 0.5, dtype=torch.float64), 1e8)
+    equations = peel_layers(seen, 1e-9)
+    r, jacobian = equations.linearize(torch.full((image.numel(),), 0.5, dtype=torch.float64), 1e8)
     covariance = gaussian.covariance + sigma**2 * torch.eye(image.numel(), dtype=torch.float64)
     mean = gaussian.mean.flatten()
     gain = covariance @ jacobian.T @ torch.linalg.pinv(jacobian @ covariance @ jacobian.T, hermitian=True, rtol=1e-10)
@@ -127,7 +127,7 @@ def test_refuses(tmp_path):
     with pytest.raises(ValueError, match="sigma and beside"):
         Denoiser(UNet(3, 8), sigma=0.0)
     with pytest.raises(ValueError, match="1 channels, not of 3"):
-        Denoiser(UNet(1, 8)).around(waves(1).double())
+        Denoiser(UNet(1, 8)).local_gaussian(waves(1).double())
     with pytest.raises(ValueError, match="batch takes 64"):
         learn_denoiser(waves(20), waves(5), epochs=1)
     torch.save({"weights": 1}, tmp_path / "other.pt")

@@ -4,7 +4,7 @@ import torch
 from leakage_audit.attacks.joint import Joint
 from leakage_audit.models import build
 from leakage_audit.observation import observe
-from leakage_audit.priors import Gaussian, Variation, save
+from leakage_audit.priors import Gaussian, TotalVariation, save
 from leakage_audit.scores.metrics import score
 
 
@@ -25,14 +25,14 @@ def test_fits_mean_and_covariance_of_images_and_mirror_images():
     torch.testing.assert_close(prior.covariance, expected)
 
 
-@pytest.mark.parametrize("beside", [None, Variation()], ids=["alone", "beside"])
+@pytest.mark.parametrize("beside", [None, TotalVariation()], ids=["alone", "beside"])
 @pytest.mark.parametrize("size", [1, 2])
 def test_belief_is_consistent(beside, size):
-    belief = Gaussian.fit(landscapes(50, size=4), beside).around(landscapes(size, size=4).double())
+    gaussian = Gaussian.fit(landscapes(50, size=4), beside).local_gaussian(landscapes(size, size=4).double())
     eye = torch.eye(48 * size, dtype=torch.float64)
-    covariance = belief.covariance(eye)
-    torch.testing.assert_close(covariance @ belief.precision(), eye, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(covariance.diagonal(), belief.variance)
+    covariance = gaussian.covariance(eye)
+    torch.testing.assert_close(covariance @ gaussian.precision(), eye, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(covariance.diagonal(), gaussian.variance)
 
 
 def test_knowing_the_images_helps(tmp_path):
@@ -56,4 +56,4 @@ def test_refuses():
     with pytest.raises(ValueError, match="positive definite"):
         Gaussian(torch.zeros(1, 2, 2), -torch.eye(4))
     with pytest.raises(ValueError, match="knows images of"):
-        Gaussian(torch.zeros(1, 2, 2), torch.eye(4)).around(torch.zeros(1, 1, 3, 3))
+        Gaussian(torch.zeros(1, 2, 2), torch.eye(4)).local_gaussian(torch.zeros(1, 1, 3, 3))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from leakage_audit.priors import PRIORS, MinimumNorm, Variation
+from leakage_audit.priors import PRIORS, Tikhonov, TotalVariation
 
 
 def picture(size=1, channels=3, height=6, width=5, seed=0):
@@ -9,15 +9,17 @@ def picture(size=1, channels=3, height=6, width=5, seed=0):
     return torch.rand(size, channels, height, width, dtype=torch.float64, generator=generator)
 
 
-@pytest.mark.parametrize("prior", [Variation(), Variation(chroma=1.0), MinimumNorm()], ids=["colour", "plain", "none"])
+@pytest.mark.parametrize(
+    "prior", [TotalVariation(), TotalVariation(chroma=1.0), Tikhonov()], ids=["colour", "plain", "none"]
+)
 @pytest.mark.parametrize("shape", [(1, 3, 6, 5), (2, 3, 4, 4), (1, 1, 5, 7), (1, 4, 4, 3)], ids=str)
 def test_belief_is_consistent(prior, shape):
-    belief = prior.around(picture(*shape))
-    n = belief.mean.numel()
+    gaussian = prior.local_gaussian(picture(*shape))
+    n = gaussian.mean.numel()
     eye = torch.eye(n, dtype=torch.float64)
-    covariance = belief.covariance(eye)
-    torch.testing.assert_close(covariance @ belief.precision(), eye, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(covariance.diagonal(), belief.variance)
+    covariance = gaussian.covariance(eye)
+    torch.testing.assert_close(covariance @ gaussian.precision(), eye, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(covariance.diagonal(), gaussian.variance)
     torch.testing.assert_close(covariance, covariance.T)
 
 
@@ -41,18 +43,18 @@ def energy(image, prior):
 @pytest.mark.parametrize("exponent", [0.7, 1.0, 2.0])
 def test_variation_touches_its_energy(exponent):
     # The quadratic ½ xᵀPx has the energy's gradient where it touches, up to the small pull to grey.
-    prior = Variation(exponent=exponent, chroma=3.0)
+    prior = TotalVariation(exponent=exponent, chroma=3.0)
     image = picture().requires_grad_()
     (expected,) = torch.autograd.grad(energy(image, prior), image)
-    belief = prior.around(image.detach())
-    found = belief.precision() @ (image.detach().flatten() - belief.mean)
+    gaussian = prior.local_gaussian(image.detach())
+    found = gaussian.precision() @ (image.detach().flatten() - gaussian.mean)
     assert (found - expected.flatten()).norm() < 1e-3 * expected.norm()
 
 
 def test_edges_cost_less_across_than_along_nothing():
     image = torch.full((1, 3, 8, 8), 0.2, dtype=torch.float64)
     image[..., 4:] = 0.8
-    deviation = Variation().around(image).covariance
+    deviation = TotalVariation().local_gaussian(image).covariance
     jump, flat = torch.zeros(2, 1, 3, 8, 8, dtype=torch.float64)
     jump[0, :, 4, 4], jump[0, :, 4, 3] = 1, -1
     flat[0, :, 4, 6], flat[0, :, 4, 5] = 1, -1
@@ -62,22 +64,22 @@ def test_edges_cost_less_across_than_along_nothing():
 
 def test_every_named_prior_can_be_made():
     for make in PRIORS.values():
-        assert make().around(picture()).mean.shape == (90,)
+        assert make().local_gaussian(picture()).mean.shape == (90,)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 6, 5), (2, 1, 4, 7)], ids=str)
 def test_stiffness_is_the_precision(shape):
-    prior, image, v = Variation(), picture(*shape), picture(*shape, seed=1)
-    expected = prior.around(image).precision() @ v.flatten()
-    found = prior.stiffness(image)(v).flatten()
+    prior, image, v = TotalVariation(), picture(*shape), picture(*shape, seed=1)
+    expected = prior.local_gaussian(image).precision() @ v.flatten()
+    found = prior.precision_operator(image)(v).flatten()
     assert (found - expected).norm() < 1e-3 * expected.norm()
 
 
 def test_smooth_inverse_inverts_where_the_image_is_flat():
     # Second differences stop short of the border, where the transform's do not; a wave inside hardly notices.
-    stiffness = Variation().stiffness(torch.full((1, 3, 24, 24), 0.3, dtype=torch.float64))
+    precision_operator = TotalVariation().precision_operator(torch.full((1, 3, 24, 24), 0.3, dtype=torch.float64))
     i = torch.arange(24, dtype=torch.float64)
     wave = torch.cos(torch.pi * 4 * (i[:, None] + 0.5) / 24) * torch.cos(torch.pi * 5 * (i + 0.5) / 24)
     v = wave.expand(1, 3, 24, 24)
-    back = stiffness.smooth_inverse(stiffness(v) + 100 * v, 100.0)
+    back = precision_operator.precondition(precision_operator(v) + 100 * v, 100.0)
     assert (back - v)[..., 3:-3, 3:-3].abs().max() < 0.05

@@ -12,7 +12,7 @@ from leakage_audit.report.page import PICTURES, choose
 VOID = {"meta", "img", "line", "rect", "circle", "polyline", "br"}
 
 
-class Reader(HTMLParser):
+class StepReader(HTMLParser):
     """Tags that are opened and closed, text outside of style, pictures."""
 
     def __init__(self):
@@ -37,7 +37,7 @@ class Reader(HTMLParser):
 
 def read(folder):
     html = write_report(folder)["html"].read_text(encoding="utf-8")
-    reader = Reader()
+    reader = StepReader()
     reader.feed(html)
     assert reader.open == []
     assert reader.addresses == []
@@ -55,7 +55,15 @@ def test_the_verdict_comes_first(tmp_path):
 
 def test_everything_that_was_asked_for_is_there(tmp_path):
     text, pictures, _ = read(three(tmp_path, gate(violations(25.0), verdict="exceeded")))
-    for words in ("PSNR, dB", "Loss", "Accuracy", "Gates", "What each attack got back", "The images", "Layer by layer"):
+    for words in (
+        "PSNR, dB",
+        "Loss",
+        "Accuracy",
+        "Gates",
+        "What each attack got back",
+        "The images",
+        "Layer by layer",
+    ):
         assert words in text
     for words in (
         "What the attacker was assumed to know",

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from leakage_audit.data.pictures import Drawn
 from leakage_audit.data.synthetic import SCENES
 from leakage_audit.scores.metrics import Scores, chance_floor, score
-from leakage_audit.scores.severity import EXACT_PSNR, WORDS, word, words, worst
+from leakage_audit.scores.severity import EXACT_PSNR, SEVERITIES, most_severe, severities, severity
 
 decibel, similarity = st.floats(-300, 300), st.floats(-1, 1)
 
@@ -27,19 +27,19 @@ decibel, similarity = st.floats(-300, 300), st.floats(-1, 1)
     ],
 )
 def test_a_word_for_each_range(psnr, ssim, expected):
-    assert word(psnr, ssim, chance_psnr=14.0, chance_ssim=0.2) == expected
+    assert severity(psnr, ssim, chance_psnr=14.0, chance_ssim=0.2) == expected
 
 
 @given(decibel, similarity, decibel, similarity, st.floats(0, 100), st.floats(0, 1))
 def test_a_better_reconstruction_never_has_a_milder_word(psnr, ssim, chance_psnr, chance_ssim, more, nearer):
-    before = word(psnr, ssim, chance_psnr, chance_ssim)
-    after = word(psnr + more, ssim + nearer * (1 - ssim), chance_psnr, chance_ssim)
-    assert WORDS.index(after) >= WORDS.index(before)
+    before = severity(psnr, ssim, chance_psnr, chance_ssim)
+    after = severity(psnr + more, ssim + nearer * (1 - ssim), chance_psnr, chance_ssim)
+    assert SEVERITIES.index(after) >= SEVERITIES.index(before)
 
 
 @given(st.floats(-300, EXACT_PSNR - 1e-6), similarity)
 def test_what_scores_like_a_guess_is_unrecognisable(psnr, ssim):
-    assert word(psnr, ssim, psnr, ssim) == "unrecognisable"
+    assert severity(psnr, ssim, psnr, ssim) == "unrecognisable"
 
 
 def test_exact_is_what_rounding_to_8_bits_restores():
@@ -48,8 +48,8 @@ def test_exact_is_what_rounding_to_8_bits_restores():
     assert torch.equal((below * 255).round(), (stored * 255).round())
     assert not torch.equal((above * 255).round(), (stored * 255).round())
     floor = chance_floor(None, stored)
-    assert words(score(below, stored), floor) == ["exact"]
-    assert words(score(above, stored), floor) == ["recognisable"]
+    assert severities(score(below, stored), floor) == ["exact"]
+    assert severities(score(above, stored), floor) == ["recognisable"]
 
 
 def test_pictures_that_get_worse_get_milder_words():
@@ -60,12 +60,12 @@ def test_pictures_that_get_worse_get_milder_words():
 
     def rank(images):
         each = (
-            words(score(image, one), Scores(*([x] for x in values), [0]))
+            severities(score(image, one), Scores(*([x] for x in values), [0]))
             for image, one, *values in zip(
                 images, truth, floor.mse, floor.psnr, floor.psnr_255, floor.ssim, strict=True
             )
         )
-        return sum(WORDS.index(found) for (found,) in each) / len(truth)
+        return sum(SEVERITIES.index(found) for (found,) in each) / len(truth)
 
     blurred = [F.avg_pool2d(truth, 2 * k + 1, 1, k, count_include_pad=False) for k in (1, 4, 12)]
     faded = [mean + share * (truth - mean) for share in (0.9, 0.3, 0.02)]
@@ -82,10 +82,10 @@ def test_pictures_that_get_worse_get_milder_words():
 def test_words_follow_the_matching():
     scores = Scores([0.0, 0.0], [30.0, 30.0], [0.0, 0.0], [0.3, 0.3], order=[1, 0])
     floor = Scores([0.0, 0.0], [29.0, 12.0], [0.0, 0.0], [0.3, 0.3], order=[0, 1])
-    assert words(scores, floor) == ["recognisable", "unrecognisable"]
+    assert severities(scores, floor) == ["recognisable", "unrecognisable"]
 
 
 def test_the_worst_word_is_the_one_that_leaks_most():
-    assert worst(["silhouette", "exact", "unrecognisable"]) == "exact"
+    assert most_severe(["silhouette", "exact", "unrecognisable"]) == "exact"
     with pytest.raises(ValueError, match="empty"):
-        worst([])
+        most_severe([])

@@ -5,9 +5,9 @@ from torch import nn
 
 from leakage_audit.attacks.joint import Joint
 from leakage_audit.equations.base import rms
-from leakage_audit.equations.layer_peeling import open_chain
+from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.observation import observe
-from leakage_audit.priors import Variation
+from leakage_audit.priors import TotalVariation
 from leakage_audit.runtime import Budget
 from leakage_audit.scores.metrics import score
 from leakage_audit.solvers import gauss_newton
@@ -32,11 +32,11 @@ def see(name, seed=10):
 
 
 def equations(name="leaky"):
-    return open_chain(see(name).to(torch.float64), torch.finfo(torch.float32).eps)
+    return peel_layers(see(name).to(torch.float64), torch.finfo(torch.float32).eps)
 
 
 def run(budget=None, max_steps=30, name="leaky"):
-    return gauss_newton.solve(equations(name), Variation(), max_steps, 1e9, budget or Budget())
+    return gauss_newton.gauss_newton(equations(name), TotalVariation(), max_steps, 1e9, budget or Budget())
 
 
 class Ticking(Budget):

@@ -5,14 +5,14 @@ from torch import nn
 
 from leakage_audit.attacks.cosine_tv import CosineTV
 from leakage_audit.attacks.joint import WARMING, Joint
-from leakage_audit.equations.autograd import NetworkEquations
+from leakage_audit.equations.autograd import AutogradEquations
 from leakage_audit.equations.base import Block, Equations
 from leakage_audit.observation import observe
-from leakage_audit.priors import Variation
+from leakage_audit.priors import TotalVariation
 from leakage_audit.runtime import Budget
 from leakage_audit.scores.metrics import score
-from leakage_audit.solvers.gauss_newton_cg import solve_free
-from leakage_audit.solvers.statistical_linearization import MOVES, Average, Straight
+from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
+from leakage_audit.solvers.statistical_linearization import MOVES, PointLinearization, StatisticalLinearization
 
 EPS = 1.2e-7
 TINY = 1e-3  # GB: no room for a Jacobian
@@ -48,8 +48,8 @@ def psnr(images, image):
 
 class TestWarmStart:
     def test_beats_a_cold_one(self, seen, found, image):
-        equations = NetworkEquations(seen.to(torch.float64), EPS)
-        cold = solve_free(equations, Variation(), 30, 0.0, Budget())
+        equations = AutogradEquations(seen.to(torch.float64), EPS)
+        cold = gauss_newton_cg(equations, TotalVariation(), 30, 0.0, Budget())
         assert psnr(found.images, image) > psnr(cold.image.reshape(image.shape), image)
 
     def test_is_never_made_worse_by_its_own_objective(self, seen, found):
@@ -86,7 +86,7 @@ class Absolute(Equations):
         super().__init__(seen, [Block("absolute", (self._a @ truth.flatten() - self._b).abs(), 1e-7)])
 
     @property
-    def footprint(self):
+    def memory_estimate(self):
         return 1000
 
     def values(self, image):
@@ -99,21 +99,23 @@ class TestAverages:
         image = torch.full((768,), 5.0, dtype=torch.float64) * equations._a[0].sign()
         equations._a = equations._a[:1].expand(400, -1)  # far from every kink
         r = equations.residual(image)
-        near, straight = (around(equations)(image, r) for around in (Average, Straight))
-        move, weight = draw(768, seed=7), draw(400, seed=8)
-        torch.testing.assert_close(near.push(move), straight.push(move))
-        torch.testing.assert_close(near.pull(weight), straight.pull(weight))
-        torch.testing.assert_close(near.push(move) @ weight, move @ near.pull(weight))
+        near, straight = (
+            local_gaussian(equations)(image, r) for local_gaussian in (StatisticalLinearization, PointLinearization)
+        )
+        perturbation, weight = draw(768, seed=7), draw(400, seed=8)
+        torch.testing.assert_close(near.jvp(perturbation), straight.jvp(perturbation))
+        torch.testing.assert_close(near.vjp(weight), straight.vjp(weight))
+        torch.testing.assert_close(near.jvp(perturbation) @ weight, perturbation @ near.vjp(weight))
         assert near.variance.max() < 1e-12
 
     def test_a_kink_within_reach_costs_trust(self, seen):
         equations = Absolute(seen.to(torch.float64), pictures()[0, :, :16, :16].double())
         equations._b[:200] += 100  # far from their kinks, those of the others within reach
         image = torch.full((768,), 0.5, dtype=torch.float64)
-        near = Average(equations)(image, equations.residual(image))
+        near = StatisticalLinearization(equations)(image, equations.residual(image))
         assert near.variance[200:].mean() > 5 * near.variance[:200].mean()
 
     def test_memory_decides(self, seen):
         equations = Absolute(seen.to(torch.float64), torch.full((3, 16, 16), 0.5, dtype=torch.float64))
-        assert Average.affordable(equations, 8 * MOVES * 1000)
-        assert not Average.affordable(equations, 8 * MOVES * 1000 - 1)
+        assert StatisticalLinearization.affordable(equations, 8 * MOVES * 1000)
+        assert not StatisticalLinearization.affordable(equations, 8 * MOVES * 1000 - 1)

@@ -3,13 +3,13 @@ import torch
 from cases import draw
 from torch import nn
 
-from leakage_audit.equations.autograd import NetworkEquations
-from leakage_audit.equations.layer_peeling import open_chain
+from leakage_audit.equations.autograd import AutogradEquations
+from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.observation import observe
-from leakage_audit.priors import Variation
+from leakage_audit.priors import TotalVariation
 from leakage_audit.runtime import Budget
-from leakage_audit.solvers.gaussian_update import Step
-from leakage_audit.solvers.linearization_error import FIRST, Kinked, Smooth
+from leakage_audit.solvers.gaussian_update import GaussianUpdate
+from leakage_audit.solvers.linearization_error import FIRST, NonsmoothErrorModel, SmoothErrorModel
 
 EPS, MEMORY = 2.2e-16, 1e9
 
@@ -27,86 +27,86 @@ def see(activation, layers=2, channels=6):
 
 
 def step_from(near, image):
-    belief = Variation().around(image.reshape(1, 3, 8, 8))
-    return Step(image, near.r, near.jacobian, near.variance + 1e-14, belief)
+    gaussian = TotalVariation().local_gaussian(image.reshape(1, 3, 8, 8))
+    return GaussianUpdate(image, near.r, near.jacobian, near.variance + 1e-14, gaussian)
 
 
 class TestSmooth:
     def test_linear_equations_are_trusted_and_linearised_once(self):
         image, seen = see(nn.Tanh(), layers=1)
-        equations = open_chain(seen, EPS)
+        equations = peel_layers(seen, EPS)
         assert equations.linear
-        bends, grey = Smooth(equations, MEMORY, Budget()), torch.full_like(image, 0.5)
+        bends, grey = SmoothErrorModel(equations, MEMORY, Budget()), torch.full_like(image, 0.5)
         near = bends.first(grey)
         assert not near.variance.any()
-        again = bends.after(near, step_from(near, grey), image, equations.residual(image))
+        again = bends.update(near, step_from(near, grey), image, equations.residual(image))
         assert again.jacobian is near.jacobian
 
     def test_others_by_what_the_last_step_was_off(self):
         image, seen = see(nn.Tanh())
-        equations = open_chain(seen, EPS)
-        bends, grey = Smooth(equations, MEMORY, Budget()), torch.full_like(image, 0.5)
+        equations = peel_layers(seen, EPS)
+        bends, grey = SmoothErrorModel(equations, MEMORY, Budget()), torch.full_like(image, 0.5)
         near = bends.first(grey)
         assert torch.equal(near.variance, torch.full_like(near.r, FIRST**2))
         r = equations.residual(image)
         off = r - near.r - near.jacobian @ (image - grey)
-        again = bends.after(near, step_from(near, grey), image, r)
+        again = bends.update(near, step_from(near, grey), image, r)
         torch.testing.assert_close(again.variance, torch.full_like(r, 0.09 * float(off.square().mean())))
         torch.testing.assert_close(again.r, r)
 
 
 class TestKinked:
-    @pytest.mark.parametrize("equations_of", [open_chain, NetworkEquations])
+    @pytest.mark.parametrize("equations_of", [peel_layers, AutogradEquations])
     def test_variance_covers_what_the_linearisation_misses(self, equations_of):
         image, seen = see(nn.LeakyReLU(0.2))
         equations = equations_of(seen, EPS)
-        bends, start = Kinked(equations, MEMORY, Budget()), image + 0.05 * draw(192, seed=3)
-        first = bends.first(start)
-        step = step_from(first, start)
+        bends, initial_guess = NonsmoothErrorModel(equations, MEMORY, Budget()), image + 0.05 * draw(192, seed=3)
+        first = bends.first(initial_guess)
+        step = step_from(first, initial_guess)
         r = equations.residual(step.image)
-        near = bends.after(first, step, step.image, r)
-        for move in step.draw(10, torch.Generator().manual_seed(7)):
-            missed = equations.residual(step.image + move) - near.r - near.jacobian @ move
+        near = bends.update(first, step, step.image, r)
+        for perturbation in step.sample(10, torch.Generator().manual_seed(7)):
+            missed = equations.residual(step.image + perturbation) - near.r - near.jacobian @ perturbation
             assert float((missed.square() / near.variance).mean()) < 3
 
     def test_equations_that_jump_are_trusted_less(self):
         image, seen = see(nn.LeakyReLU(0.2))
-        equations = open_chain(seen, EPS)
-        variance = Kinked(equations, MEMORY, Budget()).first(image + 0.01 * draw(192, seed=3)).variance
+        equations = peel_layers(seen, EPS)
+        variance = NonsmoothErrorModel(equations, MEMORY, Budget()).first(image + 0.01 * draw(192, seed=3)).variance
         features, last, first, *_ = variance.split(equations.sizes)
         assert first.mean() > 10 * max(features.mean(), last.mean())
 
     def test_chains_round_their_kinks_off_and_networks_do_not(self):
         image, seen = see(nn.LeakyReLU(0.2))
-        moves = 0.1 * draw(16, 192, seed=3)
-        chain, network = open_chain(seen, EPS), NetworkEquations(seen, EPS)
-        assert network.rounded(image, moves) is network
-        near = chain.rounded(image, moves)
+        perturbations = 0.1 * draw(16, 192, seed=3)
+        chain, network = peel_layers(seen, EPS), AutogradEquations(seen, EPS)
+        assert network.smoothed(image, perturbations) is network
+        near = chain.smoothed(image, perturbations)
         assert near.layers[0].activation.smooth
         assert near.layers[-1] is chain.layers[-1]
-        found = torch.stack([chain.residual(image + move) for move in 0.1 * draw(4000, 192, seed=4)]).mean(0)
+        found = torch.stack([chain.residual(image + p) for p in 0.1 * draw(4000, 192, seed=4)]).mean(0)
         size = chain.sizes[0]  # the features, which are linear in what the kinks give
         assert (near.residual(image) - found)[:size].norm() < 0.5 * (chain.residual(image) - found)[:size].norm()
 
     def test_smooth_chains_have_nothing_to_round(self):
         image, seen = see(nn.Tanh())
-        chain = open_chain(seen, EPS)
-        assert chain.rounded(image, draw(4, 192)) is chain
+        chain = peel_layers(seen, EPS)
+        assert chain.smoothed(image, draw(4, 192)) is chain
 
 
 def test_a_spent_budget_ends_a_linearisation():
     image, seen = see(nn.Tanh())
-    for equations in (open_chain(seen, EPS), NetworkEquations(seen, EPS)):
+    for equations in (peel_layers(seen, EPS), AutogradEquations(seen, EPS)):
         with pytest.raises(TimeoutError, match="time"):
-            equations.linearise(image, MEMORY, Budget(seconds=1e-9))
+            equations.linearize(image, MEMORY, Budget(seconds=1e-9))
 
 
 def test_without_memory_for_draws_probes_go_all_ways():
     image, seen = see(nn.LeakyReLU(0.2), channels=3)
-    equations = open_chain(seen, EPS)
-    bends, start = Kinked(equations, 1e5, Budget()), image + 0.05 * draw(192, seed=3)
-    first = bends.first(start)
-    step = step_from(first, start)
+    equations = peel_layers(seen, EPS)
+    bends, initial_guess = NonsmoothErrorModel(equations, 1e5, Budget()), image + 0.05 * draw(192, seed=3)
+    first = bends.first(initial_guess)
+    step = step_from(first, initial_guess)
     assert step.dual
-    near = bends.after(first, step, step.image, equations.residual(step.image))
+    near = bends.update(first, step, step.image, equations.residual(step.image))
     assert (near.variance > 0).all()

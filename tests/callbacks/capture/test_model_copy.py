@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from leakage_audit.callbacks.capture.model_copy import Twin
+from leakage_audit.callbacks.capture.model_copy import ModelCopy
 
 
 def body():
@@ -49,39 +49,41 @@ X = torch.rand(4, 3, 8, 8)
 )
 def test_scores_and_names_are_the_modules(cls, forward, factor):
     module = cls()
-    twin = Twin(module, forward)
-    twin.refresh(module)
+    model_copy = ModelCopy(module, forward)
+    model_copy.refresh(module)
     module.eval()
-    twin.refresh(module)
-    assert torch.equal(twin.network(X), factor * module.net(X))
-    names = {twin.name_in_module(name) for name, _ in twin.network.named_parameters()}
+    model_copy.refresh(module)
+    assert torch.equal(model_copy.network(X), factor * module.net(X))
+    names = {model_copy.name_in_module(name) for name, _ in model_copy.network.named_parameters()}
     assert names == {name for name, _ in module.named_parameters()}
 
 
 def test_refresh_takes_weights_buffers_modes_and_freezing():
     module = Whole()
-    twin = Twin(module)
-    twin.refresh(module)
+    model_copy = ModelCopy(module)
+    model_copy.refresh(module)
     with torch.no_grad():
         for p in module.parameters():
             p += 1
     module.net[1].running_mean += 3
     module.net[1].eval()
     module.net[0].requires_grad_(False)
-    twin.refresh(module)
-    for (name, own), (_, theirs) in zip(twin.network.state_dict().items(), module.state_dict().items(), strict=True):
+    model_copy.refresh(module)
+    for (name, own), (_, theirs) in zip(
+        model_copy.network.state_dict().items(), module.state_dict().items(), strict=True
+    ):
         assert torch.equal(own, theirs), name
-    assert [m.training for m in twin.network.modules()] == [m.training for m in module.modules()]
-    assert [p.requires_grad for p in twin.network.parameters()] == [p.requires_grad for p in module.parameters()]
+    assert [m.training for m in model_copy.network.modules()] == [m.training for m in module.modules()]
+    assert [p.requires_grad for p in model_copy.network.parameters()] == [p.requires_grad for p in module.parameters()]
 
 
 def test_a_rebuilt_module_is_copied_anew():
     module = Whole()
-    twin = Twin(module)
-    twin.refresh(module)
+    model_copy = ModelCopy(module)
+    model_copy.refresh(module)
     module.net[4] = nn.Linear(4 * 36, 9)
-    twin.refresh(module)
-    assert twin.network(X).shape == (4, 9)
+    model_copy.refresh(module)
+    assert model_copy.network(X).shape == (4, 9)
 
 
 def test_the_twin_shares_nothing_with_the_module():
@@ -92,9 +94,9 @@ def test_the_twin_shares_nothing_with_the_module():
     before = {k: v.clone() for k, v in module.state_dict().items()}
     grads = [p.grad.clone() for p in module.parameters()]
     calls.clear()
-    twin = Twin(module)
-    twin.refresh(module)
-    twin.network(X).sum().backward()
+    model_copy = ModelCopy(module)
+    model_copy.refresh(module)
+    model_copy.network(X).sum().backward()
     assert calls == []
     assert all(torch.equal(v, before[k]) for k, v in module.state_dict().items())
     assert all(torch.equal(p.grad, g) for p, g in zip(module.parameters(), grads, strict=True))
@@ -106,22 +108,22 @@ def test_weight_norm_computes_and_is_kept():
     module.net[4] = nn.utils.parametrizations.weight_norm(module.net[4])
     module.net[0] = nn.utils.spectral_norm(module.net[0])
     module.eval()
-    twin = Twin(module)
-    twin.refresh(module)
-    assert torch.equal(twin.network(X), module(X))
+    model_copy = ModelCopy(module)
+    model_copy.refresh(module)
+    assert torch.equal(model_copy.network(X), module(X))
 
 
 def test_compiled_parts_are_copied_eagerly():
     module = Whole()
     module.net = torch.compile(module.net)
-    twin = Twin(module)
-    twin.refresh(module)
-    assert not any("_orig_mod" in name for name, _ in twin.network.named_modules())
-    assert twin.name_in_module("net.0.weight") == "net.0.weight"
+    model_copy = ModelCopy(module)
+    model_copy.refresh(module)
+    assert not any("_orig_mod" in name for name, _ in model_copy.network.named_modules())
+    assert model_copy.name_in_module("net.0.weight") == "net.0.weight"
     with torch.no_grad():
         module.net._orig_mod[0].weight += 1
-    twin.refresh(module)
-    assert torch.equal(twin.network.net[0].weight, module.net._orig_mod[0].weight)
+    model_copy.refresh(module)
+    assert torch.equal(model_copy.network.net[0].weight, module.net._orig_mod[0].weight)
 
 
 @pytest.mark.parametrize(
@@ -129,21 +131,21 @@ def test_compiled_parts_are_copied_eagerly():
 )
 def test_a_name_that_is_nowhere_is_refused(forward, message):
     with pytest.raises(ValueError, match=message):
-        Twin(Whole(), forward)
+        ModelCopy(Whole(), forward)
 
 
 def test_several_candidates_are_refused_by_name():
     module = Bare()
     module.decoder = nn.Linear(2, 2)
     with pytest.raises(ValueError, match=r"several or no parts with parameters \(net, decoder\)"):
-        Twin(module)
+        ModelCopy(module)
 
 
 def test_a_module_that_cannot_be_copied_is_refused_with_a_way_out():
     module = Whole()
     module.kept = module.net(X)
     with pytest.raises(ValueError, match=r"cannot be copied .* by `forward`"):
-        Twin(module).refresh(module)
-    twin = Twin(module, "net")
-    twin.refresh(module)
-    assert twin.network(X).shape == (4, 5)
+        ModelCopy(module).refresh(module)
+    model_copy = ModelCopy(module, "net")
+    model_copy.refresh(module)
+    assert model_copy.network(X).shape == (4, 5)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from leakage_audit.callbacks.capture.rng_isolation import no_trace
+from leakage_audit.callbacks.capture.rng_isolation import isolated
 
 
 def draw():
@@ -24,7 +24,7 @@ def test_streams_modes_and_defaults_are_as_before(raises):
     seeded()
     with torch.no_grad():
         try:
-            with no_trace():
+            with isolated():
                 assert torch.is_grad_enabled()
                 draw()
                 torch.manual_seed(7)
@@ -40,6 +40,6 @@ def test_streams_modes_and_defaults_are_as_before(raises):
 
 def test_gradients_flow_inside_inference_mode():
     weight = torch.ones(2, requires_grad=True)
-    with torch.inference_mode(), no_trace():
+    with torch.inference_mode(), isolated():
         (gradient,) = torch.autograd.grad((weight * weight).sum(), weight)
     assert gradient.tolist() == [2.0, 2.0]

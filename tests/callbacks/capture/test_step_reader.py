@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
-from leakage_audit.callbacks.capture.step_reader import Reader
+from leakage_audit.callbacks.capture.step_reader import StepReader
 
 
 class Net(L.LightningModule):
@@ -77,10 +77,10 @@ class Reads(Callback):
 
     def __init__(self, optimizer=0, **kwargs):
         self.optimizer, self.kwargs = optimizer, kwargs
-        self.verdicts, self.problems, self.window, self.sights = [], [], [], []
+        self.verdicts, self.problems, self.window, self.samples_captured = [], [], [], []
 
     def on_fit_start(self, trainer, pl_module):
-        self.reader = Reader(pl_module, **self.kwargs)
+        self.reader = StepReader(pl_module, **self.kwargs)
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.window.append(self.reader.micro_batch(batch, trainer))
@@ -90,9 +90,9 @@ class Reads(Callback):
             return
         try:
             own, again = self.reader.gradients(trainer, pl_module, optimizer, self.window)
-            own, verdict = self.reader.verify(trainer, pl_module, own, again, len(self.window))
-            self.verdicts.append(verdict)
-            self.sights.append(self.reader.whole(trainer, own, self.window)[0])
+            own, gradient_check = self.reader.verify(trainer, pl_module, own, again, len(self.window))
+            self.verdicts.append(gradient_check)
+            self.samples_captured.append(self.reader.whole(trainer, own, self.window)[0])
             batch = self.window[0]
             self.sample = self.reader.sample(trainer, pl_module, batch.images[0], batch.labels[0])
         except AuditSkipped as error:
@@ -143,9 +143,9 @@ class TestModes:
         fit(Net(), reads, **kwargs)
         assert not reads.problems
         assert len(reads.verdicts) == {None: 6, 2: 3, 4: 2}[kwargs.get("accumulate_grad_batches")]
-        for verdict in reads.verdicts:
-            assert verdict.same, str(verdict)
-        assert reads.sights[0].seen.dtype == {"64-true": torch.float64, "bf16-true": torch.bfloat16}.get(
+        for gradient_check in reads.verdicts:
+            assert gradient_check.same, str(gradient_check)
+        assert reads.samples_captured[0].seen.dtype == {"64-true": torch.float64, "bf16-true": torch.bfloat16}.get(
             kwargs.get("precision"), torch.float32
         )
 
@@ -185,9 +185,9 @@ class TestModes:
 def test_what_is_assumed_wrongly_is_noticed(module, kwargs, same, parallel, words):
     reads = Reads(**kwargs)
     fit(module, reads)
-    verdict = reads.verdicts[0]
-    assert (verdict.same, verdict.parallel) == (same, parallel)
-    assert words in str(verdict)
+    gradient_check = reads.verdicts[0]
+    assert (gradient_check.same, gradient_check.parallel) == (same, parallel)
+    assert words in str(gradient_check)
 
 
 def test_the_sample_is_what_a_client_with_one_image_would_share():
@@ -208,7 +208,7 @@ def test_with_batch_size_one_step_and_sample_are_the_same():
     generator = torch.Generator().manual_seed(0)
     loader = DataLoader(TensorDataset(torch.rand(3, 3, 8, 8, generator=generator), torch.arange(3)), batch_size=1)
     fit(module, reads, loader=loader)
-    step, sample = reads.sights[-1], reads.sample
+    step, sample = reads.samples_captured[-1], reads.sample
     assert step.seen.batch_size == 1
     assert torch.equal(step.truth, sample.truth)
     for name, gradient in step.seen.gradients.items():
@@ -220,10 +220,12 @@ def test_the_steps_observation_reproduces_its_gradient():
     module, reads = Net(lr=0.0), Reads(value_range=(-0.5, 0.5), mean=-0.5)
     module.net[3].p = 0.0
     fit(module, reads)
-    seen, truth = reads.sights[-1].seen, reads.sights[-1].truth
+    seen, truth = reads.samples_captured[-1].seen, reads.samples_captured[-1].truth
     seen.network.train()  # the reader's own copy, which `sample` has put into eval mode since
     x = seen.to_input(truth)
-    found = torch.autograd.grad(seen.loss(seen.network(x), reads.sights[-1].labels), list(seen.parameters.values()))
+    found = torch.autograd.grad(
+        seen.loss(seen.network(x), reads.samples_captured[-1].labels), list(seen.parameters.values())
+    )
     for (name, gradient), again in zip(seen.gradients.items(), found, strict=True):
         torch.testing.assert_close(gradient, again, rtol=1e-5, atol=1e-7, msg=name)
 
@@ -267,7 +269,7 @@ def test_what_was_assumed_and_what_looks_wrong_is_said():
 
 
 def test_an_unpack_that_fails_is_a_skipped_audit():
-    reader = Reader(Net(), unpack=lambda batch: batch["no such key"])
+    reader = StepReader(Net(), unpack=lambda batch: batch["no such key"])
     with pytest.raises(AuditSkipped, match="no such key"):
         reader.micro_batch({}, L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False))
 
@@ -297,4 +299,4 @@ def test_an_attribute_that_is_not_the_loss_is_passed_over(name, other):
     setattr(module := Net(), name, other)
     fit(module, reads := Reads())
     assert reads.reader.assumed[1] == "loss cross entropy"
-    assert all(verdict.same for verdict in reads.verdicts)
+    assert all(gradient_check.same for gradient_check in reads.verdicts)

@@ -6,7 +6,7 @@ import torch
 from fits import Grey, fit, images
 
 from leakage_audit.callbacks import LeakageAudit
-from leakage_audit.callbacks.evaluation.baseline import Guess
+from leakage_audit.callbacks.evaluation.baseline import BaselineImage
 from leakage_audit.data import Synthetic
 from leakage_audit.models import Variant
 from leakage_audit.scores.metrics import chance_floor
@@ -29,7 +29,7 @@ class Data:
 
 
 def test_the_datamodules_mean_image_is_asked_for_once():
-    data, guess = Data(torch.full((3, 8, 8), 0.3)), Guess()
+    data, guess = Data(torch.full((3, 8, 8), 0.3)), BaselineImage()
     for _ in range(3):
         assert guess(Trainer(data), torch.Size((3, 8, 8))) is data.answer
     assert data.asked == 1
@@ -48,7 +48,7 @@ def test_the_datamodules_mean_image_is_asked_for_once():
     ],
 )
 def test_without_one_that_fits_the_guess_is_mid_grey(data):
-    guess = Guess()
+    guess = BaselineImage()
     assert guess(Trainer(data), torch.Size((3, 8, 8))) is None
     assert guess.about == "mid-grey"
 

@@ -40,8 +40,8 @@ class TestProgress:
     @pytest.mark.parametrize("bar", [TQDMProgressBar, RichProgressBar])
     def test_a_long_audit_shows_how_far_it_is(self, tmp_path, bar, monkeypatch):
         told = []
-        watched = console._Voice.close
-        monkeypatch.setattr(console._Voice, "close", lambda self: (told.append(self._task), watched(self)))
+        watched = console._AuditProgress.close
+        monkeypatch.setattr(console._AuditProgress, "close", lambda self: (told.append(self._task), watched(self)))
         self.audited(tmp_path / "long", bar(), 0.2, monkeypatch)
         self.audited(tmp_path / "short", bar(), 60.0, monkeypatch)
         assert [task is not None for task in told] == [True, False]
