@@ -2,16 +2,14 @@
 
 import importlib
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from inspect import signature
-from pathlib import Path
-from typing import get_args, get_type_hints
+from itertools import pairwise
 
-import docstring_parser
 import lightning as L
-import yaml
+from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 USAGE = """usage: leakage-audit COMMAND [options]
@@ -34,6 +32,17 @@ class AuditCLI(LightningCLI):
         parser.set_defaults({"model": "leakage_audit.models.Variant", "data": "leakage_audit.data.Synthetic"})
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("data.init_args.image_size", "model.init_args.image_size")
+
+    def instantiate_classes(self) -> None:
+        """Make data, model and trainer; a value that one of them refuses is a mistake in the options.
+
+        Raises:
+            ArgumentError: With the sentence of the class that refused.
+        """
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError) as mistake:
+            raise ArgumentError(None, str(_plainest(mistake))) from mistake
 
     def after_fit(self) -> None:
         """Tell where the results are and how to look at them."""
@@ -76,30 +85,37 @@ def _lightning(args: list[str] | None) -> int:
             subclass_mode_data=True,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
+            parser_kwargs={"exit_on_error": False},
             args=args,
         )
     except callbacks.LeakageLimitExceeded as failure:
         print(f"leakage-audit: {failure}", file=sys.stderr)
         return 3
-    except FileNotFoundError as missing:  # images or a checkpoint: the message says what to do, a traceback nothing
-        print(f"leakage-audit: {missing}", file=sys.stderr)
-        return 2
+    except (ArgumentError, FileNotFoundError) as mistake:  # the message says what to do, a traceback nothing
+        return _refuse("leakage-audit", mistake, sys.argv[1:] if args is None else args)
     return 0
 
 
 def _run(command: str, options: list[str]) -> int:
     """Call the command's function with its options; mistakes become one line and exit code 2."""
-    function = getattr(
-        importlib.import_module("leakage_audit.cli.commands"), command
-    )  # costs a second: only when needed
+    commands = importlib.import_module("leakage_audit.cli.commands")  # costs a second: only when needed
+    function = getattr(commands, command)
     try:
-        given = vars(_parser(command, function).parse_args(_with_config(options)))
+        given = _parser(command, function).parse_args(_as_named(options, function)).as_dict()
+        given.pop("config")
         positional = [given.pop(name) for name in _positional(function)]
         function(*positional, **given)
-    except (ValueError, OSError) as mistake:
-        print(f"leakage-audit {command}: {mistake}", file=sys.stderr)
-        return 2
+    except (ArgumentError, ValueError, OSError) as mistake:
+        return _refuse(f"leakage-audit {command}", mistake, options)
     return 0
+
+
+def _parser(command: str, function: Callable[..., None]) -> ArgumentParser:
+    """A function's parameters as options, those that are positional only as places, its docstring as their help."""
+    parser = ArgumentParser(prog=f"leakage-audit {command}", exit_on_error=False)
+    parser.add_function_arguments(function, as_positional=bool(_positional(function)))
+    parser.add_argument("--config", action="config", help="YAML file with options; those given after it win")
+    return parser
 
 
 def _positional(function: Callable[..., None]) -> list[str]:
@@ -107,44 +123,31 @@ def _positional(function: Callable[..., None]) -> list[str]:
     return [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY]
 
 
-def _with_config(options: list[str]) -> list[str]:
-    """Put what the YAML file of `--config FILE` says before the other options, so that these win.
-
-    Raises:
-        ValueError: If the file does not hold options.
-    """
-    reader = ArgumentParser(add_help=False, allow_abbrev=False)
-    reader.add_argument("--config")
-    found, rest = reader.parse_known_args(options)
-    if found.config is None:
-        return rest
-    try:
-        said = yaml.safe_load(Path(found.config).read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{found.config} is no YAML file: {error}") from error
-    if not isinstance(said, dict):
-        raise ValueError(f"{found.config} must hold options as `name: value`, got {said!r}")
-    texts = {name: ",".join(map(str, value)) if isinstance(value, list) else str(value) for name, value in said.items()}
-    return [f"--{name.replace('_', '-')}={text}" for name, text in texts.items()] + rest
+def _as_named(options: list[str], function: Callable[..., None]) -> list[str]:
+    """Options as the parser knows them: dashes within a name become underscores, a switch alone says true."""
+    switches = {name for name, parameter in signature(function).parameters.items() if parameter.annotation is bool}
+    named = []
+    for option in options:
+        name, equals, value = option.partition("=")
+        if option.startswith("--"):
+            name = "--" + name[2:].replace("-", "_")
+            option = f"{name}=true" if not equals and name[2:] in switches else name + equals + value
+        named.append(option)
+    return named
 
 
-def _parser(command: str, function: Callable[..., None]) -> ArgumentParser:
-    """A function's parameters as options, its docstring as their help."""
-    documented = docstring_parser.parse(function.__doc__ or "")
-    help_of = {parameter.arg_name: parameter.description for parameter in documented.params}
-    parser = ArgumentParser(prog=f"leakage-audit {command}", description=documented.short_description)
-    parser.epilog = "--config FILE reads options from a YAML file; those on the command line win."
-    hints = get_type_hints(function)
-    for name, parameter in signature(function).parameters.items():
-        kind = next(iter(get_args(hints[name])), hints[name])  # `str | None` is read as str
-        required, flag = parameter.default is parameter.empty, "--" + name.replace("_", "-")
-        if kind is bool:
-            parser.add_argument(flag, dest=name, action="store_true", help=help_of[name])
-        elif name in _positional(function):
-            parser.add_argument(name, type=kind, help=help_of[name])
-        else:
-            shown = "" if required or parameter.default is None else f" Default: {parameter.default}."
-            default = None if required else parameter.default
-            words = f"{help_of[name]}{shown}"
-            parser.add_argument(flag, dest=name, type=kind, default=default, required=required, help=words)
-    return parser
+def _plainest(mistake: BaseException) -> BaseException:
+    """The first of an exception and its causes that says one thing, not what every alternative type would have said."""
+    chain = [mistake]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    return next((x for x in chain if "Does not validate against any of the Union" not in str(x)), mistake)
+
+
+def _refuse(program: str, mistake: Exception, options: Sequence[str]) -> int:
+    """Say in one line what was wrong, and in which configuration it may stand; the exit code of a mistake."""
+    named = [after for option, after in pairwise([*options, ""]) if option == "--config"]
+    named += [option.partition("=")[2] for option in options if option.startswith("--config=")]
+    where = f" (with --config {', '.join(named)})" if named and isinstance(mistake, ArgumentError) else ""
+    print(f"{program}: {' '.join(str(_plainest(mistake)).split())}{where}", file=sys.stderr)
+    return 2

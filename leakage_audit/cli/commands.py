@@ -2,6 +2,7 @@
 
 import json as _json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,16 @@ from leakage_audit.priors import Gaussian, save
 from leakage_audit.priors.training import learn_denoiser
 from leakage_audit.report import write_report
 
+Several = str | list[str]  # words separated by commas, or a list in a YAML file
+Numbers = str | float | list[float]
+
 HELD_OUT = 200  # images on which a learned denoiser is tested
 
 
 def inspect(
     variant: str | None = None,
     model: str | None = None,
-    input_shape: str = "3,32,32",
+    input_shape: str | list[int] = "3,32,32",
     num_classes: int = 10,
     seed: int = 10,
     checkpoint: str | None = None,
@@ -46,7 +50,7 @@ def inspect(
     Raises:
         ValueError: If not exactly one network is named, or it does not take images of this shape.
     """
-    name = _one_of(variant, model)
+    name = str(_one_of(variant, model))
     shape = tuple(_numbers("input_shape", input_shape, int))
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"input_shape must be channels,height,width, got {input_shape!r}")
@@ -61,18 +65,18 @@ def inspect(
 def compare(
     data: str,
     output: str,
-    variants: str | None = None,
+    variants: Several | None = None,
     model: str | None = None,
-    attacks: str = "rgap,joint",
-    indices: str = "1,3",
+    attacks: Several = "rgap,joint",
+    indices: str | int | list[int] = "1,3",
     seed: int = 10,
     checkpoint: str | None = None,
-    mean: str = "0.5",
-    std: str = "1",
+    mean: Numbers = "0.5",
+    std: Numbers = "1",
     precision: int = 32,
     scale: float = 1.0,
     seconds: float | None = None,
-    pretrained: str | None = None,
+    pretrained: Several | None = None,
     image_size: int = 32,
     accelerator: str = "cpu",
     devices: int = 1,
@@ -109,8 +113,8 @@ def compare(
     """
     experiment = Experiment(
         data=images_at(data, image_size),
-        networks=_one_of(variants, model).split(","),
-        attacks=attacks.split(","),
+        networks=_words(_one_of(variants, model)),
+        attacks=_words(attacks),
         indices=indices if indices == EVERY_CLASS else _numbers("indices", indices, int),
         seed=seed,
         checkpoint=Path(checkpoint) if checkpoint else None,
@@ -136,7 +140,7 @@ def prior(
     data: str,
     output: str,
     kind: str = "denoiser",
-    exclude: str | None = None,
+    exclude: str | int | list[int] | None = None,
     image_size: int = 32,
     epochs: int = 60,
     width: int = 96,
@@ -166,7 +170,7 @@ def prior(
     if kind not in ("gaussian", "denoiser"):
         raise ValueError(f"kind must be gaussian or denoiser, got {kind!r}")
     Path(output).parent.mkdir(parents=True, exist_ok=True)
-    images = images_at(data, image_size).all_but(_numbers("exclude", exclude, int) if exclude else ())
+    images = images_at(data, image_size).all_but(() if exclude is None else _numbers("exclude", exclude, int))
     if kind == "gaussian":
         save(Gaussian.fit(images), output)
         print(f"mean and covariance of {len(images)} images")
@@ -231,21 +235,27 @@ def images_at(place: str, image_size: int = 32) -> Images:
     return ImageFolder(place, image_size=image_size)
 
 
-def _one_of(variant: str | None, model: str | None) -> str:
+def _one_of(variant: Several | None, model: str | None) -> Several:
     if (variant is None) == (model is None):
         raise ValueError("name either a variant of the paper or, by --model, a classifier of your own")
     return variant or model or ""
 
 
-def _pairs(option: str, text: str | None) -> dict[str, str]:
-    parts = [part.partition("=") for part in (text or "").split(",") if part]
+def _words(given: Several) -> list[str]:
+    return given if isinstance(given, list) else given.split(",")
+
+
+def _pairs(option: str, given: Several | None) -> dict[str, str]:
+    parts = [part.partition("=") for part in _words(given or "") if part]
     if not all(name and value for name, _, value in parts):
-        raise ValueError(f"{option} must be name=value, separated by commas, got {text!r}")
+        raise ValueError(f"{option} must be name=value, separated by commas, got {given!r}")
     return {name: value for name, _, value in parts}
 
 
-def _numbers(option: str, text: str, kind: type) -> list:
+def _numbers(option: str, given: str | float | Sequence[float], kind: type) -> list:
+    if isinstance(given, int | float):
+        return [kind(given)]
     try:
-        return [kind(part) for part in text.split(",")]
+        return [kind(part) for part in (given.split(",") if isinstance(given, str) else given)]
     except ValueError:
-        raise ValueError(f"{option} must be numbers separated by commas, got {text!r}") from None
+        raise ValueError(f"{option} must be numbers separated by commas, got {given!r}") from None

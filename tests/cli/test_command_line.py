@@ -141,3 +141,27 @@ def test_a_denoiser_is_learned_and_attacks(tmp_path, capsys):
 def test_prior_names_the_mistake(options, said, tmp_path, capsys):
     assert main(["prior", "--data", "synthetic", "--output", str(tmp_path / "prior.pt"), *options]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trainer.max_steps=x"], 'Parser key "trainer.max_steps": Expected'),
+        (["--nonsense=1"], "--nonsense=1"),
+        (["--config", "/nowhere.yaml"], "/nowhere.yaml"),
+        (["--data.train_images=-3"], "train_images must be at least one for each of 10 classes, got -3"),
+        (["--model", "nowhere.Net"], "No module named 'nowhere'"),
+        (
+            ["--trainer.callbacks+=LeakageAudit", "--trainer.callbacks.every_n_steps=0"],
+            "every_n_steps must be at least",
+        ),
+        (["--trainer.callbacks+=LeakageAudit", "--trainer.callbacks.attacks=[nope]"], "unknown attack 'nope'"),
+        (["--data=ImageFolder", "--data.root=/nowhere"], "no such folder: /nowhere"),
+    ],
+)
+def test_a_wrong_value_for_a_fit_is_one_line_and_exit_code_2(options, message, tmp_path, capfd):
+    assert main(["fit", *options, *FAST, f"--trainer.default_root_dir={tmp_path}"]) == 2
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("leakage-audit")]
+    assert len(said) == 1
+    assert message in said[0]
+    assert len(said[0]) < 400

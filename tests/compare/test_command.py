@@ -54,8 +54,12 @@ def test_another_experiments_directory(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-@pytest.mark.parametrize(("text", "message"), [("just words", "must hold options"), ("a: [", "is no YAML file")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("just words", "Unexpected config: just words"), ("a: [", "Problems parsing config")]
+)
 def test_config_that_holds_no_options(text, message, tmp_path, capsys):
     (tmp_path / "bad.yaml").write_text(text)
     assert main(["compare", "--config", str(tmp_path / "bad.yaml")]) == 2
-    assert message in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert message in said
+    assert str(tmp_path / "bad.yaml") in said
