@@ -34,10 +34,16 @@ $(TABLE3)/pretrained/%.ckpt: | $(INSTALLED)
 test: $(INSTALLED) ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-lint: $(INSTALLED) ## Check style, docstrings and types
+# callbacks/ is installed as leakage_audit.callbacks: here it lies there, so that types and imports are followed into it.
+STAGED := build/staged
+
+lint: $(INSTALLED) ## Check style, docstrings, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy leakage_audit callbacks
+	rm -rf $(STAGED) && mkdir -p $(STAGED)
+	cp -R leakage_audit $(STAGED) && cp -R callbacks $(STAGED)/leakage_audit
+	MYPYPATH=$(STAGED) $(BIN)/mypy
+	cd $(STAGED) && $(abspath $(BIN))/lint-imports $(CURDIR)/pyproject.toml
 
 format: $(INSTALLED) ## Bring the code into shape
 	$(BIN)/ruff check --fix .

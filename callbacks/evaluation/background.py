@@ -2,7 +2,7 @@
 
 import pickle
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -38,7 +38,7 @@ class Worker(Generic[Tag]):
         """Whether the next audit has to wait."""
         return len(self._jobs) >= self.limit
 
-    def submit(self, tag: Tag, jobs: list[tuple[tuple[Any, ...], Mapping[str, Any]]]) -> None:
+    def submit(self, tag: Tag, jobs: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]) -> None:
         """Hand over the arguments of `look`, one call an observation.
 
         Raises:

@@ -222,3 +222,18 @@ class _Inputs(Dataset):
     def __getitem__(self, item: int) -> tuple[Tensor, int]:
         position = self.positions[item]
         return (self.pictures.load(position).float() / 255 - self.mean) / self.std, self.pictures.labels[position]
+
+
+def check_known(chosen: tuple[str, ...] | None, known: tuple[str, ...]) -> None:
+    """Refuse classes that do not exist.
+
+    Args:
+        chosen: Names that were asked for; None asks for all.
+        known: Names that there are.
+
+    Raises:
+        ValueError: If a name is unknown; the message lists those that there are.
+    """
+    unknown = [name for name in chosen or () if name not in known]
+    if unknown:
+        raise ValueError(f"unknown classes {', '.join(unknown)}; there are {', '.join(known)}")
