@@ -120,6 +120,9 @@ def solve_dense(
         budget: Time limit and progress report.
     """
     guess = torch.full_like(truth, GREY)
+    if not linear.rows:
+        spread = prior.around(guess.reshape(linear.shape)).variance.sqrt()
+        return Solved(guess, True, 0.0, "the gradient says nothing", spread, torch.zeros_like(guess), 0)
     try:
         jacobian = linear.matrix(budget)
     except TimeoutError:
@@ -146,8 +149,6 @@ def solve_dense(
 def _rank(jacobian: Tensor, gram: Tensor | None, tolerance: float) -> int:
     """Numerical rank from the smaller Gram matrix, by Cholesky with pivoting."""
     matrix = (jacobian @ jacobian.T if gram is None else gram).cpu().numpy()
-    if not matrix.size:
-        return 0
     cut = tolerance**2 * float(matrix.diagonal().max())
     return int(scipy.linalg.lapack.dpstrf(matrix.T, lower=1, tol=cut, overwrite_a=0)[2])
 
@@ -158,8 +159,6 @@ def _solve(lower: Tensor, right: Tensor) -> Tensor:
 
 def _cholesky(matrix: Tensor) -> Tensor:
     """Cholesky factor of a positive matrix that rounding may have pushed over the edge."""
-    if not matrix.numel():
-        return matrix
     size = matrix.diagonal().mean()
     for jitter in (0.0, 1e-15, 1e-13, 1e-11, 1e-9):
         matrix.diagonal().add_(jitter * size)

@@ -142,7 +142,7 @@ def solve_free(
                 break
             image, inside = new, 0
             stiffness = prior.stiffness(image.reshape(linear.shape))
-            space.weigh(lambda v, p=stiffness: p(v.reshape(linear.shape)).flatten())
+            space.weigh(_on_vectors(stiffness, linear.shape))
             precondition = _preconditioner(prior, stiffness, image.reshape(linear.shape), memory)
         rest = space.rest()
         direction = precondition(rest)
@@ -155,9 +155,12 @@ def solve_free(
     return Solved(GREY + space.image, solved, error, ended)
 
 
-def _preconditioner(
-    prior: Variation, stiffness: Stiffness, image: Tensor, memory: float
-) -> Callable[[Tensor], Tensor]:
+def _on_vectors(stiffness: Stiffness, shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
+    """A product with images as one with vectors `(n,)`."""
+    return lambda v: stiffness(v.reshape(shape)).flatten()
+
+
+def _preconditioner(prior: Variation, stiffness: Stiffness, image: Tensor, memory: float) -> Callable[[Tensor], Tensor]:
     """P⁻¹ where its matrices between pixels fit, otherwise that of P with its weights levelled out."""
     if 8 * 6 * len(image) * math.prod(image.shape[2:]) ** 2 <= memory:
         covariance = prior.around(image).covariance
