@@ -15,7 +15,13 @@ PACKAGES = (leakage_audit, leakage_audit.callbacks)
 MODULES = sorted(
     {found.name for package in PACKAGES for found in pkgutil.walk_packages(package.__path__, package.__name__ + ".")}
 )
-PUBLIC = ("leakage_audit", "leakage_audit.attacks", "leakage_audit.callbacks", "leakage_audit.data", "leakage_audit.scores")
+PUBLIC = (
+    "leakage_audit",
+    "leakage_audit.attacks",
+    "leakage_audit.callbacks",
+    "leakage_audit.data",
+    "leakage_audit.scores",
+)
 # What another's example shows, and what is only raised or handed out.
 SHOWN_ELSEWHERE = {"ATTACKS", "Attack", "Found", "Reconstruction", "Audit", "LeakageLimitExceeded", "UnreadableNetwork"}
 SHOWN_ELSEWHERE |= {"CIFAR10_CLASSES", "PEAK_255", "PSNR_CAP", "Observation", "Scores", "Security", "attacks"}

@@ -1,0 +1,208 @@
+"""The reconstruction limit: how well ANY attacker can know the images of a step, to first order (docs/method.md).
+
+An attack that fails proves nothing: it may have met a local minimum, a kink, a wrong label. The auditor can leave the
+search out, since he holds the true images x*. Everything that the shared gradient g tells is linearised there and the
+linear problem solved under the attacker's own prior, from grey,
+
+    x̂ = argmin_x  −log p(x) + ½ ‖J (x − x*)‖²_N,        J = ∂g/∂x at x*,  N the variance of each gradient entry.
+
+PSNR(x̂, x*) is the limit. Where an attack converges it is close to it; where the limit is far above every attack, the
+attacks failed and not the network protects; where it is low, nobody with this prior can do better nearby.
+
+**Why this may hold the truth.** It is a measure, not an attack: it says what a step exposes, about images that its
+caller trains on, and hands nothing to an attack. No attack may, as its score would be worth nothing.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from leakage_audit.measures.limit.dense import Solved, bytes_needed, flops_needed, solve_dense
+from leakage_audit.measures.limit.linearized_gradient import LinearizedGradient, Step, footprint_of, noise_of
+from leakage_audit.measures.limit.matrix_free import solve_free
+from leakage_audit.measures.limit.options import GradientNoise, LimitOptions
+from leakage_audit.observation import Observation
+from leakage_audit.priors import Prior, TotalVariation
+from leakage_audit.runtime import Budget, single_blas
+from leakage_audit.scores.metrics import PSNR_CAP
+
+__all__ = ["GradientNoise", "Limit", "LimitOptions", "reconstruction_limit"]
+
+Others = Literal["unknown", "known"]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a shared gradient determines of its images, to first order, under a prior.
+
+    Attributes:
+        psnr: Of x̂ against each image, in dB, peak 1, nothing clipped: what is lost for want of equations. *At least*
+            this where not `solved`.
+        psnr_with_noise: The same with what the gradient's noise adds to the squared error in expectation; equal to
+            `psnr` but for rounding where the gradient is exact. None without a dense Jacobian.
+        images: x̂, `(B, C, H, W)`, not clipped.
+        std: Posterior standard deviation of each entry, `(B, C, H, W)`; None without a dense Jacobian.
+        rank: Of J: one number for the batch, or one an image where the others are known. None likewise.
+        unknowns: Columns of J.
+        equations: Rows of J, after compression.
+        others: What the attacker knows of the other images of the batch.
+        solved: Whether every linear problem was solved to the end and the prior's reweighting settled.
+        residual: Largest relative error of a linear solve in the prior's norm, by its normal equations; 0 where
+            factored, NaN where the time was up before.
+        ended: One sentence on how it ended.
+        seconds: Wall-clock time.
+        settings: Prior, noise, memory, tolerances: all that is needed to compute it again.
+    """
+
+    psnr: tuple[float, ...]
+    psnr_with_noise: tuple[float, ...] | None
+    images: Tensor = field(repr=False)
+    std: Tensor | None = field(repr=False)
+    rank: tuple[int, ...] | None
+    unknowns: int
+    equations: int
+    others: Others
+    solved: bool
+    residual: float
+    ended: str
+    seconds: float
+    settings: dict[str, Any] = field(repr=False)
+
+
+def reconstruction_limit(
+    seen: Observation,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    others: Others = "unknown",
+    prior: Prior | None = None,
+    options: LimitOptions | None = None,
+    budget: Budget | None = None,
+) -> Limit:
+    """How well an attacker who searches perfectly near the truth would know each image of a step.
+
+    The labels are granted. Batch normalisation in training mode uses the statistics of the images, which change with
+    them; dropout counts as the identity; kinks are as they are at the truth.
+
+    Args:
+        seen: What leaked: network, parameters that shared a gradient, loss and normalisation. The gradients' values
+            count only through their type.
+        images: The true images `(B, C, H, W)`, in the observation's value range.
+        labels: Their classes `(B,)`.
+        others: "unknown": the attacker must find all images of the batch at once. "known": all but one, the adversary
+            of differential privacy; each image is then a problem by itself, and its limit a true ceiling.
+        prior: What the attacker believes about images; colour total variation, as Joint's, by default. Without a
+            Jacobian it must be a `Variation`.
+        options: Noise, memory, tolerances.
+        budget: Time limit and progress report; none by default. A limit that it cut short is "at least".
+
+    Raises:
+        ValueError: If images or labels do not fit the observation, gradients are not finite, or a prior other than a
+            variation needs more memory than allowed.
+
+    Example:
+        >>> import torch
+        >>> from leakage_audit import observe
+        >>> _ = torch.manual_seed(0)
+        >>> model = torch.nn.Sequential(
+        ...     torch.nn.Conv2d(3, 8, 3), torch.nn.Tanh(), torch.nn.Flatten(), torch.nn.Linear(128, 10)
+        ... )
+        >>> image, label = torch.rand(1, 3, 6, 6), torch.tensor([3])
+        >>> limit = reconstruction_limit(observe(model, image, label), image, label)
+        >>> limit.solved, limit.rank, limit.unknowns, limit.psnr[0] > 100
+        (True, (108,), 108, True)
+    """
+    start = time.perf_counter()
+    options, budget, prior = options or LimitOptions(), budget or Budget(), prior or TotalVariation()
+    problem = _problem(seen, images, labels, others)
+    if problem is not None:
+        raise ValueError(problem)
+    cuda = [seen.device] if seen.device.type == "cuda" else []
+    with single_blas(), torch.random.fork_rng(cuda), torch.inference_mode(False), torch.enable_grad():
+        torch.default_generator.manual_seed(0)  # for networks that draw as they run
+        step = Step.of(seen, images, labels)
+        std = noise_of(step, seen.dtype, options)
+        found = [
+            (linear, _solve(linear, truth.flatten(), prior, options, share))
+            for linear, truth, share in _problems(step, std, others, options, budget)
+        ]
+    truth = step.images.flatten(1)
+    picture = torch.cat([s.image for _, s in found]).reshape(truth.shape)
+    error = (picture - truth).square().mean(1)
+    by_noise, spread = (_joined([getattr(s, name) for _, s in found]) for name in ("noise_variance", "std"))
+    ranks = [s.rank for _, s in found if s.rank is not None]
+    return Limit(
+        psnr=_decibels(error),
+        psnr_with_noise=None if by_noise is None else _decibels(error + by_noise.reshape(truth.shape).mean(1)),
+        images=picture.reshape(step.images.shape),
+        std=None if spread is None else spread.reshape(step.images.shape),
+        rank=tuple(ranks) if len(ranks) == len(found) else None,
+        unknowns=found[0][0].columns,
+        equations=max(linear.rows for linear, _ in found),
+        others=others,
+        solved=all(s.solved for _, s in found),
+        residual=max((s.residual for _, s in found), key=lambda r: (math.isnan(r), r)),
+        ended=next((s.ended for _, s in found if not s.solved), found[-1][1].ended),
+        seconds=time.perf_counter() - start,
+        settings={"others": others, "prior": type(prior).__name__, **asdict(options), "seconds": budget.seconds},
+    )
+
+
+def _problem(seen: Observation, images: Tensor, labels: Tensor, others: str) -> str | None:
+    """Why there is no limit to compute, or None."""
+    shape = (seen.batch_size, *seen.input_shape)
+    if tuple(images.shape) != shape or tuple(labels.shape) != (seen.batch_size,):
+        return f"need images {shape} and a label each, got {tuple(images.shape)} and {tuple(labels.shape)}"
+    if others not in get_args(Others):
+        return f"others must be one of {', '.join(get_args(Others))}, got {others!r}"
+    if not torch.isfinite(images).all():
+        return "the images hold NaN or infinite values"
+    return None
+
+
+def _problems(
+    step: Step, std: dict[str, float], others: Others, options: LimitOptions, budget: Budget
+) -> Iterator[tuple[LinearizedGradient, Tensor, Budget]]:
+    """Each linear problem with its true images and its share of the time."""
+    footprint = footprint_of(step, alone=others == "known")
+    if others == "unknown":
+        yield LinearizedGradient(step.images, step.of_batch, std, footprint, options), step.images, budget
+        return
+    for i, image in enumerate(step.images):
+        share = budget
+        if budget.seconds is not None:
+            left = max(budget.seconds - budget.spent, 0.0)
+            share = Budget(max(left / (len(step.images) - i), 1e-9))
+
+        def gradient(x: Tensor, i: int = i) -> dict[str, Tensor]:
+            return step.of_one(i, x)
+
+        yield LinearizedGradient(image[None], gradient, std, footprint, options), image[None], share
+
+
+def _solve(linear: LinearizedGradient, truth: Tensor, prior: Prior, options: LimitOptions, budget: Budget) -> Solved:
+    """With a dense Jacobian where it fits, otherwise without."""
+    needed = bytes_needed(linear.rows, linear.shape)
+    fits = needed <= options.max_memory_gb * 1e9
+    if isinstance(prior, TotalVariation):
+        if fits and flops_needed(linear.rows, linear.shape) <= options.max_dense_flops:
+            return solve_dense(linear, truth, prior, options, budget)
+        return solve_free(linear, truth, prior, options, budget)
+    if not fits:
+        raise ValueError(f"this prior needs {needed / 1e9:.1f} GB here; allow for it or take a variation")
+    return solve_dense(linear, truth, prior, options, budget)
+
+
+def _decibels(error: Tensor) -> tuple[float, ...]:
+    """PSNR of mean squared errors `(B,)`, peak 1."""
+    return tuple((-10 * error.log10()).clamp(-PSNR_CAP, PSNR_CAP).tolist())
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    found = [part for part in parts if part is not None]
+    return torch.cat(found) if len(found) == len(parts) else None

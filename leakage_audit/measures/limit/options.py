@@ -1,0 +1,120 @@
+"""How a limit is computed, and how precisely the shared gradient is known."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from leakage_audit.equations.base import ROUNDING, rms
+
+Noise = float | Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class GradientNoise:
+    """Gaussian noise on each shared gradient, independent from entry to entry, beyond the rounding of its type.
+
+    The variances of rounding, `std` and `relative` add up.
+
+    Attributes:
+        std: Standard deviation in the gradient's own units, one for all parameters or by name (0 where not named):
+            what DP-SGD adds, noise multiplier × clipping norm / batch size.
+        relative: Standard deviation over the root mean square of the parameter's gradient, likewise.
+
+    Raises:
+        ValueError: If one is negative or not finite.
+    """
+
+    std: Noise = 0.0
+    relative: Noise = 0.0
+
+    def __post_init__(self) -> None:
+        for given in (self.std, self.relative):
+            values = list(given.values()) if isinstance(given, Mapping) else [given]
+            if not all(value >= 0 and math.isfinite(value) for value in values):
+                raise ValueError(f"noise must be finite and not negative, got {given}")
+
+    def of(self, gradients: Mapping[str, Tensor], dtype: torch.dtype, least: float) -> dict[str, float]:
+        """Standard deviation of an entry of each gradient.
+
+        Args:
+            gradients: ∂L/∂p by parameter name.
+            dtype: The type in which they were shared, which rounds them.
+            least: Least relative standard deviation.
+
+        Raises:
+            ValueError: If noise is given for a parameter whose gradient was not shared.
+        """
+        rounding = max(ROUNDING * torch.finfo(dtype).eps, least)
+        for given in (self.std, self.relative):
+            if isinstance(given, Mapping) and not set(given) <= set(gradients):
+                raise ValueError(f"no gradient was shared of {', '.join(sorted(set(given) - set(gradients)))}")
+        return {
+            name: math.hypot(rounding * rms(g), _of(self.std, name), _of(self.relative, name) * rms(g))
+            for name, g in gradients.items()
+        }
+
+
+def _of(given: Noise, name: str) -> float:
+    return given.get(name, 0.0) if isinstance(given, Mapping) else given
+
+
+@dataclass(frozen=True)
+class LimitOptions:
+    """Settings of `reconstruction_limit`; the prior's reweighting follows the Joint attack's defaults.
+
+    Attributes:
+        noise: Of the shared gradient, beyond its rounding: none, as in plain federated learning.
+        max_memory_gb: Memory for the Jacobian and what is made of it, as Joint's.
+        max_dense_flops: Most floating point operations on dense matrices. Ten such matrices of a small network's batch
+            take a minute on one core at 5e12; beyond that conjugate directions say more for the same time.
+        max_reweightings: Most times that the prior is asked anew: Joint's `max_steps`.
+        settled: Root mean square change of the images, in [0, 1], below which the reweighting has settled. Joint's
+            rule; a non-convex prior's path depends on where it ends.
+        products: Most products with J and Jᵀ in all without a Jacobian.
+        products_per_reweighting: Of these, how many at most before the prior is asked anew. Few lose nothing, since
+            the directions found so far are kept.
+        tolerance: Without a Jacobian, the relative error in the prior's norm below which the linear system is solved.
+            It bounds the error of the picture, so a hundredth is a hundredth of what the picture differs from grey.
+        rank_tolerance: Share of the largest singular value of J, in units of the noise, below which one counts as
+            zero: the same ranks were found from 1e-6 to 1e-12.
+        rows_per_unknown: Equations kept per unknown; more are summed up with random signs. Two keep every singular
+            value within a factor of about three, and every null space as it is.
+        least_noise: Least relative standard deviation of a gradient's entry. Below it normal equations in float64
+            lose what the prior says, so a float64 gradient's limit is that of one known to this precision.
+        cancelled: Gradients below this share of the largest (root mean square) are rounding only, such as those of a
+            bias before batch normalisation, and say nothing.
+        uncertainty: Whether to compute standard deviations (costs about as much as one to two reweightings).
+        seed: Of the random sums.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    noise: GradientNoise = field(default_factory=GradientNoise)
+    max_memory_gb: float = 2.0
+    max_dense_flops: float = 5e12
+    max_reweightings: int = 30
+    settled: float = 1.5e-3
+    products: int = 3000
+    products_per_reweighting: int = 40
+    tolerance: float = 1e-2
+    rank_tolerance: float = 1e-6
+    rows_per_unknown: float = 2.0
+    least_noise: float = 1e-7
+    cancelled: float = 1e-10
+    uncertainty: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_memory_gb", "settled", "tolerance", "rank_tolerance", "least_noise"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("max_reweightings", "products", "products_per_reweighting", "rows_per_unknown"):
+            if not getattr(self, name) >= 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("max_dense_flops", "cancelled"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")

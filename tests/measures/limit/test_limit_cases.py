@@ -1,0 +1,111 @@
+import math
+
+import pytest
+import torch
+from cases import Residual, draw
+from limit_networks import batch, build
+from torch import nn
+
+from leakage_audit.measures.limit import GradientNoise, LimitOptions, reconstruction_limit
+from leakage_audit.observation import observe
+from leakage_audit.priors import Tikhonov
+
+
+def test_attention_needs_no_fused_second_derivative():
+    images, labels = batch()
+    limit = reconstruction_limit(observe(build("attention"), images, labels), images, labels)
+    assert limit.solved
+    assert limit.psnr[0] > 15
+
+
+def test_others_known_is_no_lower_and_duplicates_are_no_obstacle():
+    images, labels = batch(3)
+    images[1], labels[1] = images[0], labels[0]
+    seen = observe(build("strided tanh"), images, labels, mean=0.5)
+    known = reconstruction_limit(seen, images, labels, others="known")
+    unknown = reconstruction_limit(seen, images, labels)
+    assert len(known.rank) == 3
+    assert len(unknown.rank) == 1
+    assert all(a >= b - 0.5 for a, b in zip(known.psnr, unknown.psnr, strict=True))
+    assert unknown.psnr[0] == pytest.approx(unknown.psnr[1], abs=1e-3)
+
+
+def test_noise_lowers_it_and_random_sums_keep_it():
+    torch.manual_seed(0)
+    images, labels = batch(1, 6)
+    network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Tanh(), nn.Conv2d(16, 16, 3), nn.Tanh(), nn.Flatten())
+    network = nn.Sequential(network, nn.Linear(64, 5)).double()
+    seen = observe(network, images, labels, mean=0.5)
+    found = []
+    for noise in (1e-3, 1e-1, 1e1):
+        every, sums = (
+            reconstruction_limit(
+                seen, images, labels, options=LimitOptions(noise=GradientNoise(relative=noise), rows_per_unknown=k)
+            )
+            for k in (1e9, 4.0)
+        )
+        assert sums.equations == 4 * 108 < every.equations
+        assert sums.rank == every.rank == (108,)
+        assert sums.psnr == pytest.approx(every.psnr, abs=5)
+        found.append(every.psnr[0])
+    assert found == sorted(found, reverse=True)
+
+
+def test_noise_in_the_gradients_own_units():
+    images, labels = batch()
+    seen = observe(build("strided tanh"), images, labels, mean=0.5)
+    sizes = {name: float(g.square().mean().sqrt()) for name, g in seen.gradients.items()}
+    by_name = LimitOptions(noise=GradientNoise(std={name: 0.1 * size for name, size in sizes.items()}))
+    relative = LimitOptions(noise=GradientNoise(relative=0.1))
+    found = [reconstruction_limit(seen, images, labels, options=o).psnr[0] for o in (by_name, relative)]
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
+    with pytest.raises(ValueError, match="no gradient was shared of nothing"):
+        reconstruction_limit(seen, images, labels, options=LimitOptions(noise=GradientNoise(std={"nothing": 1.0})))
+
+
+def test_residual_network_and_another_prior():
+    torch.manual_seed(0)
+    images, labels = batch(1, 12)
+    seen = observe(Residual(nn.ReLU()), images.float(), labels)
+    limit = reconstruction_limit(seen, images, labels, prior=Tikhonov())
+    assert limit.solved
+    assert limit.settings["prior"] == "Tikhonov"
+    with pytest.raises(ValueError, match="needs"):
+        reconstruction_limit(seen, images, labels, prior=Tikhonov(), options=LimitOptions(max_memory_gb=1e-4))
+
+
+def test_a_gradient_that_says_nothing():
+    class Flat(nn.Linear):
+        def forward(self, x):
+            return 0 * super().forward(x.flatten(1))
+
+    images, labels = batch()
+    limit = reconstruction_limit(observe(Flat(192, 4).double(), images, labels), images, labels)
+    assert limit.solved
+    assert limit.rank == (0,)
+    torch.testing.assert_close(limit.images, torch.full_like(images, 0.5))
+
+
+def test_what_does_not_fit():
+    images, labels = batch(2)
+    seen = observe(build("strided tanh"), images, labels)
+    with pytest.raises(ValueError, match="need images"):
+        reconstruction_limit(seen, images[:1], labels)
+    with pytest.raises(ValueError, match="others"):
+        reconstruction_limit(seen, images, labels, others="some")
+    with pytest.raises(ValueError, match="NaN"):
+        reconstruction_limit(seen, images * math.nan, labels)
+    with pytest.raises(ValueError, match="negative"):
+        GradientNoise(std=-1.0)
+    with pytest.raises(ValueError, match="positive"):
+        LimitOptions(max_memory_gb=0)
+
+
+def test_the_global_generator_is_left_alone():
+    images, labels = batch()
+    seen = observe(build("batch statistics").eval(), draw(*images.shape), labels)
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    reconstruction_limit(seen, images, labels, options=LimitOptions(noise=GradientNoise(relative=0.1)))
+    assert torch.equal(torch.rand(1), expected)
