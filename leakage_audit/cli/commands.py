@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from leakage_audit.compare import EVERY_CLASS, Experiment
 from leakage_audit.compare import compare as run_comparison
@@ -17,6 +18,8 @@ from leakage_audit.data.images import Images
 from leakage_audit.figures import loss_plot
 from leakage_audit.figures.curves import read_losses
 from leakage_audit.measures.architecture import inspect_network
+from leakage_audit.measures.limit import Limit, reconstruction_limit
+from leakage_audit.observation import observe
 from leakage_audit.priors import Gaussian, save
 from leakage_audit.priors.training import learn_denoiser
 from leakage_audit.report import write_report
@@ -34,6 +37,7 @@ def inspect(
     num_classes: int = 10,
     seed: int = 10,
     checkpoint: str | None = None,
+    limit: bool = False,
     json: bool = False,
 ) -> None:
     """Print c(M) and the layer table of an architecture, before any training.
@@ -45,6 +49,7 @@ def inspect(
         num_classes: Number of a variant's classes.
         seed: Set right before the network is built.
         checkpoint: Trained weights to load.
+        limit: Also compute what the gradient of a drawn image determines of it, to first order: seconds to minutes.
         json: Print one JSON object instead of the table.
 
     Raises:
@@ -56,10 +61,17 @@ def inspect(
         raise ValueError(f"input_shape must be channels,height,width, got {input_shape!r}")
     network = Subject(name, num_classes, shape[1], seed, Path(checkpoint) if checkpoint else None).build()
     inspection = inspect_network(network, (shape[0], shape[1], shape[2]), name)
+    found = _limit_of_a_drawn_image(network, (shape[0], shape[1], shape[2])) if limit else None
     if json:
-        print(_json.dumps(inspection.as_dict(), indent=2))
+        about = {} if found is None else {"limit": found.psnr[0], "limit_solved": found.solved}
+        print(_json.dumps(inspection.as_dict() | about, indent=2))
     else:
         Console().print(inspection)
+        if found is not None:
+            at_least = "" if found.solved else "at least "
+            print(
+                f"The gradient of a drawn image determines it to {at_least}{found.psnr[0]:.1f} dB (rank of its equations {found.rank[0] if found.rank else 'unknown'})."
+            )
 
 
 def compare(
@@ -76,6 +88,7 @@ def compare(
     precision: int = 32,
     scale: float = 1.0,
     seconds: float | None = None,
+    limit: bool = True,
     pretrained: Several | None = None,
     image_size: int = 32,
     accelerator: str = "cpu",
@@ -101,6 +114,7 @@ def compare(
         precision: 32 or 64, bits of the weights and gradients.
         scale: Multiplies every attack's number of iterations.
         seconds: Time limit of each attack on each image.
+        limit: Whether to compute, beside the attacks, what any attack can get of each image, to first order.
         pretrained: Further rows with trained weights, as network=checkpoint, separated by commas.
         image_size: Height and width that images are brought to.
         accelerator: As Lightning's Trainer takes it.
@@ -123,6 +137,7 @@ def compare(
         precision=precision,
         scale=scale,
         seconds=seconds,
+        limit=limit,
         pretrained=_pairs("pretrained", pretrained),
     )
     run_comparison(
@@ -214,6 +229,17 @@ def losses(run: str, figure: str, /, train: str = "train/loss", test: str = "val
     """
     loss_plot(*read_losses(run, train, test), path=figure)
     print(figure)
+
+
+def _limit_of_a_drawn_image(network: nn.Module, shape: tuple[int, int, int]) -> Limit:
+    """What any attack can get of one of the drawn images, cut to the shape `(C, H, W)`."""
+    size = max(shape[1:])
+    image = Synthetic(image_size=size).image_at(1).image[:, : shape[1], : shape[2]]
+    if shape[0] != len(image):
+        image = image.mean(0, keepdim=True).expand(shape[0], -1, -1)
+    network = network.eval()
+    seen = observe(network, image, 0, mean=0.5)
+    return reconstruction_limit(seen, image[None], torch.zeros(1, dtype=torch.long))
 
 
 def images_at(place: str, image_size: int = 32) -> Images:

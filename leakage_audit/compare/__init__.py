@@ -12,7 +12,7 @@ import lightning as L
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from rich.console import Console
 
-from leakage_audit.compare.experiment import EVERY_CLASS, Experiment
+from leakage_audit.compare.experiment import EVERY_CLASS, LIMIT, Experiment
 from leakage_audit.compare.runner import Runner
 from leakage_audit.compare.store import COLUMNS, Cell, Row, Store
 from leakage_audit.compare.table import TABLE_3, results_table
@@ -126,6 +126,10 @@ def _finish(experiment: Experiment, store: Store, console: Console | None) -> Re
         mine = {attack: cells[network, index, attack] for attack in experiment.attacks}
         images = {attack: cell.image for attack, cell in mine.items() if cell.image is not None}
         captions = {attack: _caption(mine[attack].row, floors[index]) for attack in images}
+        if store.has(network, index, LIMIT) and (found := store.get(network, index, LIMIT)).image is not None:
+            images[LIMIT] = found.image
+            at_least = "" if found.row.limit_solved else "at least "
+            captions[LIMIT] = f"limit  {at_least}{found.row.limit:.1f} dB\nwhat the gradient\ndetermines"
         rows.append(ComparisonRow(network, f"image {names[index]}", examples[index].image, images, captions))
     comparison_figure(rows, figure)
     if console is not None:

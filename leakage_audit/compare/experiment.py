@@ -18,6 +18,7 @@ from leakage_audit.observation import Observation, as_tuple, observe
 
 EVERY_CLASS = "one-per-class"
 PRETRAINED = "_pretrained"
+LIMIT = "limit"  # the column, beside the attacks, of what the gradient determines
 TYPES = {32: torch.float32, 64: torch.float64}
 
 
@@ -37,7 +38,8 @@ class Experiment:
         std: See `mean`.
         precision: 32 or 64, bits of the weights and gradients.
         scale: Multiplies every attack's number of iterations.
-        seconds: Time limit for each attack on each image; None sets none.
+        seconds: Time limit for each attack on each image, and for its limit; None sets none.
+        limit: Whether to compute what any attack can get of each image, to first order.
 
     Raises:
         ValueError: If anything of it cannot be run, a missing image or a foreign checkpoint included.
@@ -55,6 +57,7 @@ class Experiment:
     precision: int = 32
     scale: float = 1.0
     seconds: float | None = None
+    limit: bool = True
     pretrained: Mapping[str, str | Path] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -162,6 +165,7 @@ class Experiment:
             "precision": self.precision,
             "scale": self.scale,
             "seconds": self.seconds,
+            "limit": self.limit,
         }
 
 

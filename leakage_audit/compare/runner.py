@@ -1,5 +1,6 @@
 """The work itself, as a Lightning prediction over (network, image) pairs, so that Lightning can share it out."""
 
+from dataclasses import replace
 from operator import itemgetter
 
 import lightning as L
@@ -8,9 +9,10 @@ from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from leakage_audit.compare.experiment import Experiment
+from leakage_audit.compare.experiment import LIMIT, Experiment
 from leakage_audit.compare.progress import Bar
 from leakage_audit.compare.store import Cell, Row, Store
+from leakage_audit.measures.limit import LimitOptions, reconstruction_limit
 from leakage_audit.measures.security import security_metric
 from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import Observation
@@ -59,14 +61,28 @@ class Runner(L.LightningModule):
             return
         with torch.inference_mode(False), torch.enable_grad():
             seen, truth, label = self.experiment.observe(network, index, self.device)
-        c = _c(seen)
+        row = Row(network, index, label, LIMIT, self.experiment.seed, c=_c(seen))
+        if self.experiment.limit:
+            row = self._limit(seen, truth, row)
         for name in todo:
             with self._bar.cell(network, index, name) as report:
                 budget = Budget(self.experiment.seconds, report)
-                cell = self._attack(
-                    name, seen, budget, truth, Row(network, index, label, name, self.experiment.seed, c=c)
-                )
-                self.store.put(cell)
+                self.store.put(self._attack(name, seen, budget, truth, replace(row, attack=name)))
+
+    def _limit(self, seen: Observation, truth: Tensor, row: Row) -> Row:
+        """What the gradient determines, from the store if it is known; the row with it."""
+        if not self.store.has(row.variant, row.index, LIMIT):
+            options, labels = LimitOptions(uncertainty=False), torch.tensor([row.label], device=seen.device)
+            budget = Budget(self.experiment.seconds)
+            try:
+                found = reconstruction_limit(seen, truth[None].to(seen.device), labels, options=options, budget=budget)
+            except ValueError as refusal:  # a gradient that holds nothing determines nothing that could be linearized
+                self.store.put(Cell(row, None, str(refusal)), listed=False)
+            else:
+                known = replace(row, limit=found.psnr[0], limit_solved=found.solved, seconds=round(found.seconds, 3))
+                self.store.put(Cell(known, found.images[0], found.ended), listed=False)
+        known = self.store.get(row.variant, row.index, LIMIT).row
+        return replace(row, limit=known.limit, limit_solved=known.limit_solved)
 
     def _attack(self, name: str, seen: Observation, budget: Budget, truth: Tensor, row: Row) -> Cell:
         """Run an attack on what was seen, and only then look at the truth."""

@@ -39,6 +39,8 @@ class Row:
         seconds: Wall-clock time of the attack.
         c: c(M); None if the network has none.
         converged: Whether the attack reached what it was after, by its own objective.
+        limit: PSNR in dB that the gradient determines, to first order; None where it was not computed.
+        limit_solved: Whether that is known to the end; else it is at least this.
     """
 
     variant: str
@@ -53,6 +55,8 @@ class Row:
     seconds: float | None = None
     c: float | None = None
     converged: bool = False
+    limit: float | None = None
+    limit_solved: bool = False
 
     def scored(self, scores: Scores, seconds: float, converged: bool) -> "Row":
         """This row with the scores of a single reconstruction."""
@@ -116,12 +120,14 @@ class Store:
         """Whether this cell is done."""
         return self._path(network, index, attack).is_file()
 
-    def put(self, cell: Cell) -> None:
-        """Keep a finished cell, and append its row to `results.csv`."""
+    def put(self, cell: Cell, listed: bool = True) -> None:
+        """Keep a finished cell, and append its row to `results.csv` if it is to be listed there."""
         row, buffer = cell.row, io.BytesIO()
         image = np.zeros(0) if cell.image is None else cell.image.detach().cpu().numpy()
         np.savez(buffer, image=image, about=np.array(json.dumps({"row": asdict(row), "ended": cell.ended})))
         _write(self._path(row.variant, row.index, row.attack), buffer.getvalue())
+        if not listed:
+            return
         header = "" if self.csv.is_file() else _lines([COLUMNS])
         with self.csv.open("a", newline="") as file:
             file.write(header + _lines([_values(row)]))

@@ -5,8 +5,8 @@ from statistics import fmean
 
 from rich.table import Table
 
-from leakage_audit.compare.experiment import PRETRAINED
-from leakage_audit.compare.store import Cell
+from leakage_audit.compare.experiment import LIMIT, PRETRAINED
+from leakage_audit.compare.store import Cell, Row
 from leakage_audit.scores.metrics import PEAK_255
 
 # Table 3 of Chen & Campbell 2022: PSNR in the paper's convention, average over CIFAR-10's training images 1 and 3.
@@ -25,6 +25,7 @@ TABLE_3 = {
     ("cnn4_v2", True): (62.8, 26.9, 49.7, 63.6),
 }
 CHANCE = "chance: what the data's mean image scores."
+DETERMINED = " limit: what the gradient determines, to first order, under Joint's prior; no attack goes far beyond."
 TABLE_3_CAPTION = (
     " psnr_255 and Table 3: the paper's convention, 48.13 dB above the ordinary one;"
     " Table 3 averages CIFAR-10's images 1 and 3 at seed 10."
@@ -55,15 +56,19 @@ def results_table(
         cifar10: Whether the images are of the kind that Table 3 is about.
     """
     networks, indices, attacks = (list(dict.fromkeys(keys)) for keys in zip(*cells, strict=True))
-    table = Table("network", "c(M)", "image", title="PSNR in dB", caption=CHANCE, caption_justify="left")
-    for name in ("chance", *attacks):
+    rows = [cell.row for cell in cells.values()]
+    measured = any(row.limit is not None for row in rows)
+    caption = CHANCE + (DETERMINED if measured else "")
+    table = Table("network", "c(M)", "image", title="PSNR in dB", caption=caption, caption_justify="left")
+    for name in ("chance", *attacks, *([LIMIT] if measured else [])):
         table.add_column(name, justify="right")
     for network in networks:
         c = cells[network, indices[0], attacks[0]].row.c
         head = network, "" if c is None else f"{c:.6g}"
         for index in indices:
             scores = [_score(cells[network, index, a].row.psnr) for a in attacks]
-            table.add_row(*head, names[index], _score(chance[index]), *scores)
+            limit = [_limit(cells[network, index, attacks[0]].row)] if measured else []
+            table.add_row(*head, names[index], _score(chance[index]), *scores, *limit)
             head = "", ""
         ours = {a: [cell.row.psnr for key, cell in cells.items() if key[::2] == (network, a)] for a in attacks}
         means = {a: _mean(scores) for a, scores in ours.items()}
@@ -73,7 +78,7 @@ def results_table(
         if any(paper is not None for paper in papers.values()):
             table.add_row("", "", "mean psnr_255", "", *(_score(means[a], PEAK_255) for a in attacks))
             table.add_row("", "", "in Table 3", "", *(_score(papers[a], none="") for a in attacks))
-            table.caption = CHANCE + TABLE_3_CAPTION
+            table.caption = caption + TABLE_3_CAPTION
         table.add_section()
     return table
 
@@ -85,3 +90,7 @@ def _mean(scores: Sequence[float | None]) -> float | None:
 
 def _score(psnr: float | None, offset: float = 0.0, none: str = "–") -> str:
     return none if psnr is None else f"{psnr + offset:.1f}"
+
+
+def _limit(row: Row) -> str:
+    return ("" if row.limit_solved or row.limit is None else "≥ ") + _score(row.limit)

@@ -1,0 +1,39 @@
+"""The limit beside the attacks: the measure's own figure, in the table, the CSV and the figure."""
+
+import csv
+
+import pytest
+import torch
+from doubles import experiment
+from rich.console import Console
+
+from leakage_audit.compare import compare
+from leakage_audit.measures.limit import LimitOptions, reconstruction_limit
+
+
+def test_the_limit_is_the_measures_and_stands_beside_the_attacks(tmp_path):
+    console = Console(record=True, width=120)
+    asked = experiment(networks=["cnn2_v2"], indices=(1,), attacks=["cosine_tv"])
+    found = compare(asked, tmp_path / "out", console=console)
+    seen, truth, label = asked.observe("cnn2_v2", 1)
+    own = reconstruction_limit(seen, truth[None], torch.tensor([label]), options=LimitOptions(uncertainty=False))
+    (row,) = csv.DictReader(found.csv.read_text().splitlines())
+    assert float(row["limit"]) == pytest.approx(own.psnr[0], abs=1e-9)
+    assert row["limit_solved"] == str(own.solved)
+    said = console.export_text()
+    assert f"{own.psnr[0]:.1f}" in said
+    assert "limit:" in said
+
+
+def test_a_limit_that_ran_out_of_time_is_at_least(tmp_path):
+    console = Console(record=True, width=120)
+    asked = experiment(networks=["cnn2_v2"], indices=(1,), attacks=["dim"], seconds=1e-6)
+    compare(asked, tmp_path / "out", console=console)
+    assert "≥" in console.export_text()
+
+
+def test_without_the_limit_there_is_no_column(tmp_path):
+    console = Console(record=True, width=120)
+    found = compare(experiment(networks=["cnn2_v2"], attacks=["dim"], limit=False), tmp_path / "out", console=console)
+    assert "limit:" not in console.export_text()
+    assert {row["limit"] for row in csv.DictReader(found.csv.read_text().splitlines())} == {""}
