@@ -35,14 +35,15 @@ class HiddenSeparationOptions:
 
     Attributes:
         cut: Standard deviations of noise up to which a row lacks a dimension, or two rows are parallel.
-        agrees: Relative error of δ up to which a label agrees; a tenth of a percent in hundreds of units is no chance.
+        agrees: Relative error of δ up to which a label agrees; its size must agree as well, since a
+            mixture of an image and a little of another has the same direction.
         margin: Factor by which all other labels must be worse: where they are not, the agreement proves nothing.
         min_equations: Least units, as a multiple of the rank, beyond those that the fit itself uses up.
         basis: How the sparsest basis is searched for.
     """
 
     cut: float = 6.0
-    agrees: float = 1e-3
+    agrees: float = 1e-4
     margin: float = 20.0
     min_equations: float = 1.5
     basis: SparsestBasisOptions = SparsestBasisOptions()
@@ -112,13 +113,14 @@ def separate_hidden(
 
 @dataclass
 class _Image:
-    """A certified image: ŷ, its coordinates in the range's basis; its normal w; its δ, label and noise."""
+    """A certified image: ŷ, its coordinates in the range's basis; its normal w; its δ, label, noise, and what the label misses."""
 
     y: Tensor
     w: Tensor
     delta: Tensor
     label: int
     noise: float
+    error: float
 
 
 class _Layer:
@@ -139,6 +141,7 @@ class _Layer:
         self._name, self._module, self._above, self._range, self._seen = name, module, above, spanned, seen
         self._rounding, self._options, self._budget, self._memory = rounding, options, budget, memory
         self._images: list[_Image] = []
+        self._settled = 0  # how many of them are subtracted
         self._rows, self._noise = spanned.rows, spanned.noise  # what is left of M, and its noise
 
     def __call__(self) -> HiddenSeparation | None:
@@ -159,7 +162,9 @@ class _Layer:
         relative = self._noise[live] / size[live]
         apart = (1 - (unit @ unit.T).square()).clamp_min(0).sqrt()
         near = apart < 1e-7 + self._options.cut * (relative[:, None] + relative) * self._range.rank**0.5
-        order = (near.sum(1) - relative / relative.max().clamp_min(1e-300)).argsort(descending=True) if len(live) else live
+        order = (
+            (near.sum(1) - relative / relative.max().clamp_min(1e-300)).argsort(descending=True) if len(live) else live
+        )
         left, found = torch.ones(len(live), dtype=torch.bool, device=live.device), []
         for place in order.tolist():
             if not left[place]:
@@ -182,7 +187,7 @@ class _Layer:
 
     def _certify(self, candidates: Tensor) -> bool:
         """Keep and subtract the candidates `(N, rank)` that are images; whether there were any."""
-        before = len(self._images)
+        before = self._settled = len(self._images)
         ones = candidates @ self._range.basis[-1]
         candidates = candidates[ones.abs() > 1e-9] / ones[ones.abs() > 1e-9, None]
         chunk = max(int(self._memory * 1e9 / 64 / max(self._range.basis.shape[0], 8 * len(self._noise))), 1)
@@ -193,8 +198,7 @@ class _Layer:
                 z = self._module(some @ self._range.basis[:-1].T)
             on = active(self._above, z)
             for place in range(len(some)):
-                if len(self._images) < self._range.rank:
-                    self._try(some[place], z[place], on[place])
+                self._try(some[place], z[place], on[place])
         for image in self._images[before:]:
             self._rows = self._rows - image.delta[:, None] * image.y
             self._noise = (self._noise.square() + (image.delta * image.noise).square()).sqrt()
@@ -205,41 +209,51 @@ class _Layer:
         options, rows, noise = self._options, self._range.rows, self._range.noise
         off = ~on & (z.abs() > 1e-5 * z.abs().max()) & (rows.norm(dim=1) > 0)
         weighted = rows[off] / noise[off, None]
-        _, s, vh = torch.linalg.svd(torch.cat([weighted, torch.zeros_like(weighted[:1]).expand(rows.shape[1], -1)]))
+        # Zero rows below: with fewer rows than columns the others are normal to them, too.
+        _, s, vh = torch.linalg.svd(
+            torch.cat([weighted, rows.new_zeros(rows.shape[1], rows.shape[1])]), full_matrices=False
+        )
         normals = vh[s < options.cut * max(int(off.sum()), 1) ** 0.5].T
         alive = int((rows.norm(dim=1) > options.cut * noise * rows.shape[1] ** 0.5).sum())
         if not normals.shape[1] or float((y @ normals).norm()) < 1e-9 * float(y.norm()):
             return  # these rows span everything, or all but the candidate
         if alive - normals.shape[1] < options.min_equations * rows.shape[1]:
             return
-        if any(float(torch.nn.functional.cosine_similarity(y, other.y, 0)) > 1 - 1e-9 for other in self._images):
-            return
         found = self._label(y, z, normals)
-        if found is not None:
-            w, label = found
-            delta = rows @ w
-            self._images.append(_Image(y, w, delta, label, float(1 / (delta.abs() / noise).max())))
+        if found is None:
+            return
+        w, label, error = found
+        delta = rows @ w
+        image = _Image(y, w, delta, label, float(1 / (delta.abs() / noise).max()), error)
+        for place, other in enumerate(self._images):
+            if float(torch.nn.functional.cosine_similarity(delta, other.delta, 0)) > 1 - 1e-6:
+                if place >= self._settled and error < other.error:
+                    self._images[place] = image  # the same image, with less of another in it
+                return
+        self._images.append(image)
 
-    def _label(self, y: Tensor, z: Tensor, normals: Tensor) -> tuple[Tensor, int] | None:
-        """The one class with which the loss gives a δ of the candidate's pattern, and the normal w with Ĝ w = δ."""
+    def _label(self, y: Tensor, z: Tensor, normals: Tensor) -> tuple[Tensor, int, float] | None:
+        """The one class with which the loss gives a δ of the candidate's pattern, the normal w with Ĝ w = δ, and by how much they miss."""
         predicted = self._predicted(z)  # (classes, units)
-        sizes = predicted.norm(dim=1)
+        sizes = predicted.norm(dim=1).clamp_min(1e-300)
         span = self._range.rows @ normals
-        w = normals @ torch.linalg.lstsq(span, predicted.T).solution  # (rank, classes)
-        if normals.shape[1] == 1:
-            w = normals / (y @ normals)  # known without the label
-        errors = (self._range.rows @ w - predicted.T).norm(dim=0)
+        free = normals @ torch.linalg.lstsq(span, predicted.T).solution  # (rank, classes), of any size
+        scales = y @ free
+        misfits = (self._range.rows @ free - predicted.T).norm(dim=0) / sizes
+        if normals.shape[1] == 1 and len(scales) == 2:
+            misfits[scales <= 0] = float("inf")  # of two classes one has the opposite δ of the other
         # δ = p − e rounds as the numbers near one that it is made of.
-        allowed = self._options.agrees * sizes + 8 * self._rounding * sizes.max()
-        order = (errors / allowed).argsort()
-        best = int(order[0])
-        others = errors[order[1:]] / allowed[best]
-        if errors[best] > allowed[best] or (others.numel() and float(others.min()) < self._options.margin):
+        allowed = self._options.agrees + 8 * self._rounding * sizes.max() / sizes
+        order = (misfits / allowed).argsort().tolist()
+        best = order[0]
+        if misfits[best] > allowed[best] or abs(float(scales[best]) - 1) > float(allowed[best]):
             return None
-        w = w[:, best if w.shape[1] > 1 else 0]
-        scale = float(w @ y)
-        doubt = float(allowed[best] / sizes[best]) + float(w.norm() * y.norm()) * 1e-9
-        return (w / scale, best) if abs(scale - 1) < 10 * doubt else None
+        # Where all labels give the same δ up to its size, as a collapsed network's do, one of ten sizes fits by chance.
+        beside = torch.maximum(self._options.margin * allowed[best], allowed)[order[1:]]
+        if bool((misfits[order[1:]] < beside).any()):
+            return None
+        w = normals[:, 0] if normals.shape[1] == 1 else free[:, best]
+        return w / (w @ y), best, float(misfits[best]) + abs(float(scales[best]) - 1)
 
     def _predicted(self, z: Tensor) -> Tensor:
         """δ of a candidate's output `z (units,)` by way of the loss, for each label, `(classes, units)`."""

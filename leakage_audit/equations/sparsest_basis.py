@@ -33,6 +33,7 @@ class SparsestBasisOptions:
         cut: Standard deviations of noise below which an entry is zero: beyond 5 no noise of N < 1e6 entries reaches.
         min_share: Least share of zeros of a basis vector; below it a vector of chance, with r − 1 zeros, comes close.
         alike: Least zeros as a share of the second most: images switch on about as many units as each other.
+        backing: Least share of the zeros that each dimension but one must be seen in.
         max_draws: Most draws in expectation; beyond this, dictionary learning is the faster.
         rounds: Rounds of either search; each draws anew.
         starts: Starts of one round of dictionary learning, and a thousandth of a round's draws.
@@ -46,6 +47,7 @@ class SparsestBasisOptions:
     cut: float = 6.0
     min_share: float = 0.08
     alike: float = 0.3
+    backing: float = 0.02
     max_draws: float = 3e4
     rounds: int = 40
     starts: int = 96
@@ -106,7 +108,9 @@ def sparsest_basis(
 class _Search:
     """Candidates in whitened coordinates q: M = U Σ Vᵀ, w = V Σ⁻¹ q."""
 
-    def __init__(self, rows: Tensor, noise: Tensor, options: SparsestBasisOptions, budget: Budget, memory: float) -> None:
+    def __init__(
+        self, rows: Tensor, noise: Tensor, options: SparsestBasisOptions, budget: Budget, memory: float
+    ) -> None:
         self._options, self._budget, self._memory = options, budget, memory
         self._generator = torch.Generator().manual_seed(options.seed)
         self._rows, self._noise = rows, noise.clamp_min(1e-300)
@@ -207,9 +211,12 @@ class _Search:
             if int(zero.sum()) < self._least:
                 return None
             # Rows by their noise: the least singular value of weighted rows is then about √N where w fits.
-            _, s, vh = torch.linalg.svd(self._rows[zero] / self._noise[zero, None], full_matrices=False)
-            if s[-2] < 4 * self._options.cut * math.sqrt(int(zero.sum())):
-                return None  # a kernel of two dimensions
+            weighted = self._rows[zero] / self._noise[zero, None]
+            _, s, vh = torch.linalg.svd(weighted, full_matrices=False)
+            # Zeros that two images share leave two dimensions open, and a few chance zeros close one of them.
+            backing = int(((weighted @ vh[-2]).abs() > 4 * self._options.cut).sum())
+            if backing < max(self._options.backing * int(zero.sum()), 3):
+                return None
             w = vh[-1]
         return w if int(self._zeros(w[None]).sum()) >= self._least else None
 
@@ -223,7 +230,9 @@ class _Search:
         chosen: list[tuple[Tensor, int, int]] = []
         basis = q[:0]
         for place in zeros.argsort(descending=True).tolist():
-            if len(chosen) == w.shape[1] or int(zeros[place]) < self._options.alike * (chosen[min(1, len(chosen) - 1)][1] if chosen else 0):
+            if len(chosen) == w.shape[1] or int(zeros[place]) < self._options.alike * (
+                chosen[min(1, len(chosen) - 1)][1] if chosen else 0
+            ):
                 break
             rest = q[place] - basis.T @ (basis @ q[place])
             if rest.norm() > 1e-3:
