@@ -4,13 +4,13 @@ The gradient gives the inputs of all images up to a mixing (`convolution_range`)
 many places and negative nowhere, so the images' own inputs are the sparsest basis of what is mixed.
 
 What is returned is certified: the rank of the gradient is the dimension of the null space times the number of
-positions, with a gap behind both; each input is normal to a set of entries that leaves one dimension open, far more than
-chance gives; none of its entries is negative; and together they reproduce the gradient to its rounding. A gradient of a
-convolution cannot tell an input from a multiple of it: where the layer has a bias its gradient does.
+positions, with a gap behind both; each input is normal to a set of entries that leaves one dimension open, far more
+than chance gives; none of its entries is negative; and together they reproduce the gradient to its rounding. A gradient of
+a convolution cannot tell an input from a multiple of it: where the layer has a bias its gradient does.
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -39,8 +39,8 @@ class ConvolutionSeparationOptions:
     noise: tuple[float, ...] = (1e-6, 1e-5, 1e-4)
     agrees: float = 1e-4
     negative: float = 1e-3
-    range: ConvolutionRangeOptions = ConvolutionRangeOptions()
-    basis: SparsestBasisOptions = SparsestBasisOptions(min_share=0.05, alike=0.75)
+    range: ConvolutionRangeOptions = field(default_factory=ConvolutionRangeOptions)
+    basis: SparsestBasisOptions = field(default_factory=lambda: SparsestBasisOptions(min_share=0.05, alike=0.75))
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,8 @@ def _unmixed(
     rows = mixed.values.flatten(1).T
     u, _, _ = torch.linalg.svd(rows, full_matrices=False)
     rows = u * len(u) ** 0.5
-    if images == 1:
-        vectors = rows.new_ones(1, 1)
-    else:
+    vectors = rows.new_ones(1, 1)
+    if images > 1:
         vectors = sparsest_basis(rows, noise, options.basis, budget, memory).vectors
     if len(vectors) < images:
         return None
@@ -144,7 +143,7 @@ def _certified(
     options: ConvolutionSeparationOptions,
 ) -> ConvolutionInputs | None:
     """Derivatives by least squares, sizes by the bias; None if the gradient is not reproduced."""
-    images, positions, channels = inputs.shape
+    images, _, channels = inputs.shape
     padded = torch.cat([inputs, inputs.new_zeros(images, 1, channels)], 1)
     # G_t = Σ_b D_b R_t A_b, as (c_out) × (B Q) times (B Q) × (taps c_in).
     known = (

@@ -12,19 +12,19 @@ Fewer images than classes are not needed, only fewer than units. Two sources of 
   space, the x̂_i their dual basis.
 
 A candidate is certified or dropped. Forwarded, it names the units that it does not switch on, and the rows of Ĝ of
-these units must not span everything: `Ĝ w = δ_i` with w normal to all of them and `w·x̂_i = 1` (Wedderburn: only such a
-term lowers the rank when it is subtracted). For exactly one label the loss must give this δ_i, in all units; where other
-labels agree as well the agreement proves nothing.
+these units must not span everything: `Ĝ w = δ_i` with w normal to all of them and `w·x̂_i = 1` (Wedderburn: only such
+a term lowers the rank when it is subtracted). For exactly one label the loss must give this δ_i, in all units; where
+other labels agree as well the agreement proves nothing.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from leakage_audit.budget import Budget
-from leakage_audit.equations.network_above import active, fully_connected_layers, network_above, rectifies
 from leakage_audit.equations.gradient_range import GradientRange, gradient_range
+from leakage_audit.equations.network_above import active, fully_connected_layers, network_above, rectifies
 from leakage_audit.equations.sparsest_basis import SparsestBasisOptions, sparsest_basis
 from leakage_audit.observation import Observation
 
@@ -46,7 +46,7 @@ class HiddenSeparationOptions:
     agrees: float = 1e-4
     margin: float = 20.0
     min_equations: float = 1.5
-    basis: SparsestBasisOptions = SparsestBasisOptions()
+    basis: SparsestBasisOptions = field(default_factory=SparsestBasisOptions)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,16 @@ def separate_hidden(
 
 @dataclass
 class _Image:
-    """A certified image: ŷ, its coordinates in the range's basis; its normal w; its δ, label, noise, and what the label misses."""
+    """A certified image.
+
+    Attributes:
+        y: x̂ in the basis of Ĝ's row space, `(rank,)`.
+        w: Its normal, Ĝ w = δ and w·y = 1, `(rank,)`.
+        delta: δ, `(units,)`.
+        label: The one class that agrees.
+        noise: Standard deviation of the entries of x̂.
+        error: By how much the label's δ misses, in direction and size.
+    """
 
     y: Tensor
     w: Tensor
@@ -233,7 +242,7 @@ class _Layer:
         self._images.append(image)
 
     def _label(self, y: Tensor, z: Tensor, normals: Tensor) -> tuple[Tensor, int, float] | None:
-        """The one class with which the loss gives a δ of the candidate's pattern, the normal w with Ĝ w = δ, and by how much they miss."""
+        """The one class whose δ has the candidate's pattern, the normal w with Ĝ w = δ, and by how much they miss."""
         predicted = self._predicted(z)  # (classes, units)
         sizes = predicted.norm(dim=1).clamp_min(1e-300)
         span = self._range.rows @ normals

@@ -59,7 +59,7 @@ def rectifies(above: nn.Module, width: int, like: Tensor) -> bool:
     z = torch.randn(4, width, generator=torch.Generator().manual_seed(0), dtype=like.dtype).to(like.device)
     try:
         scores = above(z)
-        if scores.ndim != 2 or len(scores) != 4 or not scores.requires_grad and not _has_parameters(above):
+        if scores.ndim != 2 or len(scores) != 4:
             return False
         again, alone = above(z), above(z[:2])
     except (RuntimeError, ValueError, TypeError, IndexError):
@@ -75,10 +75,6 @@ def active(above: nn.Module, z: Tensor) -> Tensor:
         scores = above(z)
         direction = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1), dtype=z.dtype).to(z.device)
         return torch.autograd.grad((scores * direction).sum(), z)[0] != 0
-
-
-def _has_parameters(module: nn.Module) -> bool:
-    return next(module.parameters(), None) is not None
 
 
 def _trace(network: nn.Module) -> fx.Graph | None:

@@ -212,7 +212,7 @@ class _Search:
                 return None
             # Rows by their noise: the least singular value of weighted rows is then about √N where w fits.
             weighted = self._rows[zero] / self._noise[zero, None]
-            _, s, vh = torch.linalg.svd(weighted, full_matrices=False)
+            _, _, vh = torch.linalg.svd(weighted, full_matrices=False)
             # Zeros that two images share leave two dimensions open, and a few chance zeros close one of them.
             backing = int(((weighted @ vh[-2]).abs() > 4 * self._options.cut).sum())
             if backing < max(self._options.backing * int(zero.sum()), 3):
