@@ -4,10 +4,11 @@ For each tap t of the kernel `G_t = Σ_b D_b R_t A_b`, with `A_b (P × c_in)` th
 derivative at its output, and `R_t (Q × P)` the selection of the input position that each output position reads through
 t; rows of zeros stand for the padding. Neither weights nor loss, labels or layers above enter.
 
-Let A, the A_b stacked, have rank B·P, and K = A⁺. Then `G_t K_b = D_b R_t` for all t, linear in (K_b, D_b). Windows
-that overlap tie all positions together, so the only solutions are the K_b, mixed by any B × B matrix: the null space has
-one dimension an image. D_b is eliminated, output position by output position: column q of D_b is the mean over the taps
-of `G_t K_b e_p(t,q)`. What is left is a Gram matrix in the P columns of K_b, each in the row space of A.
+Let A, the A_b stacked, have rank B·P, and K = A⁺. Then `G_t K_b = D_b R_t` for all t, linear in (K_b, D_b). With stride
+one, overlapping windows tie all positions together, so the only solutions are the K_b, mixed by any B × B matrix: the
+null space has one dimension an image. (With stride two it has several, and is refused.) D_b is eliminated, output
+position by output position: column q of D_b is the mean over the taps of `G_t K_b e_p(t,q)`. What is left is a Gram
+matrix in the P columns of K_b, each in the row space of A.
 """
 
 from collections.abc import Iterator

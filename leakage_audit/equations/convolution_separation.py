@@ -5,8 +5,8 @@ many places and negative nowhere, so the images' own inputs are the sparsest bas
 
 What is returned is certified: the rank of the gradient is the dimension of the null space times the number of
 positions, with a gap behind both; each input is normal to a set of entries that leaves one dimension open, far more
-than chance gives; none of its entries is negative; and together they reproduce the gradient to its rounding. A gradient of
-a convolution cannot tell an input from a multiple of it: where the layer has a bias its gradient does.
+than chance gives; none of its entries is negative; and together they reproduce the gradient to its rounding. A
+convolution's gradient cannot tell an input from a multiple of it: where the layer has a bias its gradient does.
 """
 
 import copy
