@@ -92,10 +92,10 @@ def sparsest_basis(
         As many vectors as were found, at most r.
 
     Example:
-        >>> s = torch.tensor([[1.0, 0], [2, 0], [0, 1], [0, 3], [1, 1]], dtype=torch.float64)
+        >>> s = torch.block_diag(torch.rand(4, 1), torch.rand(4, 1)).double()
         >>> basis = sparsest_basis(s @ torch.tensor([[1.0, 2], [3, 4]], dtype=torch.float64), 1e-12)
         >>> basis.zeros.tolist()
-        [2, 2]
+        [4, 4]
     """
     options, budget = options or SparsestBasisOptions(), budget or Budget()
     noise = torch.as_tensor(noise, dtype=rows.dtype, device=rows.device).expand(len(rows))
@@ -208,7 +208,7 @@ class _Search:
         loose = 100.0  # a candidate's own error is larger than the noise at first
         for cut in (loose, 10.0, 1.0, 1.0):
             zero = (self._rows @ w).abs() <= cut * self._options.cut * self._noise
-            if int(zero.sum()) < self._least:
+            if int(zero.sum()) < max(self._least, self._rows.shape[1]):
                 return None
             # Rows by their noise: the least singular value of weighted rows is then about √N where w fits.
             weighted = self._rows[zero] / self._noise[zero, None]

@@ -59,3 +59,9 @@ def test_rows_of_lower_rank_and_no_time_give_nothing():
     rows, noise, _ = sparse(200, 5)
     assert len(sparsest_basis(rows[:, [0, 0, 1]], noise).vectors) == 0
     assert len(sparsest_basis(rows, noise, budget=Budget(seconds=1e-9)).vectors) == 0
+
+
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_too_few_rows_give_nothing(n):
+    rows, noise, _ = sparse(n, 3)
+    assert len(sparsest_basis(rows, noise).vectors) == 0
