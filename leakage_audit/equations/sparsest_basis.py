@@ -115,7 +115,9 @@ class _Search:
         self._generator = torch.Generator().manual_seed(options.seed)
         self._rows, self._noise = rows, noise.clamp_min(1e-300)
         u, s, vh = torch.linalg.svd(rows, full_matrices=False)
-        self._complete = len(s) == rows.shape[1] and bool(s[-1] > 1e-13 * s[0])
+        # Noise alone has singular values of about √N in units of itself.
+        beyond = torch.linalg.svdvals(rows / self._noise[:, None]) > 2 * math.sqrt(len(rows))
+        self._complete = int(beyond.sum()) == rows.shape[1] and bool(s[-1] > 1e-13 * s[0])
         self._u, self._whiten = u, vh.T / s.clamp_min(1e-300)
         self._kept: list[tuple[Tensor, int]] = []  # w and how often it was found
         self._least = max(options.min_share * len(rows), 2.0 * rows.shape[1])
