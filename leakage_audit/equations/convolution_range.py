@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leakage_audit.budget import Budget
+from leakage_audit.runtime import Budget
 
 EXTRA = 4  # dimensions beyond the null space that are sought, to see the gap
 ITERATIONS = 6  # of subspace iteration on the inverse; each gains the gap, 1e3 at least

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from leakage_audit.budget import Budget
 from leakage_audit.equations.convolution_range import ConvolutionRangeOptions, MixedInputs, mixed_inputs, reads
 from leakage_audit.equations.sparsest_basis import SparsestBasisOptions, sparsest_basis
-from leakage_audit.inspection.tracing import convolutions_met
-from leakage_audit.layers import Convolution
+from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.tracing import convolutions_met
 from leakage_audit.observation import Observation
+from leakage_audit.runtime import Budget
 
 
 @dataclass(frozen=True)

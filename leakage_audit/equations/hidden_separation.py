@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from leakage_audit.budget import Budget
 from leakage_audit.equations.gradient_range import GradientRange, gradient_range
 from leakage_audit.equations.network_above import active, fully_connected_layers, network_above, rectifies
 from leakage_audit.equations.sparsest_basis import SparsestBasisOptions, sparsest_basis
 from leakage_audit.observation import Observation
+from leakage_audit.runtime import Budget
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leakage_audit.budget import Budget
+from leakage_audit.runtime import Budget
 
 STEPS_KEPT = 8  # numbers per entry of a chunk that a search step keeps
 MOST_CANDIDATES = 2000  # of one round that are compared with each other; where draws hit this often, more say nothing

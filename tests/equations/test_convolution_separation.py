@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from cases import draw
 from torch import nn
 
-from leakage_audit.budget import Budget
+from leakage_audit.runtime import Budget
 from leakage_audit.equations.convolution_range import mixed_inputs, reads
 from leakage_audit.equations.convolution_separation import separate_convolution
 from leakage_audit.observation import observe

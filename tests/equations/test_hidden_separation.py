@@ -6,7 +6,7 @@ import torch
 from cases import draw
 from torch import nn
 
-from leakage_audit.budget import Budget
+from leakage_audit.runtime import Budget
 from leakage_audit.equations.hidden_separation import separate_hidden
 from leakage_audit.equations.network_above import fully_connected_layers, network_above
 from leakage_audit.observation import observe

@@ -2,7 +2,7 @@ import pytest
 import torch
 from cases import draw
 
-from leakage_audit.budget import Budget
+from leakage_audit.runtime import Budget
 from leakage_audit.equations.sparsest_basis import SparsestBasisOptions, sparsest_basis
 
 
