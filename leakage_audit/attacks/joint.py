@@ -10,7 +10,7 @@ from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.attacks.cosine_tv import CosineTV
 from leakage_audit.equations.autograd import AutogradEquations
 from leakage_audit.equations.backward_recovery import recover_backwards
-from leakage_audit.equations.base import Equations
+from leakage_audit.equations.base import Equations, relative_error_of
 from leakage_audit.equations.batch_separation import separate_batch
 from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
@@ -65,10 +65,10 @@ class Joint(Attack):
 
     def reconstruct(self, seen: Observation, budget: Budget) -> Found:
         """Step until the image settles with its equations solved, or the residual stalls."""
-        rounding, shared = torch.finfo(seen.dtype).eps, seen
+        relative_error, shared = relative_error_of(seen.dtype), seen
         seen = seen.to(torch.float64)
         try:
-            equations, found = self._find(seen, shared, rounding, budget)
+            equations, found = self._find(seen, shared, relative_error, budget)
         except (ValueError, FloatingPointError) as error:  # gradients that fit no image, or none of this network
             grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
             return Found(seen.to_input(grey), False, str(error), float("nan"))
@@ -90,14 +90,14 @@ class Joint(Attack):
         )
 
     def _find(
-        self, seen: Observation, shared: Observation, rounding: float, budget: Budget
+        self, seen: Observation, shared: Observation, relative_error: float, budget: Budget
     ) -> tuple[Equations, Solution]:
         """The equations and their solution: a batch's image by image where that is enough, otherwise all at once."""
         if seen.batch_size == 1:
-            equations = _equations(seen, rounding)
+            equations = _equations(seen, relative_error)
             return equations, self._solve(equations, shared, budget)
-        separated = separate_batch(seen, rounding, budget)
-        equations = AutogradEquations(seen, rounding, separated)
+        separated = separate_batch(seen, relative_error, budget)
+        equations = AutogradEquations(seen, relative_error, separated)
         if separated is not None and may_be_solved_per_image(seen, separated):
             singles = (_equations(*one) for one in observations(seen, separated))
             found = solve_per_image(equations, singles, lambda one: self._solve(one, shared, budget), budget)
@@ -134,13 +134,13 @@ class Joint(Attack):
         return replace(solution, image=begin.flatten(), r=equations.residual(begin), converged=False, ended=ended)
 
 
-def _equations(seen: Observation, rounding: float) -> Equations:
+def _equations(seen: Observation, relative_error: float) -> Equations:
     """One image's: those of a chain that Lemma 3.1 opens, of a network that opens from its end, or of its gradient."""
     try:
-        return peel_layers(seen, rounding)
+        return peel_layers(seen, relative_error)
     except UnreadableNetwork:
-        recovered = recover_backwards(seen, rounding)
+        recovered = recover_backwards(seen, relative_error)
         known = [layer.input.value.numel() for layer in recovered[1:] if layer.input.basis is None]
         if known and known[-1] >= math.prod(seen.input_shape):  # fewer say less than all gradients do
-            return RecoveredInputEquations(seen, recovered, rounding)
-        return AutogradEquations(seen, rounding)
+            return RecoveredInputEquations(seen, recovered, relative_error)
+        return AutogradEquations(seen, relative_error)

@@ -19,7 +19,6 @@ from leakage_audit.runtime import Budget
 
 MOST_ROWS = 16  # reverse passes at a time; beyond this they only leave the processor's cache
 MOST_COLUMNS = 64  # forward passes at a time, which keep less
-ROUNDING = 4.0  # gradients are known to about this many units of their type's rounding
 
 
 @dataclass(frozen=True)
@@ -135,6 +134,19 @@ class Equations(ABC):
             # torch's own forward mode still loads its rules through the deprecated torch.jit.script.
             warnings.simplefilter("ignore", FutureWarning)
             return torch.func.jvp(self.residual, (image,), (perturbation,))[1]
+
+
+def relative_error_of(dtype: torch.dtype, units: float = 4.0) -> float:
+    """Relative error of a gradient's entry: the only place where a type's rounding becomes one.
+
+    Args:
+        dtype: The type in which the gradients were computed.
+        units: Of its rounding; an entry is a sum of many rounded terms, so that its error is some units.
+
+    >>> relative_error_of(torch.float32) == 4 * 2**-23
+    True
+    """
+    return units * torch.finfo(dtype).eps
 
 
 def rms(values: Tensor) -> float:

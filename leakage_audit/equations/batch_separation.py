@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad, jacrev
 
-from leakage_audit.equations.base import ROUNDING, rms
+from leakage_audit.equations.base import rms
 from leakage_audit.layerwise.label_inference import labels_for, last_linear, least_counts
 from leakage_audit.observation import Observation
 from leakage_audit.runtime import Budget
@@ -54,14 +54,14 @@ class SeparatedBatch:
     labels: Tensor
 
 
-def separate_batch(seen: Observation, rounding: float, budget: Budget | None = None) -> SeparatedBatch | None:
+def separate_batch(seen: Observation, relative_error: float, budget: Budget | None = None) -> SeparatedBatch | None:
     """Each image's δ and features, from the gradients of the last layer alone.
 
     Granted labels are tried first, then those that the gradient suggests, then their neighbours.
 
     Args:
         seen: What leaked, in float64, from a network that ends in its last fully connected layer.
-        rounding: Relative rounding of the gradients' own type.
+        relative_error: Of a gradient's entry, as `base.relative_error` has it.
         budget: Time limit.
 
     Returns:
@@ -76,7 +76,7 @@ def separate_batch(seen: Observation, rounding: float, budget: Budget | None = N
     if weight is None or bias is None or size >= len(bias) or size**3 * len(bias) > LARGEST:
         return None
     own = torch.cat([layer[1].weight, layer[1].bias[:, None]], 1).detach().cpu()
-    problem = _MixingProblem(torch.cat([weight, bias[:, None]], 1).cpu(), own, seen, ROUNDING * rounding)
+    problem = _MixingProblem(torch.cat([weight, bias[:, None]], 1).cpu(), own, seen, relative_error)
     if not problem.complete:
         return None
     for place, labels in enumerate(_labellings(seen)):
@@ -96,21 +96,21 @@ class _MixingProblem:
         gradient: Ĝ, `(C, F + 1)`.
         weight: Ŵ, `(C, F + 1)`.
         seen: What leaked.
-        rounding: Relative standard deviation of an entry of Ĝ.
+        relative_error: Of an entry of Ĝ, as a standard deviation.
 
     Attributes:
         complete: Whether Ĝ has rank B.
     """
 
-    def __init__(self, gradient: Tensor, weight: Tensor, seen: Observation, rounding: float) -> None:
+    def __init__(self, gradient: Tensor, weight: Tensor, seen: Observation, relative_error: float) -> None:
         self._seen, self._gradient = seen, gradient
         b, (rows, columns) = seen.batch_size, gradient.shape
         u, s, vh = torch.linalg.svd(gradient, full_matrices=False)
-        own = rounding * rms(gradient)
+        own = relative_error * rms(gradient)
         beyond = float(s[b:].norm()) / ((rows - b) * (columns - b)) ** 0.5  # what has more than rank B
         self._noise = max(own, beyond, 1e-15 * float(s[0]))  # of an entry; the last is the decomposition's, in float64
         # The rounding of a δ is common to all entries of its row, and all of it lies in the span of V.
-        self._agrees = AGREES * max(self._noise, rounding / ROUNDING * float(s.norm()) / (rows * b) ** 0.5)
+        self._agrees = AGREES * max(self._noise, relative_error * float(s.norm()) / (rows * b) ** 0.5)
         self.complete = bool(s[b - 1] > 10 * self._noise * columns**0.5)
         self._u, self._s, self._basis = u[:, :b], s[:b], vh[:b].T * s[:b]
         self._scores = weight @ self._basis

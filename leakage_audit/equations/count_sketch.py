@@ -37,14 +37,14 @@ class CountSketch:
 
 
 def sketch_gradients(
-    gradients: Mapping[str, Tensor], total: int, rounding: float, seed: int
+    gradients: Mapping[str, Tensor], total: int, relative_error: float, seed: int
 ) -> tuple[list[CountSketch], list[Block]]:
     """Gradients as blocks of about `total` equations in all, and the sums that make them.
 
     Args:
         gradients: By name.
         total: Equations to keep; each gradient keeps at least one.
-        rounding: Relative standard deviation of a gradient's entry.
+        relative_error: Of a gradient's entry, as a standard deviation.
         seed: Of the sums.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -52,7 +52,7 @@ def sketch_gradients(
     sketches = [CountSketch(g.numel(), k, generator) for g, k in zip(gradients.values(), kept, strict=True)]
     blocks = [
         # A sum of entries with random signs grows like the root of their number, and so does its noise.
-        Block(name, s(g), rounding * rms(g) * math.sqrt(g.numel() / len(s)))
+        Block(name, s(g), relative_error * rms(g) * math.sqrt(g.numel() / len(s)))
         for s, (name, g) in zip(sketches, gradients.items(), strict=True)
     ]
     return sketches, blocks

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from leakage_audit.equations.backward_recovery import RecoveredInput
-from leakage_audit.equations.base import ROUNDING, Block, Equations
+from leakage_audit.equations.base import Block, Equations
 from leakage_audit.equations.count_sketch import PLENTY, sketch_gradients
 from leakage_audit.networks.stateless import activation_count, stateless
 from leakage_audit.observation import Observation
@@ -27,11 +27,13 @@ class RecoveredInputEquations(Equations):
     Args:
         seen: What leaked, in float64.
         opened: What `recover_backwards` found, at least one input known altogether.
-        rounding: Relative rounding of the gradients' own type.
+        relative_error: Of a gradient's entry, as `base.relative_error` has it.
         seed: Of the random sums.
     """
 
-    def __init__(self, seen: Observation, recovered: list[RecoveredInput], rounding: float, seed: int = 0) -> None:
+    def __init__(
+        self, seen: Observation, recovered: list[RecoveredInput], relative_error: float, seed: int = 0
+    ) -> None:
         whole = max(i for i, layer in enumerate(recovered) if layer.input.basis is None)
         self._network, self._layers = stateless(seen.network), recovered[whole:]
         self._inputs: dict[str, Tensor] = {}
@@ -48,7 +50,7 @@ class RecoveredInputEquations(Equations):
         self._parameters = {name: self._network.get_parameter(name).detach() for name in below}
         n = math.prod(seen.input_shape)
         spare = max(PLENTY * n - sum(b.target.numel() for b in blocks), n)
-        self._sketches, summed_up = sketch_gradients(below, int(spare), ROUNDING * rounding, seed)
+        self._sketches, summed_up = sketch_gradients(below, int(spare), relative_error, seed)
         super().__init__(seen, blocks + summed_up)
 
     def _keep(self, name: str, last: bool) -> Callable:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from leakage_audit.equations.base import ROUNDING, Equations
+from leakage_audit.equations.base import Equations
 from leakage_audit.equations.batch_separation import SeparatedBatch
 from leakage_audit.layerwise.label_inference import last_linear
 from leakage_audit.observation import Observation
@@ -31,7 +31,7 @@ def may_be_solved_per_image(seen: Observation, separated: SeparatedBatch) -> boo
 
 
 def observations(seen: Observation, separated: SeparatedBatch) -> Iterator[tuple[Observation, float]]:
-    """What the last layer would have shared of each image alone, and the relative rounding of that.
+    """What the last layer would have shared of each image alone, and the relative error of that.
 
     Args:
         seen: What leaked of the batch.
@@ -44,7 +44,7 @@ def observations(seen: Observation, separated: SeparatedBatch) -> Iterator[tuple
         separated.delta, separated.features, separated.noise, separated.labels, strict=True
     ):
         gradients = {f"{prefix}weight": torch.outer(delta, h), f"{prefix}bias": delta}
-        yield replace(seen, gradients=gradients, batch_size=1, labels=label[None]), float(noise) / rms(h) / ROUNDING
+        yield replace(seen, gradients=gradients, batch_size=1, labels=label[None]), float(noise) / rms(h)
 
 
 def solve_per_image(

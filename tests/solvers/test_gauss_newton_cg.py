@@ -6,15 +6,15 @@ from torch import nn
 from leakage_audit.attacks.cosine_tv import CosineTV
 from leakage_audit.attacks.joint import WARMING, Joint
 from leakage_audit.equations.autograd import AutogradEquations
-from leakage_audit.equations.base import Block, Equations
+from leakage_audit.equations.base import Block, Equations, relative_error_of
 from leakage_audit.observation import observe
 from leakage_audit.priors import TotalVariation
 from leakage_audit.runtime import Budget
 from leakage_audit.scores.metrics import score
 from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
-from leakage_audit.solvers.statistical_linearization import MOVES, PointLinearization, StatisticalLinearization
+from leakage_audit.solvers.statistical_linearization import PERTURBATIONS, PointLinearization, StatisticalLinearization
 
-EPS = 1.2e-7
+EPS = relative_error_of(torch.float32)
 TINY = 1e-3  # GB: no room for a Jacobian
 
 
@@ -117,5 +117,5 @@ class TestAverages:
 
     def test_memory_decides(self, seen):
         equations = Absolute(seen.to(torch.float64), torch.full((3, 16, 16), 0.5, dtype=torch.float64))
-        assert StatisticalLinearization.affordable(equations, 8 * MOVES * 1000)
-        assert not StatisticalLinearization.affordable(equations, 8 * MOVES * 1000 - 1)
+        assert StatisticalLinearization.affordable(equations, 8 * PERTURBATIONS * 1000)
+        assert not StatisticalLinearization.affordable(equations, 8 * PERTURBATIONS * 1000 - 1)

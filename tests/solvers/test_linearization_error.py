@@ -4,6 +4,7 @@ from cases import draw
 from torch import nn
 
 from leakage_audit.equations.autograd import AutogradEquations
+from leakage_audit.equations.base import relative_error_of
 from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.observation import observe
 from leakage_audit.priors import TotalVariation
@@ -11,7 +12,7 @@ from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gaussian_update import GaussianUpdate
 from leakage_audit.solvers.linearization_error import FIRST, NonsmoothErrorModel, SmoothErrorModel
 
-EPS, MEMORY = 2.2e-16, 1e9
+EPS, MEMORY = relative_error_of(torch.float64), 1e9
 
 
 def see(activation, layers=2, channels=6):
