@@ -20,7 +20,6 @@ from leakage_audit.priors import GREY, PRIORS, TotalVariation, load
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gauss_newton import Solution, gauss_newton, rms
 from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
-from leakage_audit.solvers.linearization_error import is_nonsmooth
 from leakage_audit.solvers.per_image import may_be_solved_per_image, observations, solve_per_image
 
 LARGEST_WORK = 3e10  # numbers that the passes of one Jacobian may keep; beyond this it takes minutes on a few cores
@@ -69,7 +68,7 @@ class Joint(Attack):
         seen = seen.to(torch.float64)
         try:
             equations, found = self._find(seen, shared, relative_error, budget)
-        except (ValueError, FloatingPointError) as error:  # gradients that fit no image, or none of this network
+        except (ValueError, FloatingPointError, TimeoutError) as error:  # gradients that fit no image or network
             grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
             return Found(seen.to_input(grey), False, str(error), float("nan"))
         image = found.image.reshape(equations.shape)
@@ -107,19 +106,20 @@ class Joint(Attack):
 
     def _solve(self, equations: Equations, shared: Observation, budget: Budget) -> Solution:
         """With a Jacobian if it is cheap enough and fits in memory with what is made of it, otherwise without."""
+        equations.within(budget)
         memory, prior = self.max_memory_gb * 1e9, self._prior
         n, m = math.prod(equations.shape), len(equations.noise)
         pixels = math.prod(equations.shape[2:])  # of one image; a belief holds a matrix between them for each
         needed = 8 * ((5 if m > n else 6) * m * n + 2 * min(m, n) ** 2 + 12 * equations.shape[0] * pixels**2)
         cheap = needed <= memory and min(m, n) * equations.memory_estimate <= LARGEST_WORK
         recovered = isinstance(equations, RecoveredInputEquations) and isinstance(prior, TotalVariation)
-        if cheap and not (recovered and is_nonsmooth(equations)):  # averages need no Jacobian and do better on kinks
+        if cheap and not (recovered and equations.kinked):  # averages need no Jacobian and do better on kinks
             return gauss_newton(equations, prior, self.max_steps, memory / 4, budget)
         if not isinstance(prior, TotalVariation):
             raise ValueError(
                 f"the prior {self.prior!r} needs {needed / 1e9:.1f} GB here; allow for it or take colour_tv"
             )
-        if recovered or not is_nonsmooth(equations):
+        if recovered or not equations.kinked:
             return gauss_newton_cg(equations, prior, self.max_steps, memory / 4, budget)
         # Without a Jacobian to probe, every equation jumps far from the image: begin near it.
         warm = CosineTV(iterations=WARMING)

@@ -11,7 +11,7 @@ from leakage_audit.equations.base import Equations, rms
 from leakage_audit.priors import GREY, Prior
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gaussian_update import GaussianUpdate, rank
-from leakage_audit.solvers.linearization_error import LocalModel, NonsmoothErrorModel, SmoothErrorModel, is_nonsmooth
+from leakage_audit.solvers.linearization_error import LocalModel, NonsmoothErrorModel, SmoothErrorModel
 
 SOLVED = 1e-4  # residual (root mean square, targets being 1) below which the equations count as solved
 SETTLED = 1.5e-3  # change of the image (root mean square, images in [0, 1]) below which it has settled
@@ -65,12 +65,13 @@ def gauss_newton(equations: Equations, prior: Prior, max_steps: int, memory: flo
         raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
     floor = equations.noise.clamp_min(FLOOR)
     solved = max(SOLVED, 3 * rms(floor))
-    kinked = is_nonsmooth(equations)
-    error_model = (NonsmoothErrorModel if kinked else SmoothErrorModel)(equations, memory, budget)
     best, ended, converged, steps, short, cost = (image, r), "the time was up", False, 0, 0, 0.0
     near: LocalModel | None = None
     step: GaussianUpdate | None = None
+    kinked = False
     try:
+        kinked = equations.within(budget).kinked
+        error_model = (NonsmoothErrorModel if kinked else SmoothErrorModel)(equations, memory, budget)
         near = error_model.first(image)
         if not torch.isfinite(near.jacobian).all():
             raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")

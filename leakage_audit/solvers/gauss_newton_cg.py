@@ -24,7 +24,6 @@ from leakage_audit.solvers.gauss_newton import (
     initial_guess,
     weighted_residual,
 )
-from leakage_audit.solvers.linearization_error import is_nonsmooth
 from leakage_audit.solvers.statistical_linearization import (
     MatrixFreeModel,
     PointLinearization,
@@ -66,7 +65,7 @@ def gauss_newton_cg(
     r = equations.residual(image)
     if not torch.isfinite(r).all():
         raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
-    averaged = StatisticalLinearization.affordable(equations, memory) and is_nonsmooth(equations)
+    averaged = StatisticalLinearization.affordable(equations, memory) and equations.within(budget).kinked
     local_gaussian = StatisticalLinearization(equations) if averaged else PointLinearization(equations)
     best, ended, converged, steps, idle = (image, r), "the time was up", False, 0, 0
     for _ in budget.steps(max_steps, "Joint"):

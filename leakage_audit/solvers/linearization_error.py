@@ -4,14 +4,12 @@ A Gauss-Newton step treats the equations as linear. What they miss of that is no
 bends much, or jumps where a rectifier switches, must count for less than one that is straight.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from leakage_audit.equations.base import Equations, rms
-from leakage_audit.priors import GREY
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gaussian_update import GaussianUpdate
 
@@ -23,7 +21,6 @@ SHARE = 0.5  # the first probes are as long as would explain this share of the s
 POOL = 0.1  # part of an equation's variance that it takes from its block, as few probes may miss its jump
 WIDEN = 2.0  # later probes are this much longer than the posterior says, which knows too little of its own errors
 BEHIND = 0.5  # and at least this share of the last step: while steps are long the image is that wrong
-KINKED = 12.0  # a probe eight times shorter errs 64 times less on a smooth network, about 3 to 20 times less on a kink
 
 
 @dataclass(frozen=True)
@@ -130,25 +127,3 @@ def shrink_to_block_mean(variance: Tensor, sizes: list[int]) -> Tensor:
     """The variance of each equation, `POOL` of it taken from its block, `(m,)`."""
     means = torch.cat([b.mean().expand_as(b) for b in variance.split(sizes)])
     return (1 - POOL) * variance + POOL * means
-
-
-def is_nonsmooth(equations: Equations, seed: int = 0) -> bool:
-    """Whether some block of the equations has kinks or jumps, from how its second differences shrink with the step."""
-    if equations.linear:
-        return False
-    generator = torch.Generator().manual_seed(seed)
-    n = math.prod(equations.shape)
-    long, short = torch.zeros(2, len(equations.sizes))
-    for _ in range(16):
-        image, perturbation = (
-            torch.randn(n, generator=generator, dtype=torch.float64).to(equations.noise) for _ in range(2)
-        )
-        image = GREY + 0.2 * image  # away from grey, where every unit of a network without biases sits on its kink
-        r = equations.residual(image)
-        second = [
-            equations.residual(image + size * perturbation) + equations.residual(image - size * perturbation) - 2 * r
-            for size in (0.03, 0.03 / 8)
-        ]
-        per_block = torch.tensor([[float(b.square().mean()) for b in s.split(equations.sizes)] for s in second])
-        long, short = long + per_block[0], short + per_block[1]
-    return bool(torch.any((short > 1e-20) & (long < KINKED**2 * short)))

@@ -13,7 +13,6 @@ from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import observe
 from leakage_audit.priors import TotalVariation
 from leakage_audit.solvers.gaussian_update import GaussianUpdate, rank
-from leakage_audit.solvers.linearization_error import is_nonsmooth
 
 EPS = relative_error_of(torch.float64)
 
@@ -188,4 +187,4 @@ def test_rank():
 )
 def test_kinks_are_noticed(network, expected):
     _, seen = see(network)
-    assert is_nonsmooth(AutogradEquations(seen, EPS)) is expected
+    assert AutogradEquations(seen, EPS).kinked is expected
