@@ -168,8 +168,8 @@ def test_step_is_the_mean_of_the_posterior(m):
     gaussian = TotalVariation().local_gaussian(0.5 + 0.1 * draw(*shape, seed=9))
     jacobian, r, noise = draw(m, 48, seed=2), draw(m, seed=3), draw(m, seed=4).square() + 0.1
     step = GaussianUpdate(image, r, jacobian, noise, gaussian)
-    posterior = torch.linalg.inv(jacobian.T @ (jacobian / noise[:, None]) + gaussian.precision())
-    right = jacobian.T @ ((jacobian @ image - r) / noise) + gaussian.precision() @ gaussian.mean
+    posterior = torch.linalg.inv(jacobian.T @ (jacobian / noise[:, None]) + gaussian.precision_matrix())
+    right = jacobian.T @ ((jacobian @ image - r) / noise) + gaussian.precision_matrix() @ gaussian.mean
     torch.testing.assert_close(step.image, posterior @ right, rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(step.std(), posterior.diagonal().sqrt(), rtol=1e-5, atol=1e-8)
 

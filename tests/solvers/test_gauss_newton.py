@@ -77,7 +77,7 @@ class TestBest:
         right = run()
         calls = []
 
-        def astray(equations, image, r, goal, noise, solved):
+        def astray(equations, image, r, goal, noise, solved, shares):
             calls.append(goal)
             new = right.image if len(calls) == 2 else torch.rand_like(image, generator=None)
             return 0.125, new, equations.residual(new)

@@ -10,7 +10,7 @@ from leakage_audit.observation import observe
 from leakage_audit.priors import TotalVariation
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gaussian_update import GaussianUpdate
-from leakage_audit.solvers.linearization_error import FIRST, NonsmoothErrorModel, SmoothErrorModel
+from leakage_audit.solvers.linearization_error import NonsmoothErrorModel, SmoothErrorModel
 
 EPS, MEMORY = relative_error_of(torch.float64), 1e9
 
@@ -48,7 +48,7 @@ class TestSmooth:
         equations = peel_layers(seen, EPS)
         bends, grey = SmoothErrorModel(equations, MEMORY, Budget()), torch.full_like(image, 0.5)
         near = bends.first(grey)
-        assert torch.equal(near.variance, torch.full_like(near.r, FIRST**2))
+        assert torch.equal(near.variance, torch.full_like(near.r, 0.03**2))
         r = equations.residual(image)
         off = r - near.r - near.jacobian @ (image - grey)
         again = bends.update(near, step_from(near, grey), image, r)
