@@ -1,7 +1,7 @@
 """Everything the gradients tell, as equations F(image) = 0 with the precision of each.
 
 Each block of equations is scaled to targets of unit size; `noise` is the standard deviation of each equation in
-these units.
+these units (docs/method.md, section 5.1, (M30)).
 """
 
 import math
