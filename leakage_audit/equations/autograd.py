@@ -34,7 +34,7 @@ class AutogradEquations(Equations):
 
     Args:
         seen: What leaked, in float64.
-        relative_error: Of a gradient's entry, as `base.relative_error` has it.
+        relative_error: Of a gradient's entry, as `base.relative_error_of` has it.
         separated: What the last layer gives away of each image of a batch, where it does.
         sketch: How many of the equations are kept.
 

@@ -49,7 +49,7 @@ def recover_backwards(seen: Observation, rounding: float, seed: int = 0) -> list
 
     Args:
         seen: What leaked, in float64.
-        rounding: Relative error of a gradient's entry, as `base.relative_error` has it.
+        rounding: Relative error of a gradient's entry, as `base.relative_error_of` has it.
         seed: Of the guesses.
 
     Returns:

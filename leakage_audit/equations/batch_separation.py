@@ -91,7 +91,7 @@ def separate_batch(
 
     Args:
         seen: What leaked, in float64, from a network that ends in its last fully connected layer.
-        relative_error: Of a gradient's entry, as `base.relative_error` has it.
+        relative_error: Of a gradient's entry, as `base.relative_error_of` has it.
         budget: Time limit.
         options: How hard to try.
 

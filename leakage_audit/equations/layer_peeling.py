@@ -24,7 +24,7 @@ def peel_layers(seen: Observation, rounding: float) -> ChainEquations:
 
     Args:
         seen: What leaked from one image, in float64.
-        rounding: Relative error of a gradient's entry, as `base.relative_error` has it.
+        rounding: Relative error of a gradient's entry, as `base.relative_error_of` has it.
 
     Raises:
         UnreadableNetwork: If the network is no chain of convolutions under fully connected layers, or an activation

@@ -28,7 +28,7 @@ class RecoveredInputEquations(Equations):
     Args:
         seen: What leaked, in float64.
         recovered: What `recover_backwards` found, at least one input known altogether.
-        relative_error: Of a gradient's entry, as `base.relative_error` has it.
+        relative_error: Of a gradient's entry, as `base.relative_error_of` has it.
         sketch: How many of the equations are kept.
     """
 
@@ -106,7 +106,7 @@ class RecoveredInputEquations(Equations):
         return known[0] @ input_gradient.flatten() if input_gradient is not None else known[0].sum(), known
 
     def values(self, image: Tensor) -> list[Tensor]:
-        """Inputs of the opened layers at `image (1, C, H, W)`, and the (summed) gradients below them."""
+        """Inputs of the recovered layers at `image (1, C, H, W)`, and the (summed) gradients below them."""
         x = self.seen.to_input(image)
         if not self._parameters:
             return self._objective({}, x)[1]

@@ -1,4 +1,4 @@
-"""One Gauss-Newton step on noisy equations under a Gaussian belief, and what is left uncertain after it.
+"""One Gauss-Newton step on noisy equations under a Gaussian prior, and what is left uncertain after it.
 
 With F(x + d) ≈ r + J d, noise covariance N (diagonal) and prior N(µ, C), the most probable image is (docs/method.md,
 section 5.8, (M40) to (M42))
