@@ -5,6 +5,7 @@ from leakage_audit.attacks.cosine_tv import CosineTV
 from leakage_audit.attacks.dlg import DLG
 from leakage_audit.attacks.hybrid import Hybrid
 from leakage_audit.attacks.joint import Joint
+from leakage_audit.attacks.joint_options import JointOptions
 from leakage_audit.attacks.rgap import RGAP
 
 ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (RGAP, Hybrid, DLG, CosineTV, Joint)}
@@ -27,4 +28,16 @@ def build(name: str) -> Attack:
     return attack(**{attack.choice: preset})
 
 
-__all__ = ["ATTACKS", "DLG", "RGAP", "Attack", "CosineTV", "Found", "Hybrid", "Joint", "Reconstruction", "build"]
+__all__ = [
+    "ATTACKS",
+    "DLG",
+    "RGAP",
+    "Attack",
+    "CosineTV",
+    "Found",
+    "Hybrid",
+    "Joint",
+    "JointOptions",
+    "Reconstruction",
+    "build",
+]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from leakage_audit.observation import Observation
+from leakage_audit.options import recorded
 from leakage_audit.runtime import Budget, single_blas
 
 
@@ -39,7 +40,7 @@ class Reconstruction:
     Attributes:
         images: `(B, C, H, W)` in image space, not clipped.
         attack: The attack's name.
-        settings: Its constructor's arguments.
+        settings: Its constructor's arguments, as plain values.
         seconds: Wall-clock time.
         converged: Whether the attack reached what it was after, by its own objective.
         ended: One sentence on how it ended.
@@ -73,7 +74,12 @@ class Attack(ABC):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The constructor's arguments by name."""
+        """The constructor's arguments by name, as a record holds them: plain values, options by field."""
+        return {name: recorded(value) for name, value in self.arguments.items()}
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments by name; another attack can be made of them."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     @abstractmethod

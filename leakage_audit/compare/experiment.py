@@ -110,7 +110,7 @@ class Experiment:
             ValueError: If there is no such attack, or no iteration is left of it.
         """
         built = attacks.build(name)
-        settings = built.settings
+        settings = built.arguments
         if "seed" in settings:
             settings["seed"] = self.seed
         if "scale" in settings:  # the attack's own iterations are a table, and it scales them itself

@@ -1,12 +1,13 @@
 """Any classifier's equations: its plain gradient as a function of the images, through `torch.func`.
 
 If the last layer is fully connected with a bias, Lemma 3.1 gives the derivative δ at its output and the features at
-its input, for a batch by way of `separation`. Every other gradient is then that of Σ ⟨δ, W f(x) + b⟩ over the images,
-whatever the loss and the labels; and the features themselves are equations, far straighter ones than the gradients.
+its input, for a batch by way of `batch_separation`. Every other gradient is then that of Σ ⟨δ, W f(x) + b⟩ over the
+images, whatever the loss and the labels; and the features themselves are equations, far straighter ones than the
+gradients.
 Otherwise the loss is differentiated as it stands, with labels granted or inferred.
 
 Where there are many more equations than unknowns, each large block is replaced by random signed sums of its entries:
-as many as decide as much, for a fraction of the Jacobian.
+as many as decide as much, for a fraction of the Jacobian (docs/method.md, section 5.4, (M33)).
 """
 
 import math
@@ -15,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from leakage_audit.equations.base import ROUNDING, Block, Equations, rms
+from leakage_audit.equations.base import Block, Equations, rms
 from leakage_audit.equations.batch_separation import SeparatedBatch
-from leakage_audit.equations.count_sketch import PLENTY, sketch_gradients
+from leakage_audit.equations.count_sketch import SketchOptions, sketch_gradients
 from leakage_audit.layerwise.fully_connected import input_from_gradient
 from leakage_audit.layerwise.label_inference import labels_for, last_linear
 from leakage_audit.networks.stateless import activation_count, stateless
@@ -33,38 +34,44 @@ class AutogradEquations(Equations):
 
     Args:
         seen: What leaked, in float64.
-        rounding: Relative rounding of the gradients' own type.
+        relative_error: Of a gradient's entry, as `base.relative_error_of` has it.
         separated: What the last layer gives away of each image of a batch, where it does.
-        seed: Of the random sums.
+        sketch: How many of the equations are kept.
 
     Raises:
         ValueError: If labels are needed and cannot be inferred.
     """
 
     def __init__(
-        self, seen: Observation, rounding: float, separated: SeparatedBatch | None = None, seed: int = 0
+        self,
+        seen: Observation,
+        relative_error: float,
+        separated: SeparatedBatch | None = None,
+        sketch: SketchOptions | None = None,
     ) -> None:
-        rounding = ROUNDING * rounding
+        sketch = sketch or SketchOptions()
         self.seen, self._network = seen, stateless(seen.network)
         self._last: Tensor | None = None
         self._features: Tensor | None = None
         self._delta: Tensor | None = None
         self._labels: Tensor | None = None
         gradients = dict(seen.gradients)
-        blocks = self._open_last_layer(seen, gradients, rounding, separated)
+        blocks = self._open_last_layer(seen, gradients, relative_error, separated)
         if separated is not None:  # the gradients are predicted from a δ that is as uncertain as the features
-            rounding = max(rounding, float((separated.noise / separated.features.square().mean(1).sqrt()).max()))
+            relative_error = max(
+                relative_error, float((separated.noise / separated.features.square().mean(1).sqrt()).max())
+            )
         if self._delta is None:
             self._labels, _ = labels_for(seen)
         self._parameters = {name: p.detach() for name, p in self._network.named_parameters() if name in gradients}
         for name in self._cancelled(gradients):
             del gradients[name], self._parameters[name]
-        spare = PLENTY * seen.batch_size * math.prod(seen.input_shape) - sum(b.target.numel() for b in blocks)
-        self._sketches, summed_up = sketch_gradients(gradients, int(spare), rounding, seed)
+        spare = sketch.plenty * seen.batch_size * math.prod(seen.input_shape) - sum(b.target.numel() for b in blocks)
+        self._sketches, summed_up = sketch_gradients(gradients, int(spare), relative_error, sketch.seed)
         super().__init__(seen, blocks + summed_up)
 
     def _open_last_layer(
-        self, seen: Observation, gradients: dict[str, Tensor], rounding: float, separated: SeparatedBatch | None
+        self, seen: Observation, gradients: dict[str, Tensor], relative_error: float, separated: SeparatedBatch | None
     ) -> list[Block]:
         """Take the last layer's gradients out and put δ and the features in their place, if Lemma 3.1 applies."""
         found = last_linear(self._network)
@@ -84,7 +91,7 @@ class AutogradEquations(Equations):
         if separated is None:
             features = input_from_gradient(weight, delta)
             self._delta = delta[None]
-            return [Block("features", features, rounding * rms(features))]
+            return [Block("features", features, relative_error * rms(features))]
         self._delta = separated.delta
         noise = separated.noise[:, None].expand_as(separated.features)
         return [Block("features", separated.features.flatten(), noise.flatten())]

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from leakage_audit.equations.base import ROUNDING
 from leakage_audit.equations.input_from_gradient import PartialInput, solve_for_input
 from leakage_audit.layerwise.label_inference import last_linear
 from leakage_audit.networks.stateless import stateless
@@ -50,7 +49,7 @@ def recover_backwards(seen: Observation, rounding: float, seed: int = 0) -> list
 
     Args:
         seen: What leaked, in float64.
-        rounding: Relative rounding of the gradients' own type.
+        rounding: Relative error of a gradient's entry, as `base.relative_error_of` has it.
         seed: Of the guesses.
 
     Returns:
@@ -64,7 +63,7 @@ def recover_backwards(seen: Observation, rounding: float, seed: int = 0) -> list
     generator = torch.Generator().manual_seed(seed)
     guesses = torch.randn(GUESSES, *seen.input_shape, generator=generator, dtype=seen.dtype).to(seen.device)
     image = seen.to_input(GREY + 0.2 * guesses).requires_grad_()
-    walk = _Walk(seen, network, ROUNDING * rounding)
+    walk = _Walk(seen, network, rounding)
     with saved_tensors_hooks(lambda tensor: tensor, walk.known):
         network(image)
         end = walk.outputs.get(last[0])

@@ -1,25 +1,43 @@
 """Everything the gradients tell, as equations F(image) = 0 with the precision of each.
 
 Each block of equations is scaled to targets of unit size; `noise` is the standard deviation of each equation in
-these units.
+these units (docs/method.md, section 5.1, (M30)).
 """
 
 import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
+from leakage_audit.equations.smoothness import SmoothnessOptions, has_kinks
 from leakage_audit.observation import Observation
+from leakage_audit.options import Checked
 from leakage_audit.runtime import Budget
 
-MOST_ROWS = 16  # reverse passes at a time; beyond this they only leave the processor's cache
-MOST_COLUMNS = 64  # forward passes at a time, which keep less
-ROUNDING = 4.0  # gradients are known to about this many units of their type's rounding
+
+@dataclass(frozen=True)
+class EquationOptions(Checked):
+    """What an attack may ask of equations, and how they find it out.
+
+    Attributes:
+        rows: Reverse passes at a time; beyond this they only leave the processor's cache.
+        columns: Forward passes at a time, which keep less.
+        smoothness: How kinks are looked for.
+    """
+
+    rows: int = 16
+    columns: int = 64
+    smoothness: SmoothnessOptions = field(default_factory=SmoothnessOptions)
+
+    def __post_init__(self) -> None:
+        self.check(positive=("rows", "columns"))
 
 
 @dataclass(frozen=True)
@@ -54,6 +72,7 @@ class Equations(ABC):
     def __init__(self, seen: Observation, blocks: list[Block]) -> None:
         self.seen, self.blocks = seen, blocks
         self.shape = (seen.batch_size, *seen.input_shape)
+        self._budget, self._options = Budget(), EquationOptions()
         self._scales: list[float] = []
         noise = []
         for block in blocks:
@@ -71,6 +90,22 @@ class Equations(ABC):
     def linear(self) -> bool:
         """Whether the Jacobian is the same everywhere."""
         return False
+
+    @cached_property
+    def kinked(self) -> bool:
+        """Whether some block has kinks or jumps; found out by evaluations when it is first asked, and then known.
+
+        Raises:
+            TimeoutError: If the time is up before it is known.
+        """
+        if self.linear:
+            return False
+        return has_kinks(self.residual, self.shape, self.sizes, self.noise, self._options.smoothness, self._budget)
+
+    def within(self, budget: Budget, options: EquationOptions | None = None) -> Self:
+        """These equations, under a clock and with options for whatever they have to find out about themselves."""
+        self._budget, self._options = budget, options or self._options
+        return self
 
     @property
     @abstractmethod
@@ -121,11 +156,11 @@ class Equations(ABC):
                 # One block's rows alone: the reverse pass then leaves out what only the others depend on.
                 part, pull = vjp(lambda x, i=i: self._residuals(x)[i], image)[:2]
                 parts.append(part)
-                for units in _units(size, min(chunk, MOST_ROWS), part, budget):
+                for units in _units(size, min(chunk, self._options.rows), part, budget):
                     rows.append(vmap(lambda v, pull=pull: pull(v)[0])(units))
             return torch.cat(parts), torch.cat(rows)
 
-        chunk = min(chunk, MOST_COLUMNS)
+        chunk = min(chunk, self._options.columns)
         columns = [vmap(lambda v: self.jvp(image, v))(units) for units in _units(len(image), chunk, image, budget)]
         return self.residual(image), torch.cat(columns).T
 
@@ -135,6 +170,19 @@ class Equations(ABC):
             # torch's own forward mode still loads its rules through the deprecated torch.jit.script.
             warnings.simplefilter("ignore", FutureWarning)
             return torch.func.jvp(self.residual, (image,), (perturbation,))[1]
+
+
+def relative_error_of(dtype: torch.dtype, units: float = 4.0) -> float:
+    """Relative error of a gradient's entry: the only place where a type's rounding becomes one.
+
+    Args:
+        dtype: The type in which the gradients were computed.
+        units: Of its rounding; an entry is a sum of many rounded terms, so that its error is some units.
+
+    >>> relative_error_of(torch.float32) == 4 * 2**-23
+    True
+    """
+    return units * torch.finfo(dtype).eps
 
 
 def rms(values: Tensor) -> float:

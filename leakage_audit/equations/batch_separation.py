@@ -12,29 +12,54 @@ left to find is how the two pair up, a B × B matrix P:
 
 But δ follows from the scores Ŵ ĥ by way of the loss, too. These are C·B equations for B² unknowns, C being the number
 of classes. They know nothing of images, take milliseconds, and hold to the last digit only where P and the labels are
-right: what comes out is certain.
+right: what comes out is certain (docs/method.md, section 5.6, (M35) and (M36), where P is called M).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import least_squares
 from torch import Tensor
 from torch.func import grad, jacrev
 
-from leakage_audit.equations.base import ROUNDING, rms
+from leakage_audit.equations.base import rms
 from leakage_audit.layerwise.label_inference import labels_for, last_linear, least_counts
 from leakage_audit.observation import Observation
+from leakage_audit.options import Checked
 from leakage_audit.runtime import Budget
 
-LARGEST = 1.2e8  # entries of the Jacobian beyond which it would fill the memory
-SPREADS = (0.3, 1.0, 3.0)  # of the scores that a start supposes
-STARTS, STARTS_OTHERWISE = 20, 3  # with the likeliest labels, and with others
-OTHERWISE = 100  # other labels tried
-STEPS = 200
-AGREES = 1.5  # root mean square of the equations, in standard deviations, up to which they hold
-IDLE, SETTLED = 1e-4, 1e-6  # share of the misfit that a step must gain while they do not, and once they do
+
+@dataclass(frozen=True)
+class SeparationOptions(Checked):
+    """How hard a batch is tried to take apart; milliseconds a start, and what comes out is certain.
+
+    Attributes:
+        starts: With the likeliest labels: with them eight images of ten classes come apart.
+        starts_otherwise: With other labels, of which most are wrong.
+        otherwise: Other labels tried.
+        spreads: Of the scores that a start supposes, in turn: trained networks' are wider.
+        steps: Most evaluations of Levenberg-Marquardt a start.
+        agrees: Root mean square of the equations, in standard deviations, up to which they hold: at most 1 where they
+            do, larger by orders of magnitude elsewhere.
+        settled: Least relative decrease of the squared residual a step: quadratic convergence ends there.
+        largest: Entries of the Jacobian beyond which it would fill the memory; a gigabyte.
+    """
+
+    starts: int = 20
+    starts_otherwise: int = 3
+    otherwise: int = 100
+    spreads: tuple[float, ...] = (0.3, 1.0, 3.0)
+    steps: int = 200
+    agrees: float = 1.5
+    settled: float = 1e-6
+    largest: float = 1.2e8
+
+    def __post_init__(self) -> None:
+        self.check(("starts", "spreads", "steps", "agrees", "settled", "largest"))
+        self.check(not_negative=("starts_otherwise", "otherwise"))
 
 
 @dataclass(frozen=True)
@@ -54,33 +79,40 @@ class SeparatedBatch:
     labels: Tensor
 
 
-def separate_batch(seen: Observation, rounding: float, budget: Budget | None = None) -> SeparatedBatch | None:
+def separate_batch(
+    seen: Observation,
+    relative_error: float,
+    budget: Budget | None = None,
+    options: SeparationOptions | None = None,
+) -> SeparatedBatch | None:
     """Each image's δ and features, from the gradients of the last layer alone.
 
     Granted labels are tried first, then those that the gradient suggests, then their neighbours.
 
     Args:
         seen: What leaked, in float64, from a network that ends in its last fully connected layer.
-        rounding: Relative rounding of the gradients' own type.
+        relative_error: Of a gradient's entry, as `base.relative_error_of` has it.
         budget: Time limit.
+        options: How hard to try.
 
     Returns:
         None if that layer's gradients were not shared, if their rank is below the number of images (no fewer images
         than classes, an image twice, an image without loss), or if no labels agree with them.
     """
+    options = options or SeparationOptions()
     layer = last_linear(seen.network)
     if layer is None:
         return None
     weight, bias = (seen.gradient_of(layer[0], kind) for kind in ("weight", "bias"))
     size = seen.batch_size
-    if weight is None or bias is None or size >= len(bias) or size**3 * len(bias) > LARGEST:
+    if weight is None or bias is None or size >= len(bias) or size**3 * len(bias) > options.largest:
         return None
     own = torch.cat([layer[1].weight, layer[1].bias[:, None]], 1).detach().cpu()
-    problem = _MixingProblem(torch.cat([weight, bias[:, None]], 1).cpu(), own, seen, ROUNDING * rounding)
+    problem = _MixingProblem(torch.cat([weight, bias[:, None]], 1).cpu(), own, seen, relative_error, options)
     if not problem.complete:
         return None
-    for place, labels in enumerate(_labellings(seen)):
-        for start in range(STARTS if place == 0 else STARTS_OTHERWISE):
+    for place, labels in enumerate(_labellings(seen, options.otherwise)):
+        for start in range(options.starts if place == 0 else options.starts_otherwise):
             if budget is not None and budget.exhausted:
                 return None
             mixing, holds = problem.solve(labels, start)
@@ -96,21 +128,24 @@ class _MixingProblem:
         gradient: Ĝ, `(C, F + 1)`.
         weight: Ŵ, `(C, F + 1)`.
         seen: What leaked.
-        rounding: Relative standard deviation of an entry of Ĝ.
+        relative_error: Of an entry of Ĝ, as a standard deviation.
+        options: How hard to try.
 
     Attributes:
         complete: Whether Ĝ has rank B.
     """
 
-    def __init__(self, gradient: Tensor, weight: Tensor, seen: Observation, rounding: float) -> None:
-        self._seen, self._gradient = seen, gradient
+    def __init__(
+        self, gradient: Tensor, weight: Tensor, seen: Observation, relative_error: float, options: SeparationOptions
+    ) -> None:
+        self._seen, self._gradient, self._options = seen, gradient, options
         b, (rows, columns) = seen.batch_size, gradient.shape
         u, s, vh = torch.linalg.svd(gradient, full_matrices=False)
-        own = rounding * rms(gradient)
+        own = relative_error * rms(gradient)
         beyond = float(s[b:].norm()) / ((rows - b) * (columns - b)) ** 0.5  # what has more than rank B
         self._noise = max(own, beyond, 1e-15 * float(s[0]))  # of an entry; the last is the decomposition's, in float64
         # The rounding of a δ is common to all entries of its row, and all of it lies in the span of V.
-        self._agrees = AGREES * max(self._noise, rounding / ROUNDING * float(s.norm()) / (rows * b) ** 0.5)
+        self._agrees = options.agrees * max(self._noise, relative_error * float(s.norm()) / (rows * b) ** 0.5)
         self.complete = bool(s[b - 1] > 10 * self._noise * columns**0.5)
         self._u, self._s, self._basis = u[:, :b], s[:b], vh[:b].T * s[:b]
         self._scores = weight @ self._basis
@@ -125,31 +160,33 @@ class _MixingProblem:
         return torch.cat([spans.flatten(), (self._basis[-1] @ mixing - 1) * self._s[0] / len(mixing)])
 
     def solve(self, labels: Tensor, start: int) -> tuple[Tensor, bool]:
-        """Levenberg-Marquardt from a random start.
+        """Levenberg-Marquardt (MINPACK) from a random start.
 
         Returns:
             P, and whether its equations hold.
         """
-        mixing = self._start(labels, start)
-        r, damping = self.residual(mixing, labels), 1e-3
-        for _ in range(STEPS):
-            jacobian = jacrev(self.residual)(mixing, labels).flatten(1)
-            lengths = jacobian.norm(dim=0).clamp_min(1e-6 * jacobian.norm())
-            weighted_residual = r.norm()
-            while damping < 1e8:
-                damped = torch.cat([jacobian, torch.diag(damping**0.5 * lengths)])
-                right = torch.cat([r, torch.zeros_like(lengths)])
-                new = mixing - torch.linalg.lstsq(damped, right[:, None]).solution.reshape(mixing.shape)
-                new_r = self.residual(new, labels)
-                if new_r.norm() < weighted_residual:
-                    break
-                damping *= 4
-            else:
-                break
-            mixing, r, damping, gain = new, new_r, max(damping / 10, 1e-14), 1 - float(new_r.norm() / weighted_residual)
-            if gain < (SETTLED if rms(r) < self._agrees else IDLE):
-                break
-        return mixing, rms(r) < self._agrees
+        begin = self._start(labels, start)
+
+        def residual(entries: np.ndarray) -> np.ndarray:
+            return self.residual(torch.from_numpy(entries).reshape(begin.shape), labels).numpy()
+
+        def jacobian(entries: np.ndarray) -> np.ndarray:
+            mixing = torch.from_numpy(entries).reshape(begin.shape)
+            return jacrev(self.residual)(mixing, labels).flatten(1).numpy()
+
+        found = least_squares(
+            residual,
+            begin.flatten().numpy(),
+            jacobian,
+            method="lm",
+            x_scale="jac",
+            ftol=self._options.settled,
+            xtol=1e-15,  # the other two criteria are left to rounding
+            gtol=1e-15,
+            max_nfev=self._options.steps,
+        )
+        mixing = torch.from_numpy(found.x).reshape(begin.shape)
+        return mixing, rms(self.residual(mixing, labels)) < self._agrees
 
     def _start(self, labels: Tensor, start: int) -> Tensor:
         """P for scores drawn around those that the average probabilities tell."""
@@ -157,8 +194,9 @@ class _MixingProblem:
         truth = F.one_hot(labels, classes).to(self._gradient)
         average = (self._gradient[:, -1] + truth.mean(0)).clamp_min(1e-6)
         generator = torch.Generator().manual_seed(start)
+        spread = self._options.spreads[start % len(self._options.spreads)]
         noise = torch.randn(size, classes, generator=generator, dtype=average.dtype)
-        delta = (torch.softmax(average.log() + SPREADS[start % len(SPREADS)] * noise, 1) - truth) / size
+        delta = (torch.softmax(average.log() + spread * noise, 1) - truth) / size
         return torch.linalg.lstsq(delta.T, self._u).solution.T
 
     def separated(self, mixing: Tensor, labels: Tensor) -> SeparatedBatch:
@@ -173,8 +211,8 @@ class _MixingProblem:
         return SeparatedBatch(delta.to(like), features.to(like), noise.to(like), labels.to(like.device))
 
 
-def _labellings(seen: Observation) -> Iterator[Tensor]:
-    """Labels by plausibility, on the CPU."""
+def _labellings(seen: Observation, otherwise: int) -> Iterator[Tensor]:
+    """Labels by plausibility, on the CPU; so many others than the likeliest."""
     if seen.labels is not None:
         yield seen.labels.cpu()
     likeliest = labels_for(replace(seen, labels=None))[0].cpu()
@@ -188,7 +226,7 @@ def _labellings(seen: Observation) -> Iterator[Tensor]:
             for gained in range(len(least)):
                 other = counts.clone()
                 other[lost], other[gained] = other[lost] - 1, other[gained] + 1
-                if tuple(other.tolist()) not in tried and len(tried) <= OTHERWISE:
+                if tuple(other.tolist()) not in tried and len(tried) <= otherwise:
                     tried.add(tuple(other.tolist()))
                     queue.append(other)
                     yield torch.repeat_interleave(torch.arange(len(other)), other)

@@ -122,6 +122,7 @@ class ChainEquations(Equations):
             spread = ((1 - POOL) * variance + POOL * variance.mean()).sqrt()
             layers.append(replace(layer, activation=gaussian_smoothed(layer.activation, spread)))
         twin = copy.copy(self)
+        twin.__dict__.pop("kinked", None)  # these are other equations
         twin.layers = (*layers, self.layers[-1])
         return twin
 

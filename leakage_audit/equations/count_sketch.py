@@ -1,18 +1,39 @@
-"""Fewer equations that say as much: random signed sums of many entries."""
+"""Fewer equations that say as much: random signed sums of many entries (docs/method.md, section 5.5, (M34))."""
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from leakage_audit.equations.base import Block, rms
+from leakage_audit.options import Checked
 
-PLENTY = 2.0  # equations kept per unknown
+
+@dataclass(frozen=True)
+class SketchOptions(Checked):
+    """How many equations are kept.
+
+    Attributes:
+        plenty: Equations an unknown: generic full rank, and a condition near that of all of them.
+        seed: Of the sums.
+    """
+
+    plenty: float = 2.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.check(positive=("plenty",), not_negative=("seed",))
 
 
 class CountSketch:
-    """`k` sums of a vector's entries, each entry in one of them with a random sign; the identity if k is no less."""
+    """`k` sums of a vector's entries, each entry in one of them with a random sign; the identity if k is no less.
+
+    >>> sketch = CountSketch(100, 10, torch.Generator().manual_seed(0))
+    >>> sketch(torch.ones(100)).shape, len(CountSketch(3, 10, torch.Generator()))
+    (torch.Size([10]), 3)
+    """
 
     def __init__(self, entries: int, k: int, generator: torch.Generator) -> None:
         self._k = min(k, entries)
@@ -37,14 +58,14 @@ class CountSketch:
 
 
 def sketch_gradients(
-    gradients: Mapping[str, Tensor], total: int, rounding: float, seed: int
+    gradients: Mapping[str, Tensor], total: int, relative_error: float, seed: int
 ) -> tuple[list[CountSketch], list[Block]]:
     """Gradients as blocks of about `total` equations in all, and the sums that make them.
 
     Args:
         gradients: By name.
         total: Equations to keep; each gradient keeps at least one.
-        rounding: Relative standard deviation of a gradient's entry.
+        relative_error: Of a gradient's entry, as a standard deviation.
         seed: Of the sums.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -52,7 +73,7 @@ def sketch_gradients(
     sketches = [CountSketch(g.numel(), k, generator) for g, k in zip(gradients.values(), kept, strict=True)]
     blocks = [
         # A sum of entries with random signs grows like the root of their number, and so does its noise.
-        Block(name, s(g), rounding * rms(g) * math.sqrt(g.numel() / len(s)))
+        Block(name, s(g), relative_error * rms(g) * math.sqrt(g.numel() / len(s)))
         for s, (name, g) in zip(sketches, gradients.items(), strict=True)
     ]
     return sketches, blocks

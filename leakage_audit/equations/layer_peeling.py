@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from leakage_audit.equations.base import ROUNDING, rms
+from leakage_audit.equations.base import rms
 from leakage_audit.equations.chain import ChainEquations, carry_back
 from leakage_audit.layerwise.factorization import Factor
 from leakage_audit.layerwise.fully_connected import input_from_gradient, last_layer
@@ -24,7 +24,7 @@ def peel_layers(seen: Observation, rounding: float) -> ChainEquations:
 
     Args:
         seen: What leaked from one image, in float64.
-        rounding: Relative rounding of the gradients' own type.
+        rounding: Relative error of a gradient's entry, as `base.relative_error_of` has it.
 
     Raises:
         UnreadableNetwork: If the network is no chain of convolutions under fully connected layers, or an activation
@@ -34,7 +34,6 @@ def peel_layers(seen: Observation, rounding: float) -> ChainEquations:
     chain = tuple(_detached(layer) for layer in read_chain(seen.network, seen.input_shape))
     last = chain[-1]
     assert isinstance(last, Linear)  # read_chain promises it
-    rounding = ROUNDING * rounding
     delta, x = last_layer(last, seen)
     observed = seen.gradients[f"{last.name}.weight" if last.name else "weight"]
     # The last gradient is δ xᵀ: what of it has more than rank one is noise.

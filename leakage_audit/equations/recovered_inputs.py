@@ -1,8 +1,9 @@
-"""Equations of a network that opens from its end (`opened`): the inputs that it gave away, and what lies below them.
+"""Equations of a network that opens from its end: the inputs that it gave away, and what lies below them.
 
 An input that is known is an equation `h(image) = h` with no derivative in it: continuous, and as straight as the few
 layers below it. Of those known altogether the one nearest the image says all that the others say. If the image counts
-through it alone, the gradients below it are those of ⟨∂L/∂h, h(image)⟩, whatever lies above.
+through it alone, the gradients below it are those of ⟨∂L/∂h, h(image)⟩, whatever lies above (docs/method.md, section
+5.3, (M32)).
 """
 
 import contextlib
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from leakage_audit.equations.backward_recovery import RecoveredInput
-from leakage_audit.equations.base import ROUNDING, Block, Equations
-from leakage_audit.equations.count_sketch import PLENTY, sketch_gradients
+from leakage_audit.equations.base import Block, Equations
+from leakage_audit.equations.count_sketch import SketchOptions, sketch_gradients
 from leakage_audit.networks.stateless import activation_count, stateless
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY
@@ -26,12 +27,19 @@ class RecoveredInputEquations(Equations):
 
     Args:
         seen: What leaked, in float64.
-        opened: What `recover_backwards` found, at least one input known altogether.
-        rounding: Relative rounding of the gradients' own type.
-        seed: Of the random sums.
+        recovered: What `recover_backwards` found, at least one input known altogether.
+        relative_error: Of a gradient's entry, as `base.relative_error_of` has it.
+        sketch: How many of the equations are kept.
     """
 
-    def __init__(self, seen: Observation, recovered: list[RecoveredInput], rounding: float, seed: int = 0) -> None:
+    def __init__(
+        self,
+        seen: Observation,
+        recovered: list[RecoveredInput],
+        relative_error: float,
+        sketch: SketchOptions | None = None,
+    ) -> None:
+        sketch = sketch or SketchOptions()
         whole = max(i for i, layer in enumerate(recovered) if layer.input.basis is None)
         self._network, self._layers = stateless(seen.network), recovered[whole:]
         self._inputs: dict[str, Tensor] = {}
@@ -47,8 +55,8 @@ class RecoveredInputEquations(Equations):
         )
         self._parameters = {name: self._network.get_parameter(name).detach() for name in below}
         n = math.prod(seen.input_shape)
-        spare = max(PLENTY * n - sum(b.target.numel() for b in blocks), n)
-        self._sketches, summed_up = sketch_gradients(below, int(spare), ROUNDING * rounding, seed)
+        spare = max(sketch.plenty * n - sum(b.target.numel() for b in blocks), n)
+        self._sketches, summed_up = sketch_gradients(below, int(spare), relative_error, sketch.seed)
         super().__init__(seen, blocks + summed_up)
 
     def _keep(self, name: str, last: bool) -> Callable:
@@ -98,7 +106,7 @@ class RecoveredInputEquations(Equations):
         return known[0] @ input_gradient.flatten() if input_gradient is not None else known[0].sum(), known
 
     def values(self, image: Tensor) -> list[Tensor]:
-        """Inputs of the opened layers at `image (1, C, H, W)`, and the (summed) gradients below them."""
+        """Inputs of the recovered layers at `image (1, C, H, W)`, and the (summed) gradients below them."""
         x = self.seen.to_input(image)
         if not self._parameters:
             return self._objective({}, x)[1]

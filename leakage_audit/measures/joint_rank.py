@@ -15,6 +15,7 @@ from math import prod
 
 import torch
 
+from leakage_audit.equations.base import relative_error_of
 from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.measures.structural import structural_rank
 from leakage_audit.networks.layers import Convolution
@@ -81,8 +82,7 @@ def joint_rank(seen: Observation, memory_gb: float = 1.0, seed: int = 0) -> int:
     problem = seen.problem()
     if problem is not None:
         raise ValueError(problem)
-    rounding = torch.finfo(seen.dtype).eps
-    equations = peel_layers(seen.to(torch.float64), rounding)
+    equations = peel_layers(seen.to(torch.float64), relative_error_of(seen.dtype))
     low, high = seen.value_range
     draw = torch.rand(equations.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     image = (low + (high - low) * draw).to(seen.device)

@@ -1,4 +1,10 @@
-"""What an attacker believes about images; one file a prior."""
+"""What an attacker believes about images; one file a prior.
+
+>>> sorted(PRIORS)
+['colour_tv', 'none', 'tv']
+>>> PRIORS["tv"]().chroma
+1.0
+"""
 
 from collections.abc import Callable
 

@@ -1,13 +1,12 @@
-"""A Gaussian prior, fitted to public images of the same kind: an informed attacker."""
+"""A Gaussian prior, fitted to public images of the same kind: an informed attacker (docs/method.md, section 6.3)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from leakage_audit.priors.base import LocalGaussian, Prior
-
-LOADING = 1e-4  # variance added to each entry: a few thousand images do not fill all directions
 
 
 class Gaussian:
@@ -20,6 +19,10 @@ class Gaussian:
 
     Raises:
         ValueError: If the covariance does not fit the mean, or is not positive definite.
+
+    >>> prior = Gaussian.fit(torch.rand(20, 1, 2, 2))
+    >>> prior.mean.shape, prior.covariance.shape
+    (torch.Size([1, 2, 2]), torch.Size([4, 4]))
     """
 
     def __init__(self, mean: Tensor, covariance: Tensor, beside: Prior | None = None) -> None:
@@ -33,13 +36,13 @@ class Gaussian:
         self._precision = torch.cholesky_inverse(lower)
 
     @classmethod
-    def fit(cls, images: Iterable[Tensor], beside: Prior | None = None, loading: float = LOADING) -> "Gaussian":
+    def fit(cls, images: Iterable[Tensor], beside: Prior | None = None, loading: float = 1e-4) -> "Gaussian":
         """Mean and covariance of images and their mirror images.
 
         Args:
             images: Each `(C, H, W)` with values in [0, 1], all of one shape.
             beside: As for the class.
-            loading: Added to each variance.
+            loading: Added to each variance: a few thousand images do not fill all directions.
 
         Raises:
             ValueError: If there are no images or their shapes differ.
@@ -80,24 +83,65 @@ class Gaussian:
         """
         if image.shape[1:] != self.mean.shape:
             raise ValueError(f"the prior knows images of {tuple(self.mean.shape)}, not of {tuple(image.shape[1:])}")
-        size = len(image)
-        mean = self.mean.to(image).flatten().repeat(size)
-        precision = torch.block_diag(*[self._precision.to(image)] * size)
-        if self.beside is None:
-            covariance = self.covariance.to(image)
-            return LocalGaussian(
-                mean=mean,
-                variance=covariance.diagonal().repeat(size),
-                covariance=lambda rows: (rows.reshape(len(rows), size, -1) @ covariance).reshape(len(rows), -1),
-                precision=lambda: precision,
-            )
-        other = self.beside.local_gaussian(image)
-        theirs = other.precision()
-        both = (precision + theirs) / 2
-        product = torch.cholesky_inverse(torch.linalg.cholesky(both))
-        return LocalGaussian(
-            mean=product @ (precision @ mean + theirs @ other.mean) / 2,
-            variance=product.diagonal(),
-            covariance=lambda rows: rows @ product,
-            precision=lambda: both,
-        )
+        own = _Fitted(image, self.mean.to(image).flatten(), self.covariance.to(image), self._precision.to(image))
+        return own if self.beside is None else _Product(own, self.beside.local_gaussian(image))
+
+
+class _Fitted(LocalGaussian):
+    """The same Gaussian for each image of a batch."""
+
+    def __init__(self, image: Tensor, mean: Tensor, covariance: Tensor, precision: Tensor) -> None:
+        super().__init__(image)
+        self._mean, self._covariance, self._precision = mean, covariance, precision
+
+    @property
+    def mean(self) -> Tensor:
+        return self._mean.repeat(len(self.image))
+
+    def precision(self, v: Tensor) -> Tensor:
+        return (v.reshape(len(self.image), -1) @ self._precision).flatten()
+
+    def preconditioner(self, data: float) -> Callable[[Tensor], Tensor]:
+        """The exact inverse."""
+        matrix = self._precision.clone()
+        matrix.diagonal().add_(data)
+        lower = torch.linalg.cholesky(matrix)
+        return lambda v: torch.cholesky_solve(v.reshape(len(self.image), -1).T, lower).T.flatten()
+
+    def precision_matrix(self) -> Tensor:
+        return torch.block_diag(*[self._precision] * len(self.image))
+
+    def covariance(self, rows: Tensor) -> Tensor:
+        return (rows.reshape(len(rows), len(self.image), -1) @ self._covariance).reshape(len(rows), -1)
+
+    @property
+    def variance(self) -> Tensor:
+        return self._covariance.diagonal().repeat(len(self.image))
+
+
+class _Product(LocalGaussian):
+    """The product of two densities, each to the power of a half."""
+
+    def __init__(self, own: _Fitted, other: LocalGaussian) -> None:
+        super().__init__(own.image)
+        self._own, self._other = own, other
+
+    @cached_property
+    def mean(self) -> Tensor:
+        right = self._own.precision(self._own.mean) + self._other.precision_matrix() @ self._other.mean
+        return self.covariance(right[None] / 2)[0]
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        return (self._own.gradient + self._other.gradient) / 2
+
+    def precision(self, v: Tensor) -> Tensor:
+        return (self._own.precision(v) + self._other.precision(v)) / 2
+
+    def preconditioner(self, data: float) -> Callable[[Tensor], Tensor]:
+        """The exact inverse with the other density's precision levelled out to a number."""
+        inverse = self._own.preconditioner(self._other.level + 2 * data)
+        return lambda v: 2 * inverse(v)
+
+    def precision_matrix(self) -> Tensor:
+        return (self._own.precision_matrix() + self._other.precision_matrix()) / 2

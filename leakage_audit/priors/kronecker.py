@@ -1,6 +1,6 @@
-"""Gaussians over images whose channels come apart in some basis of colours."""
+"""Gaussians over images whose channels are independent in some basis of colours (docs/method.md, section 6.1)."""
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
@@ -8,36 +8,48 @@ from torch import Tensor
 from leakage_audit.priors.base import LocalGaussian
 
 
-def channelwise(
-    mean: Tensor, basis: Tensor, covariances: Sequence[Tensor], precisions: Callable[[], Sequence[Tensor]]
-) -> LocalGaussian:
-    """A belief that knows each channel of a rotated image by itself.
+class ChannelwiseGaussian(LocalGaussian):
+    """A Gaussian that knows each channel of a rotated image by itself: matrices between pixels, not between entries.
 
     Args:
-        mean: `(B, C, H, W)`.
+        image: Where it stands for the prior, `(B, C, H, W)`.
         basis: Orthonormal columns, `(C, C)`: channel k of the rotated image is `basis[:, k]` times the colours.
-        covariances: Of each such channel, between pixels, `(B, H·W, H·W)`.
-        precisions: Their inverses, made when called.
     """
-    size, channels, height, width = mean.shape
-    pixels = height * width
 
-    def covariance(rows: Tensor) -> Tensor:
-        rows = rows.reshape(-1, size, channels, pixels)
+    def __init__(self, image: Tensor, basis: Tensor) -> None:
+        super().__init__(image)
+        self._basis = basis
+
+    @abstractmethod
+    def precisions(self) -> list[Tensor]:
+        """Of each rotated channel, between pixels, `(B, H·W, H·W)`."""
+
+    @abstractmethod
+    def covariances(self) -> list[Tensor]:
+        """Their inverses."""
+
+    def covariance(self, rows: Tensor) -> Tensor:
+        """`rows (m, n)` times the covariance."""
+        size, channels, height, width = self.image.shape
+        rows = rows.reshape(-1, size, channels, height * width)
         out = torch.zeros_like(rows)
-        for axis, matrix in zip(basis.T, covariances, strict=True):  # one at a time: rows may fill the memory
+        for axis, matrix in zip(self._basis.T, self.covariances(), strict=True):  # one at a time: rows may fill memory
             part = (torch.einsum("d,mbdp->bmp", axis, rows) @ matrix).transpose(0, 1)
             for channel, share in enumerate(axis.tolist()):
                 out[:, :, channel].add_(part, alpha=share)
         return out.reshape(len(rows), -1)
 
-    def precision() -> Tensor:
-        per_image = torch.zeros(size, channels * pixels, channels * pixels, dtype=mean.dtype, device=mean.device)
-        for axis, matrix in zip(basis.T, precisions(), strict=True):
+    def precision_matrix(self) -> Tensor:
+        """As a sum of Kronecker products, `(n, n)`."""
+        size, channels, height, width = self.image.shape
+        per_image = self.image.new_zeros(size, channels * height * width, channels * height * width)
+        for axis, matrix in zip(self._basis.T, self.precisions(), strict=True):
             colours = torch.outer(axis, axis)
             per_image += torch.stack([torch.kron(colours, between) for between in matrix])
         return torch.block_diag(*per_image)
 
-    diagonals = torch.stack([matrix.diagonal(dim1=1, dim2=2) for matrix in covariances])
-    variance = torch.einsum("dk,kbp->bdp", basis.square(), diagonals)
-    return LocalGaussian(mean=mean.flatten(), variance=variance.flatten(), covariance=covariance, precision=precision)
+    @property
+    def variance(self) -> Tensor:
+        """Diagonal of the covariance, `(n,)`."""
+        diagonals = torch.stack([matrix.diagonal(dim1=1, dim2=2) for matrix in self.covariances()])
+        return torch.einsum("dk,kbp->bdp", self._basis.square(), diagonals).flatten()

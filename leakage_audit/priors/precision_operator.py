@@ -1,9 +1,12 @@
-"""The precision of a variation as an operator on images, for those too large for its matrix."""
+"""The precision of a variation as an operator on images, for those too large for its matrix.
+
+Levelled to constant weights, the cosine transform makes it diagonal (docs/method.md, section 5.14).
+"""
+
+from functools import cached_property
 
 import torch
 from torch import Tensor
-
-RIDGE = 1e-4  # pull towards grey, as a share of the mean precision: differences alone do not fix the brightness
 
 Stencil = dict[tuple[int, int], float]  # tap (row, column) → coefficient
 FIRST: tuple[Stencil, ...] = ({(0, 0): -1.0, (1, 0): 1.0}, {(0, 0): -1.0, (0, 1): 1.0})
@@ -23,39 +26,56 @@ def difference(u: Tensor, stencil: Stencil) -> Tensor:
 
 
 class PrecisionOperator:
-    """A variation's precision at one image, as an operator, with an approximate inverse.
+    """A variation's precision at one image, as an operator, and at weights levelled out to their means.
 
     Args:
+        shape: Of the image, `(B, C, H, W)`.
         colours: Matrix to weighted opponent colours, `(C, C)`.
         weights: Stencils with the weights of their squared differences.
+        ridge: Pull towards grey, as a share of the mean precision.
     """
 
-    def __init__(self, colours: Tensor, weights: list[tuple[Stencil, Tensor]]) -> None:
-        self._colours, self._weights = colours, weights
-        total = sum(float(w.mean()) * sum(a * a for a in stencil.values()) for stencil, w in weights)
-        self._ridge = RIDGE * total
+    def __init__(self, shape: torch.Size, colours: Tensor, weights: list[tuple[Stencil, Tensor]], ridge: float) -> None:
+        self._shape, self._colours, self._weights = shape, colours, weights
+        total = torch.stack([w.sum((1, 2)) * sum(a * a for a in stencil.values()) for stencil, w in weights]).sum(0)
+        self._ridge = (ridge * total / (shape[2] * shape[3]))[:, None, None, None]  # of each image
 
     def __call__(self, v: Tensor) -> Tensor:
-        """Precision times `v (B, C, H, W)`."""
-        u = torch.einsum("cd,bdhw->bchw", self._colours, v)
+        """Precision times `v (n,)`."""
+        u = torch.einsum("cd,bdhw->bchw", self._colours, v.reshape(self._shape))
         out = self._ridge * u
         for stencil, w in self._weights:
             d = w[:, None] * difference(u, stencil)
             for (i, j), a in stencil.items():
                 out[:, :, i : i + d.shape[2], j : j + d.shape[3]] += a * d
-        return torch.einsum("dc,bdhw->bchw", self._colours, out)
+        return torch.einsum("dc,bdhw->bchw", self._colours, out).flatten()
 
-    def precondition(self, v: Tensor, data: float) -> Tensor:
-        """`(P̄ + data·I)⁻¹ v`, with P̄ the precision at weights levelled out, which a cosine transform makes diagonal."""
+    @property
+    def levels(self) -> Tensor:
+        """Eigenvalues P̄ of the precision at weights levelled out, `(C, H, W)`."""
+        return self._transform[0]
+
+    def levelled(self, factors: Tensor, v: Tensor) -> Tensor:
+        """A function of the levelled precision times `v (n,)`.
+
+        Args:
+            factors: The function's values at `levels`.
+            v: Flattened image.
+        """
+        _, basis, rows, columns = self._transform
+        u = torch.einsum("dc,bdhw->bchw", basis, rows @ v.reshape(self._shape) @ columns.T) * factors
+        return (rows.T @ torch.einsum("cd,bdhw->bchw", basis, u) @ columns).flatten()
+
+    @cached_property
+    def _transform(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`levels`, and the bases in which they are its eigenvalues: of colours, rows and columns."""
+        height, width = self._shape[2:]
         values, basis = torch.linalg.eigh(self._colours.T @ self._colours)
-        rows, columns = _cosines(v.shape[2], v), _cosines(v.shape[3], v)
-        down, across = _eigenvalues(v.shape[2], v)[:, None], _eigenvalues(v.shape[3], v)[None]
+        down, across = _eigenvalues(height, values)[:, None], _eigenvalues(width, values)[None]
         squares = (down, across, down**2, across**2, 2 * down * across)  # of the stencils, in the order of `_weights`
-        levels = [float(w.mean()) for _, w in self._weights]
-        spectrum = sum(level * square for level, square in zip(levels, squares, strict=True)) + self._ridge
-        u = torch.einsum("dc,bdhw->bchw", basis, rows @ v @ columns.T)
-        u = u / (values[:, None, None] * spectrum + data)
-        return rows.T @ torch.einsum("cd,bdhw->bchw", basis, u) @ columns
+        means = [float(w.mean()) for _, w in self._weights]
+        spectrum = sum(level * square for level, square in zip(means, squares, strict=True)) + self._ridge.mean()
+        return values[:, None, None] * spectrum, basis, _cosines(height, values), _cosines(width, values)
 
 
 def _eigenvalues(n: int, like: Tensor) -> Tensor:

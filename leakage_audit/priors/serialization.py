@@ -12,12 +12,19 @@ from leakage_audit.priors.unet import UNet
 
 
 def save(prior: Gaussian | Denoiser, path: str | Path) -> None:
-    """Write a learned prior; what stands beside a Gaussian is not part of the file."""
+    """Write a learned prior; what stands beside a Gaussian is not part of the file, nor are a denoiser's settings.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(Gaussian(torch.zeros(1, 2, 2), torch.eye(4)), f"{folder}/prior.pt")
+    ...     load(f"{folder}/prior.pt").mean.shape
+    torch.Size([1, 2, 2])
+    """
     if isinstance(prior, Gaussian):
         kept = {"kind": "gaussian", "mean": prior.mean.float(), "covariance": prior.covariance.float()}
     else:
         network = prior.network
-        shape = {"channels": network.channels, "width": network.width}
+        shape = {name: getattr(network, name) for name in ("channels", "width", "spread", "waves")}
         kept = {"kind": "denoiser", "shape": shape, "weights": network.state_dict()}
     torch.save(kept, path)
 

@@ -1,18 +1,27 @@
-"""Total variation of first and second order, all colours together: a prior that knows no data."""
+"""Total variation of first and second order, all colours together: a prior that knows no data.
+
+See docs/method.md, section 6.1, (M50) and (M51).
+"""
+
+from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from leakage_audit.priors.base import GREY, LocalGaussian
-from leakage_audit.priors.kronecker import channelwise
-from leakage_audit.priors.precision_operator import FIRST, RIDGE, SECOND, PrecisionOperator, Stencil, difference
+from leakage_audit.priors.kronecker import ChannelwiseGaussian
+from leakage_audit.priors.precision_operator import FIRST, SECOND, PrecisionOperator, Stencil, difference
 
 # Grey, red − green, yellow − blue: the opponent colours, orthonormal rows.
 OPPONENT = ((3**-0.5, 3**-0.5, 3**-0.5), (2**-0.5, -(2**-0.5), 0.0), (6**-0.5, 6**-0.5, -2 * 6**-0.5))
 
 
 class TotalVariation:
-    """Total variation of first and second order, `Σ_p (|∇u|/s)^q + second·(|∇²u|/s)^q`, a length for all channels.
+    """Total variation of first and second order, `Σ_p Σ_d (ℓ(d·u)/s)^q + second·Σ_p Σ_e (ℓ(e·u)/s)^q`.
+
+    The sums are over the places p, the first differences d (down, across) and the second ones e (down, across, mixed),
+    each by itself (anisotropic); `ℓ(v) = (Σ_c v_c² + edge²)^½` is the length of one difference over all channels c.
 
     The lengths take all channels together, in opponent colours with the two chroma channels weighed up: edges then
     prefer to coincide in all colours, and brightness carries most of them (colour TV; Bredies et al. 2010 for the
@@ -25,7 +34,16 @@ class TotalVariation:
         second: Weight of the second differences.
         exponent: q; 1 is total variation.
         scale: s, the typical size of a difference of neighbouring pixels.
-        edge: Differences well below this count quadratically.
+        edge: Differences well below this count quadratically: five grey levels, so that weights stay bounded.
+        ridge: Pull towards grey, as a share of the mean precision: differences alone do not fix the brightness.
+
+    Raises:
+        ValueError: If one is out of its range.
+
+    >>> flat = torch.full((1, 3, 4, 4), 0.3, dtype=torch.float64)
+    >>> gaussian = TotalVariation(ridge=0.0).local_gaussian(flat)
+    >>> bool(gaussian.gradient.abs().max() < 1e-9)  # nothing to gain where nothing varies
+    True
     """
 
     def __init__(
@@ -35,21 +53,19 @@ class TotalVariation:
         exponent: float = 0.7,
         scale: float = 0.05,
         edge: float = 0.02,
+        ridge: float = 1e-4,
     ) -> None:
+        if not (min(chroma, exponent, scale, edge) > 0 and min(second, ridge) >= 0):
+            raise ValueError(
+                "chroma, exponent, scale and edge must be positive, second and ridge not negative, "
+                f"got {chroma}, {exponent}, {scale}, {edge}, {second} and {ridge}"
+            )
+        self.ridge = ridge
         self.chroma, self.second, self.exponent, self.scale, self.edge = chroma, second, exponent, scale, edge
 
     def local_gaussian(self, image: Tensor) -> LocalGaussian:
         """The quadratic that touches the variation at `image`: differences weighed by the inverse of their length."""
-        spatial, unmixing = self.quadratic(image)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(spatial))
-        shares, basis = torch.linalg.eigh(unmixing)
-        scaled = {share: inverse / share for share in set(shares.tolist())}  # one for both chroma channels
-        return channelwise(
-            mean=torch.full_like(image, GREY),
-            basis=basis,
-            covariances=[scaled[share] for share in shares.tolist()],
-            precisions=lambda: [spatial * share for share in shares],
-        )
+        return _Touching(self, image)
 
     def quadratic(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Its precision, the Kronecker product of a matrix between channels and one between pixels.
@@ -57,12 +73,12 @@ class TotalVariation:
         Returns:
             Between pixels, `(B, H·W, H·W)`, and between channels, `(C, C)`.
         """
-        colours = self._colours(image)
+        colours = self.colours(image)
         return self._spatial(image), colours.T @ colours
 
     def precision_operator(self, image: Tensor) -> PrecisionOperator:
-        """The precision of `around` without its matrix."""
-        return PrecisionOperator(self._colours(image), self._weights(image))
+        """The precision of `local_gaussian` without its matrix."""
+        return PrecisionOperator(image.shape, self.colours(image), self._weights(image), self.ridge)
 
     def _spatial(self, image: Tensor) -> Tensor:
         """Precision of a channel of unit weight, `(B, H·W, H·W)`."""
@@ -78,10 +94,10 @@ class TotalVariation:
                     precision.index_add_(1, (rows * pixels + columns).flatten(), a * b * w.flatten(1))
         precision = precision.reshape(size, pixels, pixels)
         diagonal = precision.diagonal(dim1=1, dim2=2)
-        diagonal += RIDGE * diagonal.mean(1, keepdim=True)
+        diagonal += self.ridge * diagonal.mean(1, keepdim=True)
         return precision
 
-    def _colours(self, image: Tensor) -> Tensor:
+    def colours(self, image: Tensor) -> Tensor:
         """Matrix `(C, C)` to weighted opponent colours, or to the channels themselves where they are not three."""
         channels = image.shape[1]
         if channels != 3:
@@ -91,10 +107,52 @@ class TotalVariation:
 
     def _weights(self, image: Tensor) -> list[tuple[Stencil, Tensor]]:
         """Each stencil with the weights `(B, H', W')` of its squared differences."""
-        u = torch.einsum("cd,bdhw->bchw", self._colours(image), image)
+        u = torch.einsum("cd,bdhw->bchw", self.colours(image), image)
         found = []
         for order, share in ((FIRST, 1.0), (SECOND, self.second)):
             for stencil in order:
                 length2 = (difference(u, stencil).square().sum(1) + self.edge**2) / self.scale**2
                 found.append((stencil, self.exponent * share * length2 ** (self.exponent / 2 - 1) / self.scale**2))
         return found
+
+
+class _Touching(ChannelwiseGaussian):
+    """The quadratic of a variation at an image, around grey."""
+
+    def __init__(self, prior: TotalVariation, image: Tensor) -> None:
+        self._prior = prior
+        colours = prior.colours(image)
+        self._shares, basis = torch.linalg.eigh(colours.T @ colours)
+        super().__init__(image, basis)
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.full_like(self.image, GREY).flatten()
+
+    @cached_property
+    def _operator(self) -> PrecisionOperator:
+        return self._prior.precision_operator(self.image)
+
+    def precision(self, v: Tensor) -> Tensor:
+        return self._operator(v)
+
+    def preconditioner(self, data: float) -> Callable[[Tensor], Tensor]:
+        """Of the weights levelled out."""
+        factors = 1 / (self._operator.levels + data)
+        return lambda v: self._operator.levelled(factors, v)
+
+    @cached_property
+    def _spatial(self) -> Tensor:
+        return self._prior.quadratic(self.image)[0]
+
+    def precisions(self) -> list[Tensor]:
+        return [self._spatial * share for share in self._shares]
+
+    def covariances(self) -> list[Tensor]:
+        return self._covariances
+
+    @cached_property
+    def _covariances(self) -> list[Tensor]:
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(self._spatial))
+        scaled = {share: inverse / share for share in set(self._shares.tolist())}  # one for both chroma channels
+        return [scaled[share] for share in self._shares.tolist()]

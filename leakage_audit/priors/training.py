@@ -1,6 +1,7 @@
 """Learning a prior from public images: a Gaussian's moments, or a denoiser by a Trainer."""
 
 import math
+from dataclasses import dataclass
 
 import lightning as L
 import torch
@@ -9,13 +10,35 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from leakage_audit.options import Checked
 from leakage_audit.priors.denoiser import Denoiser
-from leakage_audit.priors.unet import SPREAD, UNet
+from leakage_audit.priors.unet import UNet
 
-TESTED = (0.02, 0.05, 0.1, 0.2)  # strengths of noise that the validation names
-MEDIAN, DECADES, WEAKEST, STRONGEST = 0.1, 1.3, 0.004, 2.0  # strengths in training: log-normal, in natural logarithms
-AVERAGED = 0.03  # share of all steps over which the weights are averaged
-SHIFT = 4  # pixels that a batch is moved by at most, the border mirrored
+
+@dataclass(frozen=True)
+class TrainingOptions(Checked):
+    """How a denoiser is trained.
+
+    Attributes:
+        median: Strength of noise in training, log-normal; the strength used lies 1.5 deviations below.
+        deviation: Of its natural logarithm.
+        weakest: Least strength: below an image's own grain.
+        strongest: Largest strength: an image is lost in it.
+        averaged: Share of all steps over which the weights are averaged.
+        shift: Pixels that a batch is moved by at most, the border mirrored.
+        tested: Strengths that the validation names.
+    """
+
+    median: float = 0.1
+    deviation: float = 1.3
+    weakest: float = 0.004
+    strongest: float = 2.0
+    averaged: float = 0.03
+    shift: int = 4
+    tested: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)
+
+    def __post_init__(self) -> None:
+        self.check(("median", "deviation", "weakest", "strongest", "tested"), ("shift",), ("averaged",))
 
 
 class DenoiserTraining(L.LightningModule):
@@ -27,20 +50,29 @@ class DenoiserTraining(L.LightningModule):
         channels: Of an image.
         width: Of the network.
         learning_rate: At its peak; it rises over a twentieth of the steps and falls along a cosine.
+        options: Noise, augmentation and averaging.
     """
 
-    def __init__(self, channels: int = 3, width: int = 96, learning_rate: float = 2e-3) -> None:
+    def __init__(
+        self,
+        channels: int = 3,
+        width: int = 96,
+        learning_rate: float = 2e-3,
+        options: TrainingOptions | None = None,
+    ) -> None:
         super().__init__()
         self.network, self.learning_rate = UNet(channels, width), learning_rate
+        self.options = options or TrainingOptions()
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         """Squared error of the cleaned images, every strength of noise counting alike (Karras et al. 2022, Table 1)."""
-        images = _moved(batch[0])
-        sigma = (math.log(MEDIAN) + DECADES * torch.randn(len(images), device=images.device)).exp()
-        sigma = sigma.clamp(WEAKEST, STRONGEST)
+        options, spread = self.options, self.network.spread
+        images = _moved(batch[0], options.shift)
+        sigma = (math.log(options.median) + options.deviation * torch.randn(len(images), device=images.device)).exp()
+        sigma = sigma.clamp(options.weakest, options.strongest)
         noisy = images + sigma[:, None, None, None] * torch.randn_like(images)
         error = (self.network(noisy, sigma) - images).square().mean((1, 2, 3))
-        loss = (error * (sigma**2 + SPREAD**2) / (sigma * SPREAD) ** 2).mean()
+        loss = (error * (sigma**2 + spread**2) / (sigma * spread) ** 2).mean()
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
@@ -48,11 +80,11 @@ class DenoiserTraining(L.LightningModule):
         """PSNR of the cleaned images, the same noise every time."""
         images = batch[0]
         generator = torch.Generator().manual_seed(batch_idx)
-        for strength in TESTED:
+        for place, strength in enumerate(self.options.tested):
             noise = torch.randn(images.shape, generator=generator).to(images)
             cleaned = self.network(images + strength * noise, torch.full((len(images),), strength).to(images))
             psnr = -10 * (cleaned - images).square().mean((1, 2, 3)).log10().mean()
-            self.log(f"val/psnr_{strength}", psnr, prog_bar=strength == TESTED[1], batch_size=len(images))
+            self.log(f"val/psnr_{strength}", psnr, prog_bar=place == 1, batch_size=len(images))
 
     def configure_optimizers(self) -> dict:  # type: ignore[override]  # Lightning's own type is narrower than its use
         """Adam on one cycle of the learning rate."""
@@ -69,6 +101,7 @@ def learn_denoiser(
     batch_size: int = 64,
     width: int = 96,
     seed: int = 0,
+    options: TrainingOptions | None = None,
     **trainer: object,
 ) -> tuple[Denoiser, dict[str, float]]:
     """Train a denoiser.
@@ -80,6 +113,7 @@ def learn_denoiser(
         batch_size: Images a step.
         width: Of the network.
         seed: Of the weights, the order and the noise.
+        options: Noise, augmentation and averaging.
         trainer: Further arguments of Lightning's Trainer.
 
     Returns:
@@ -91,9 +125,9 @@ def learn_denoiser(
     if len(images) < batch_size or not len(held_out):
         raise ValueError(f"a batch takes {batch_size} images and some to test on, got {len(images)}, {len(held_out)}")
     L.seed_everything(seed, verbose=False)
-    training = DenoiserTraining(images.shape[1], width)
+    training = DenoiserTraining(images.shape[1], width, options=options)
     loader = DataLoader(TensorDataset(images), batch_size, shuffle=True, drop_last=True)
-    averaged = max(1.0, AVERAGED * epochs * len(loader))
+    averaged = max(1.0, training.options.averaged * epochs * len(loader))
     fitter = L.Trainer(
         max_epochs=epochs,
         callbacks=[EMAWeightAveraging(decay=1 - 1 / averaged)],
@@ -108,11 +142,11 @@ def learn_denoiser(
     return Denoiser(training.network.cpu()), found
 
 
-def _moved(images: Tensor) -> Tensor:
+def _moved(images: Tensor, shift: int) -> Tensor:
     """Half of them mirrored, all of them shifted by the same few pixels."""
     mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
     images = torch.where(mirrored, images.flip(-1), images)
     height, width = images.shape[2:]
-    down, across = torch.randint(0, 2 * SHIFT + 1, (2,)).tolist()
-    padded = F.pad(images, (SHIFT,) * 4, mode="reflect")
+    down, across = torch.randint(0, 2 * shift + 1, (2,)).tolist()
+    padded = F.pad(images, (shift,) * 4, mode="reflect")
     return padded[:, :, down : down + height, across : across + width]

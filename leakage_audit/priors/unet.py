@@ -6,9 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SPREAD = 0.25  # standard deviation of an image's values around grey
-MULTIPLE = 4  # sides are brought to multiples of this: halved once by folding pixels into channels, once by a stride
-WAVES = 16  # frequencies in which the strength of the noise is told
+MULTIPLE = 4  # not a setting: sides are halved once by folding pixels into channels, once by a stride
 
 
 class UNet(nn.Module):
@@ -20,12 +18,14 @@ class UNet(nn.Module):
     Args:
         channels: Of an image.
         width: Channels of the finer scale; the coarser one has twice as many.
+        spread: Standard deviation of an image's values around grey; a photograph's.
+        waves: Frequencies in which the strength of the noise is told.
     """
 
-    def __init__(self, channels: int = 3, width: int = 96) -> None:
+    def __init__(self, channels: int = 3, width: int = 96, spread: float = 0.25, waves: int = 16) -> None:
         super().__init__()
-        self.channels, self.width = channels, width
-        self.strength = nn.Sequential(nn.Linear(2 * WAVES, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU())
+        self.channels, self.width, self.spread, self.waves = channels, width, spread, waves
+        self.strength = nn.Sequential(nn.Linear(2 * waves, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU())
         self.first = nn.Conv2d(4 * channels, width, 3, padding=1)
         self.down = nn.ModuleList([_Block(width) for _ in range(2)])
         self.shrink = nn.Conv2d(width, 2 * width, 2, stride=2)
@@ -47,9 +47,9 @@ class UNet(nn.Module):
         spare = (0, -width % MULTIPLE, 0, -height % MULTIPLE)
         centred = F.pad(noisy - 0.5, spare, mode="replicate")
         scale = sigma[:, None, None, None]
-        total = (scale**2 + SPREAD**2).sqrt()
+        total = (scale**2 + self.spread**2).sqrt()
         said = self._layers(centred / total, self._told(sigma)).to(noisy.dtype)
-        cleaned = centred * (SPREAD / total) ** 2 + said * scale * SPREAD / total
+        cleaned = centred * (self.spread / total) ** 2 + said * scale * self.spread / total
         return 0.5 + cleaned[:, :, :height, :width]
 
     def _layers(self, x: Tensor, told: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class UNet(nn.Module):
 
     def _told(self, sigma: Tensor) -> Tensor:
         low, high = math.log(0.5), math.log(20.0)
-        waves = torch.linspace(low, high, WAVES, dtype=sigma.dtype, device=sigma.device).exp()
+        waves = torch.linspace(low, high, self.waves, dtype=sigma.dtype, device=sigma.device).exp()
         angles = waves * sigma.log()[:, None] / 4
         return self.strength(torch.cat([angles.sin(), angles.cos()], 1))
 

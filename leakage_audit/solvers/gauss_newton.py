@@ -1,5 +1,9 @@
-"""Gauss-Newton under a prior: linearise, trust as far as the linearisation holds, ask the prior anew."""
+"""Gauss-Newton under a prior: linearise, trust as far as the linearisation holds, ask the prior anew.
 
+The whole iteration is docs/method.md, section 5.15.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,16 +15,9 @@ from leakage_audit.equations.base import Equations, rms
 from leakage_audit.priors import GREY, Prior
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gaussian_update import GaussianUpdate, rank
-from leakage_audit.solvers.linearization_error import LocalModel, NonsmoothErrorModel, SmoothErrorModel, is_nonsmooth
-
-SOLVED = 1e-4  # residual (root mean square, targets being 1) below which the equations count as solved
-SETTLED = 1.5e-3  # change of the image (root mean square, images in [0, 1]) below which it has settled
-TREMBLING = 3e-3  # the same where kinks are probed at random, which keeps the image moving a little
-WITHIN = 2.0  # kinked equations count as solved within this many standard deviations of what their kinks leave open
-RANK_TOLERANCE = 1e-6  # singular values below this share of the largest count as zero
-FLOOR = 1e-7  # least noise (targets being 1) for which the normal equations hold in float64
-BLOBS = 0.1  # standard deviation of the blobs where grey is no place to start
-PATIENCE = 3  # short steps in a row on kinked equations before the iteration stops
+from leakage_audit.solvers.linearization_error import LocalModel, NonsmoothErrorModel, SmoothErrorModel
+from leakage_audit.solvers.options import SolverOptions
+from leakage_audit.solvers.stopping import Status, StoppingRule, weighted_residual
 
 
 @dataclass(frozen=True)
@@ -30,11 +27,12 @@ class Solution:
     Attributes:
         image: `(n,)`.
         r: The equations there, `(m,)`.
-        std: Standard deviation of each entry of the image under the last step's linear model, `(n,)`.
+        std: Standard deviation of each entry of the image under the last step's linear model, `(n,)`; NaN where there
+            was no Jacobian.
         rank: Of the Jacobian; None where it was never formed.
         steps: Number of steps.
-        converged: Whether the equations are solved and the image has settled.
-        ended: One sentence on how it ended.
+        status: How it ended.
+        context: What came before, if that is part of how it ended.
     """
 
     image: Tensor
@@ -42,11 +40,29 @@ class Solution:
     std: Tensor
     rank: int | None
     steps: int
-    converged: bool
-    ended: str
+    status: Status
+    context: str = ""
+
+    @property
+    def converged(self) -> bool:
+        """Whether the equations are solved and the image has settled."""
+        return self.status.converged
+
+    @property
+    def ended(self) -> str:
+        """One sentence on how it ended."""
+        sentence = self.status.sentence(residual=rms(self.r), steps=self.steps)
+        return f"{sentence}: {self.context}" if self.context else sentence
 
 
-def gauss_newton(equations: Equations, prior: Prior, max_steps: int, memory: float, budget: Budget) -> Solution:
+def gauss_newton(
+    equations: Equations,
+    prior: Prior,
+    max_steps: int,
+    memory: float,
+    budget: Budget,
+    options: SolverOptions | None = None,
+) -> Solution:
     """Step from grey until the image settles, the residual stalls or the budget is spent.
 
     Args:
@@ -55,23 +71,35 @@ def gauss_newton(equations: Equations, prior: Prior, max_steps: int, memory: flo
         max_steps: Most steps.
         memory: Bytes that a Jacobian's passes may take.
         budget: Time limit and progress report.
+        options: Tolerances.
 
     Raises:
         FloatingPointError: If the equations are not finite at grey, or a step's normal equations not positive.
+
+    >>> from torch import nn
+    >>> from leakage_audit.equations.layer_peeling import peel_layers
+    >>> from leakage_audit.observation import observe
+    >>> from leakage_audit.priors import TotalVariation
+    >>> _ = torch.manual_seed(0)
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8 * 16, 5)).double()
+    >>> image = torch.rand(1, 3, 6, 6, dtype=torch.float64)
+    >>> equations = peel_layers(observe(network, image, 2, mean=0.5), 1e-15)
+    >>> found = gauss_newton(equations, TotalVariation(), max_steps=30, memory=1e9, budget=Budget())
+    >>> found.ended, found.rank, bool((found.image - image.flatten()).abs().max() < 1e-6)
+    ('the image settled with its equations solved', 108, True)
     """
-    image = initial_guess(equations)
-    r = equations.residual(image)
-    if not torch.isfinite(r).all():
-        raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
-    floor = equations.noise.clamp_min(FLOOR)
-    solved = max(SOLVED, 3 * rms(floor))
-    kinked = is_nonsmooth(equations)
-    error_model = (NonsmoothErrorModel if kinked else SmoothErrorModel)(equations, memory, budget)
-    best, ended, converged, steps, short, cost = (image, r), "the time was up", False, 0, 0, 0.0
+    options = options or SolverOptions()
+    image, r = start(equations, options)
+    floor = equations.noise.clamp_min(options.floor)
+    rule = StoppingRule(options.stopping, floor, False, image, r)
+    steps, cost = 0, 0.0
     near: LocalModel | None = None
     step: GaussianUpdate | None = None
     try:
-        near = error_model.first(image)
+        kinked = equations.within(budget).kinked
+        rule = StoppingRule(options.stopping, floor, kinked, image, r)
+        model = (NonsmoothErrorModel if kinked else SmoothErrorModel)(equations, memory, budget, options.linearization)
+        near = model.first(image)
         if not torch.isfinite(near.jacobian).all():
             raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
         for _ in budget.steps(max_steps, "Joint"):
@@ -79,39 +107,49 @@ def gauss_newton(equations: Equations, prior: Prior, max_steps: int, memory: flo
                 break
             steps, begun = steps + 1, budget.spent
             noise = floor**2 + near.variance
-            step = GaussianUpdate(
-                image, near.r, near.jacobian, noise, prior.local_gaussian(image.reshape(equations.shape))
-            )
-            share, new, new_r = backtrack(equations, image, r, step.image, noise, solved)
+            gaussian = prior.local_gaussian(image.reshape(equations.shape))
+            step = GaussianUpdate(image, near.r, near.jacobian, noise, gaussian)
+            share, new, new_r = backtrack(equations, image, r, step.image, noise, rule.solved, options.shares)
             change, image, r = rms(new - image), new, new_r
-            short = short + 1 if share < 1 else 0
-            explained = rms(r) <= solved or (kinked and rms(r / noise.sqrt()) <= WITHIN)
-            settled = change < (TREMBLING if kinked else SETTLED)
-            converged = settled and explained
-            if converged or rms(r) <= solved or weighted_residual(r, noise) <= weighted_residual(best[1], noise):
-                best = image, r
-            if converged:
-                ended = "the image settled with its equations solved"
-                break
-            if settled or (kinked and short >= PATIENCE):
-                ended = f"the residual stalled at {rms(best[1]):.2g} of the targets' size"
+            if rule(image, r, change, variance=noise, noise=noise, headway=share == 1 or not kinked):
                 break
             cost = budget.spent - begun
-            near = error_model.update(near, step, image, r)
-        else:
-            if steps == max_steps:
-                ended = f"{max_steps} steps were not enough"
+            near = model.update(near, step, image, r)
     except TimeoutError:
         pass
+    status = rule.status(steps, max_steps)
     if near is None or step is None or not _fits(budget, cost):  # what follows takes about as long as a step
-        return Solution(*best, torch.full_like(image, torch.nan), None, steps, converged, ended)
-    return Solution(*best, step.std(), rank(near.jacobian, RANK_TOLERANCE), steps, converged, ended)
+        return Solution(*rule.best, torch.full_like(image, torch.nan), None, steps, status)
+    return Solution(*rule.best, step.std(), rank(near.jacobian, options.rank_tolerance), steps, status)
 
 
-def initial_guess(equations: Equations, seed: int = 0) -> Tensor:
+def start(equations: Equations, options: SolverOptions, begin: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Where to begin, `(n,)`, and the residual there, `(m,)`.
+
+    Args:
+        equations: F(image) = 0.
+        options: With the blobs where grey is a dead spot.
+        begin: Another start than grey, of any shape.
+
+    Raises:
+        FloatingPointError: If the equations are not finite there.
+    """
+    image = initial_guess(equations, options.blobs) if begin is None else begin.flatten()
+    r = equations.residual(image)
+    if not torch.isfinite(r).all():
+        raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
+    return image, r
+
+
+def initial_guess(equations: Equations, blobs: float = 0.1, seed: int = 0) -> Tensor:
     """Grey, `(n,)`, or soft blobs on it where grey is a dead spot.
 
     There rectifiers without biases are all off, and nothing may tell two images of a batch apart.
+
+    Args:
+        equations: F(image) = 0.
+        blobs: Standard deviation of the blobs.
+        seed: Of the blobs.
     """
     grey = torch.full(equations.shape, GREY, dtype=torch.float64, device=equations.noise.device)
     r, pull = vjp(equations.residual, grey.flatten())[:2]
@@ -121,31 +159,41 @@ def initial_guess(equations: Equations, seed: int = 0) -> Tensor:
         return grey.flatten()
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(*equations.shape[:2], 5, 5, generator=generator, dtype=torch.float64).to(grey)
-    blobs = F.interpolate(coarse, equations.shape[2:], mode="bilinear", align_corners=True)
-    return (grey + BLOBS * blobs).flatten()
+    soft = F.interpolate(coarse, equations.shape[2:], mode="bilinear", align_corners=True)
+    return (grey + blobs * soft).flatten()
 
 
 def backtrack(
-    equations: Equations, image: Tensor, r: Tensor, goal: Tensor, noise: Tensor, solved: float
+    equations: Equations,
+    image: Tensor,
+    r: Tensor,
+    goal: Tensor,
+    noise: Tensor,
+    solved: float,
+    shares: Sequence[float] = (1.0, 0.5, 0.25, 0.125),
 ) -> tuple[float, Tensor, Tensor]:
     """The longest of a few moves towards `goal` that makes the residual no worse, or the best of them.
+
+    Args:
+        equations: F(image) = 0.
+        image: Where the move begins, `(n,)`.
+        r: F there, `(m,)`.
+        goal: Where the whole move leads, `(n,)`.
+        noise: Variance by which residuals are compared, `(m,)`.
+        solved: Root mean square of the residual that is good enough, whatever it was before.
+        shares: Of the whole move, the longest first.
 
     Returns:
         Its share of the whole move, the image there and the residual there.
     """
     tried = []
-    for share in (1.0, 0.5, 0.25, 0.125):
+    for share in shares:
         new = image + share * (goal - image)
         new_r = equations.residual(new)
         if weighted_residual(new_r, noise) < weighted_residual(r, noise) or rms(new_r) < solved:
             return share, new, new_r
         tried.append((weighted_residual(new_r, noise), share, new, new_r))
     return min(tried, key=lambda t: t[0])[1:]
-
-
-def weighted_residual(r: Tensor, noise: Tensor) -> float:
-    """Squares of the residual, each in units of its equation's variance."""
-    return float((r.square() / noise).sum())
 
 
 def _fits(budget: Budget, seconds: float) -> bool:

@@ -1,6 +1,7 @@
-"""One Gauss-Newton step on noisy equations under a Gaussian belief, and what is left uncertain after it.
+"""One Gauss-Newton step on noisy equations under a Gaussian prior, and what is left uncertain after it.
 
-With F(x + d) ≈ r + J d, noise covariance N (diagonal) and belief N(µ, C), the most probable image is
+With F(x + d) ≈ r + J d, noise covariance N (diagonal) and prior N(µ, C), the most probable image is (docs/method.md,
+section 5.8, (M40) to (M42))
 
     x⁺ = µ + C Jᵀ (J C Jᵀ + N)⁻¹ (J (x − µ) − r)           fewer equations than unknowns
        = µ + (Jᵀ N⁻¹ J + C⁻¹)⁻¹ Jᵀ N⁻¹ (J (x − µ) − r)     more
@@ -21,7 +22,7 @@ class GaussianUpdate:
         r: F there, `(m,)`.
         jacobian: `(m, n)`.
         noise: Variance of each equation, `(m,)`.
-        belief: The prior around the image.
+        gaussian: The prior around the image.
 
     Attributes:
         origin: Where F was linearised.
@@ -42,7 +43,7 @@ class GaussianUpdate:
         else:
             weighted = jacobian / noise[:, None]
             hessian = jacobian.T @ weighted
-            hessian += gaussian.precision()
+            hessian += gaussian.precision_matrix()
             self._lower = _cholesky(hessian)
             self.image = gaussian.mean + _solve(self._lower, weighted.T @ right)
 
@@ -64,7 +65,7 @@ class GaussianUpdate:
         normal = torch.randn(self.image.numel(), count, generator=generator, dtype=torch.float64).to(self.image)
         if not self.dual:
             return torch.linalg.solve_triangular(self._lower.T, normal, upper=True).T
-        lower = torch.linalg.cholesky(self._gaussian.precision())
+        lower = torch.linalg.cholesky(self._gaussian.precision_matrix())
         prior = torch.linalg.solve_triangular(lower.T, normal, upper=True).T
         errors = torch.randn(count, len(self._noise), generator=generator, dtype=torch.float64).to(self.image)
         missed = prior @ self._jacobian.T + errors * self._noise.sqrt()

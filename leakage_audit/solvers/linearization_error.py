@@ -1,29 +1,19 @@
 """How far to trust a linearisation: each equation's error, measured rather than assumed.
 
 A Gauss-Newton step treats the equations as linear. What they miss of that is noise to the step, and an equation that
-bends much, or jumps where a rectifier switches, must count for less than one that is straight.
+bends much, or jumps where a rectifier switches, must count for less than one that is straight (docs/method.md,
+sections 5.10, (M44), and 5.11, (M45)).
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from leakage_audit.equations.base import Equations, rms
-from leakage_audit.priors import GREY
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gaussian_update import GaussianUpdate
-
-FIRST = 0.03  # error expected of the first linearisation of a smooth network (targets being 1)
-SHRINK = 0.3  # a step errs by this share of what the step before it erred: steps grow smaller
-STRAIGHT = 1e-5  # error of a linearisation (root mean square, targets being 1) that is good for the next step too
-PROBES = 32  # perturbations an estimate averages over
-SHARE = 0.5  # the first probes are as long as would explain this share of the straightest block's residual
-POOL = 0.1  # part of an equation's variance that it takes from its block, as few probes may miss its jump
-WIDEN = 2.0  # later probes are this much longer than the posterior says, which knows too little of its own errors
-BEHIND = 0.5  # and at least this share of the last step: while steps are long the image is that wrong
-KINKED = 12.0  # a probe eight times shorter errs 64 times less on a smooth network, about 3 to 20 times less on a kink
+from leakage_audit.solvers.options import LinearizationOptions
 
 
 @dataclass(frozen=True)
@@ -48,21 +38,25 @@ class SmoothErrorModel:
         equations: F.
         memory: Bytes that a Jacobian's passes may take.
         budget: Time limit.
+        options: What the errors are taken to be.
     """
 
-    def __init__(self, equations: Equations, memory: float, budget: Budget) -> None:
+    def __init__(
+        self, equations: Equations, memory: float, budget: Budget, options: LinearizationOptions | None = None
+    ) -> None:
         self._equations, self._memory, self._budget = equations, memory, budget
+        self._options = options or LinearizationOptions()
 
     def first(self, image: Tensor) -> LocalModel:
         """Around the start."""
         r, jacobian = self._equations.linearize(image, self._memory, self._budget)
-        return LocalModel(r, jacobian, torch.full_like(r, 0.0 if self._equations.linear else FIRST**2))
+        return LocalModel(r, jacobian, torch.full_like(r, 0.0 if self._equations.linear else self._options.first**2))
 
     def update(self, last: LocalModel, step: GaussianUpdate, image: Tensor, r: Tensor) -> LocalModel:
         """Around `image`, where F is `r`, to which a step with the `last` linearisation led."""
         error = rms(r - last.r - last.jacobian @ (image - step.origin))
-        variance = torch.full_like(r, (SHRINK * error) ** 2)
-        if error <= STRAIGHT:
+        variance = torch.full_like(r, (self._options.shrink * error) ** 2)
+        if error <= self._options.reuse:
             return LocalModel(r, last.jacobian, variance)
         return LocalModel(*self._equations.linearize(image, self._memory, self._budget), variance)
 
@@ -73,18 +67,27 @@ class NonsmoothErrorModel:
     The first probes are random perturbations that would explain part of the residual of those equations that are
     continuous. Later ones are drawn from the last step's posterior, where that fits in memory: they are long in the
     directions that the equations leave open, and there the units switch. An equation whose jump lies nearby gets the
-    variance of that jump (METHOD, section 5, "Kinks", without looking into the network), and equations that know their
-    kinks round them off as far.
+    variance of that jump without a look into the network (docs/method.md, section 5.11, (M45)), and equations that know
+    their kinks round them off as far.
 
     Args:
         equations: F.
         memory: Bytes that a Jacobian's passes may take.
         budget: Time limit.
+        options: How many probes, and how long.
         seed: Of the probes.
     """
 
-    def __init__(self, equations: Equations, memory: float, budget: Budget, seed: int = 0) -> None:
+    def __init__(
+        self,
+        equations: Equations,
+        memory: float,
+        budget: Budget,
+        options: LinearizationOptions | None = None,
+        seed: int = 0,
+    ) -> None:
         self._equations, self._memory, self._budget = equations, memory, budget
+        self._options = options or LinearizationOptions()
         self._generator = torch.Generator().manual_seed(seed)
 
     def first(self, image: Tensor) -> LocalModel:
@@ -97,58 +100,48 @@ class NonsmoothErrorModel:
         if step.dual and 24 * len(image) ** 2 > self._memory:  # three matrices between pixels would not fit
             perturbations = self._all_ways(last.r, last.jacobian)
         else:
-            perturbations = step.sample(PROBES, self._generator)
-            perturbations *= max(WIDEN, BEHIND * rms(image - step.origin) / rms(perturbations))
+            perturbations = step.sample(self._options.probes, self._generator)
+            reach = self._options.behind * rms(image - step.origin) / rms(perturbations)
+            perturbations *= max(self._options.widen, reach)
         near = self._equations.smoothed(image, perturbations)
         r, jacobian = near.linearize(image, self._memory, self._budget)
         return LocalModel(r, jacobian, self._variance(image, r, jacobian, perturbations))
 
     def _all_ways(self, r: Tensor, jacobian: Tensor) -> Tensor:
         """Perturbations of all directions alike, long enough to explain part of the straightest block's residual."""
-        probes = torch.randn(PROBES, jacobian.shape[1], generator=self._generator, dtype=torch.float64).to(r)
-        return perturbation_scale(r, probes @ jacobian.T, self._equations.sizes) * probes
+        count, n = self._options.probes, jacobian.shape[1]
+        probes = torch.randn(count, n, generator=self._generator, dtype=torch.float64).to(r)
+        return perturbation_scale(r, probes @ jacobian.T, self._equations.sizes, self._options.explained) * probes
 
     def _variance(self, image: Tensor, r: Tensor, jacobian: Tensor, perturbations: Tensor) -> Tensor:
         """Mean over the moves of `(F(image + move) − r − J move)²`, smoothed over each block, `(m,)`."""
         found = torch.stack([self._equations.residual(image + perturbation) for perturbation in perturbations])
-        return shrink_to_block_mean((found - r - perturbations @ jacobian.T).square().mean(0), self._equations.sizes)
+        variance = (found - r - perturbations @ jacobian.T).square().mean(0)
+        return shrink_to_block_mean(variance, self._equations.sizes, self._options.pool)
 
 
-def perturbation_scale(r: Tensor, straight: Tensor, sizes: list[int]) -> float:
-    """Factor by which moves of the image would explain `SHARE` of the straightest block's residual.
+def perturbation_scale(r: Tensor, straight: Tensor, sizes: list[int], explained: float) -> float:
+    """Factor by which moves of the image would explain a share of the straightest block's residual.
 
     Args:
         r: The residual, `(m,)`.
         straight: What each move changes of it, `(moves, m)`, if the equations were straight.
         sizes: Of the blocks.
+        explained: The share.
+
+    >>> r, straight = torch.tensor([1.0, 1.0, 3.0, 3.0]), torch.tensor([[2.0, 2.0, 1.0, 1.0]])
+    >>> perturbation_scale(r, straight, [2, 2], explained=0.5)
+    0.25
     """
     blocks = [(rms(a), rms(b)) for a, b in zip(r.split(sizes), straight.split(sizes, 1), strict=True)]
-    return SHARE * min((a / b for a, b in blocks if b > 1e-6), default=0.0)
+    return explained * min((a / b for a, b in blocks if b > 1e-6), default=0.0)
 
 
-def shrink_to_block_mean(variance: Tensor, sizes: list[int]) -> Tensor:
-    """The variance of each equation, `POOL` of it taken from its block, `(m,)`."""
+def shrink_to_block_mean(variance: Tensor, sizes: list[int], pool: float) -> Tensor:
+    """The variance of each equation, a share `pool` of it taken from its block, `(m,)`.
+
+    >>> shrink_to_block_mean(torch.tensor([0.0, 4.0, 1.0]), [2, 1], pool=0.5)
+    tensor([1., 3., 1.])
+    """
     means = torch.cat([b.mean().expand_as(b) for b in variance.split(sizes)])
-    return (1 - POOL) * variance + POOL * means
-
-
-def is_nonsmooth(equations: Equations, seed: int = 0) -> bool:
-    """Whether some block of the equations has kinks or jumps, from how its second differences shrink with the step."""
-    if equations.linear:
-        return False
-    generator = torch.Generator().manual_seed(seed)
-    n = math.prod(equations.shape)
-    long, short = torch.zeros(2, len(equations.sizes))
-    for _ in range(16):
-        image, perturbation = (
-            torch.randn(n, generator=generator, dtype=torch.float64).to(equations.noise) for _ in range(2)
-        )
-        image = GREY + 0.2 * image  # away from grey, where every unit of a network without biases sits on its kink
-        r = equations.residual(image)
-        second = [
-            equations.residual(image + size * perturbation) + equations.residual(image - size * perturbation) - 2 * r
-            for size in (0.03, 0.03 / 8)
-        ]
-        per_block = torch.tensor([[float(b.square().mean()) for b in s.split(equations.sizes)] for s in second])
-        long, short = long + per_block[0], short + per_block[1]
-    return bool(torch.any((short > 1e-20) & (long < KINKED**2 * short)))
+    return (1 - pool) * variance + pool * means

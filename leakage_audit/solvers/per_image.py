@@ -1,7 +1,8 @@
 """A separated batch solved image by image, where each image's own features determine it.
 
 The gradients below the last layer are sums over the images and couple them. Where the features alone suffice nothing
-is lost without these: time and memory are those of single images, and the gradients are left over as a check.
+is lost without these: time and memory are those of single images, and the gradients are left over as a check
+(docs/method.md, section 5.7).
 """
 
 import math
@@ -12,16 +13,16 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from leakage_audit.equations.base import ROUNDING, Equations
+from leakage_audit.equations.base import Equations, rms
 from leakage_audit.equations.batch_separation import SeparatedBatch
 from leakage_audit.layerwise.label_inference import last_linear
 from leakage_audit.observation import Observation
 from leakage_audit.priors import Tikhonov
 from leakage_audit.runtime import Budget
-from leakage_audit.solvers.gauss_newton import FLOOR, SOLVED, Solution, rms
+from leakage_audit.solvers.gauss_newton import Solution
 from leakage_audit.solvers.gaussian_update import GaussianUpdate
-
-MEMORY = 5e8  # bytes that the passes of one image's last Jacobian may take
+from leakage_audit.solvers.options import SolverOptions
+from leakage_audit.solvers.stopping import Status
 
 
 def may_be_solved_per_image(seen: Observation, separated: SeparatedBatch) -> bool:
@@ -31,7 +32,7 @@ def may_be_solved_per_image(seen: Observation, separated: SeparatedBatch) -> boo
 
 
 def observations(seen: Observation, separated: SeparatedBatch) -> Iterator[tuple[Observation, float]]:
-    """What the last layer would have shared of each image alone, and the relative rounding of that.
+    """What the last layer would have shared of each image alone, and the relative error of that.
 
     Args:
         seen: What leaked of the batch.
@@ -44,11 +45,16 @@ def observations(seen: Observation, separated: SeparatedBatch) -> Iterator[tuple
         separated.delta, separated.features, separated.noise, separated.labels, strict=True
     ):
         gradients = {f"{prefix}weight": torch.outer(delta, h), f"{prefix}bias": delta}
-        yield replace(seen, gradients=gradients, batch_size=1, labels=label[None]), float(noise) / rms(h) / ROUNDING
+        yield replace(seen, gradients=gradients, batch_size=1, labels=label[None]), float(noise) / rms(h)
 
 
 def solve_per_image(
-    batch: Equations, singles: Iterator[Equations], solve: Callable[[Equations], Solution], budget: Budget
+    batch: Equations,
+    singles: Iterator[Equations],
+    solve: Callable[[Equations], Solution],
+    memory: float,
+    budget: Budget,
+    options: SolverOptions | None = None,
 ) -> Solution | None:
     """Solve for each image, then hold all of them against the batch's own equations.
 
@@ -56,11 +62,14 @@ def solve_per_image(
         batch: The equations of all images, with what couples them.
         singles: The equations of each image.
         solve: Solves for one image.
+        memory: Bytes that the passes of one image's last Jacobian may take.
         budget: Time limit; when it is spent the images not yet found are grey.
+        options: What counts as solved.
 
     Returns:
         None if an image's own equations do not determine it, or the batch's do not hold.
     """
+    options = options or SolverOptions()
     found: list[tuple[Equations, Solution]] = []
     for single in singles:
         one = solve(single)
@@ -70,11 +79,12 @@ def solve_per_image(
     image = torch.cat([one.image for _, one in found])
     r = batch.residual(image)
     converged = all(one.converged for _, one in found)
-    if converged and rms(r) > 3 * float(batch.noise.clamp_min(FLOOR).min()):
-        sharper = torch.cat([_without_doubt(single, one.image) for single, one in found])
+    floor, noise = batch.noise.clamp_min(options.floor), options.stopping.noise
+    if converged and rms(r) > noise * float(floor.min()):
+        sharper = torch.cat([_without_doubt(single, one.image, memory, options.floor) for single, one in found])
         new_r = batch.residual(sharper)
         image, r = (sharper, new_r) if rms(new_r) < rms(r) else (image, r)
-    if converged and rms(r) > max(SOLVED, 3 * rms(batch.noise.clamp_min(FLOOR))):
+    if converged and rms(r) > max(options.stopping.solved, noise * rms(floor)):
         return None
     return Solution(
         image=image,
@@ -82,12 +92,11 @@ def solve_per_image(
         std=torch.cat([one.std for _, one in found]),
         rank=sum(one.rank or 0 for _, one in found),
         steps=max(one.steps for _, one in found),
-        converged=converged,
-        ended="each image settled, and the batch's equations are solved" if converged else "the time was up",
+        status=Status.EACH_SOLVED if converged else Status.TIME_UP,
     )
 
 
-def _without_doubt(single: Equations, image: Tensor) -> Tensor:
+def _without_doubt(single: Equations, image: Tensor, memory: float, floor: float) -> Tensor:
     """One step more that trusts the equations beyond the noise they may have, which bounds from above."""
-    r, jacobian = single.linearize(image, MEMORY)
-    return GaussianUpdate(image, r, jacobian, torch.full_like(r, FLOOR**2), Tikhonov().local_gaussian(image)).image
+    r, jacobian = single.linearize(image, memory)
+    return GaussianUpdate(image, r, jacobian, torch.full_like(r, floor**2), Tikhonov().local_gaussian(image)).image

@@ -2,7 +2,7 @@
 
 Where a unit may be on or off, F has no useful derivative; its average over images around the present one has. With
 random moves m_k of the size of the error, `r = mean F(x + m_k)`, `J = mean F'(x + m_k)` and each equation errs by
-`mean (F(x + m_k) − r − J m_k)²` (statistical linearisation, Arasaratnam & Haykin 2009).
+`mean (F(x + m_k) − r − J m_k)²` (statistical linearisation, Arasaratnam & Haykin 2009; docs/method.md, section 5.11).
 """
 
 from collections.abc import Callable
@@ -14,8 +14,7 @@ from torch.func import vmap
 
 from leakage_audit.equations.base import Equations
 from leakage_audit.solvers.linearization_error import perturbation_scale, shrink_to_block_mean
-
-PERTURBATIONS = 8  # images that an average is over: four moves there and back
+from leakage_audit.solvers.options import LinearizationOptions
 
 
 @dataclass(frozen=True)
@@ -58,26 +57,26 @@ class StatisticalLinearization:
 
     Args:
         equations: F.
+        options: How many moves, and how long.
         seed: Of the moves.
     """
 
-    def __init__(self, equations: Equations, seed: int = 0) -> None:
-        self._equations = equations
+    def __init__(self, equations: Equations, options: LinearizationOptions | None = None, seed: int = 0) -> None:
+        self._equations, self._options = equations, options or LinearizationOptions()
         self._generator = torch.Generator().manual_seed(seed)
 
     @staticmethod
-    def affordable(equations: Equations, memory: float) -> bool:
-        """Whether passes at all images at once fit into this many bytes."""
-        return 8 * PERTURBATIONS * equations.memory_estimate <= memory
+    def affordable(equations: Equations, memory: float, perturbations: int) -> bool:
+        """Whether passes at so many images at once fit into this many bytes."""
+        return 8 * perturbations * equations.memory_estimate <= memory
 
     def __call__(self, image: Tensor, r: Tensor) -> MatrixFreeModel:
         """Around `image (n,)`, where F is `r`."""
         equations, sizes = self._equations, self._equations.sizes
-        perturbations = torch.randn(PERTURBATIONS // 2, len(image), generator=self._generator, dtype=image.dtype).to(
-            image
-        )
+        options, count = self._options, self._options.perturbations
+        perturbations = torch.randn(count // 2, len(image), generator=self._generator, dtype=image.dtype).to(image)
         straight = torch.stack([equations.jvp(image, perturbation) for perturbation in perturbations])
-        perturbations *= perturbation_scale(r, straight, sizes)
+        perturbations *= perturbation_scale(r, straight, sizes, options.explained)
         perturbations = torch.cat([perturbations, -perturbations])
         found, back = torch.func.vjp(vmap(equations.residual), image + perturbations)[:2]
         mean = found.mean(0)
@@ -86,8 +85,8 @@ class StatisticalLinearization:
             return vmap(equations.jvp, (0, None))(image + perturbations, v).mean(0)
 
         def transposed(u: Tensor) -> Tensor:
-            return back(u.expand(PERTURBATIONS, -1) / PERTURBATIONS)[0].sum(0)
+            return back(u.expand(count, -1) / count)[0].sum(0)
 
-        there = torch.stack([jvp(perturbation) for perturbation in perturbations[: PERTURBATIONS // 2]])
+        there = torch.stack([jvp(perturbation) for perturbation in perturbations[: count // 2]])
         variance = (found - mean - torch.cat([there, -there])).square().mean(0)
-        return MatrixFreeModel(mean, jvp, transposed, shrink_to_block_mean(variance, sizes))
+        return MatrixFreeModel(mean, jvp, transposed, shrink_to_block_mean(variance, sizes, options.pool))

@@ -7,6 +7,7 @@ from torch import nn
 
 from leakage_audit.attacks.joint import Joint
 from leakage_audit.equations.autograd import AutogradEquations
+from leakage_audit.equations.base import relative_error_of
 from leakage_audit.equations.batch_separation import separate_batch
 from leakage_audit.models import build
 from leakage_audit.observation import observe
@@ -16,7 +17,7 @@ from leakage_audit.scores.metrics import score
 from leakage_audit.solvers.gauss_newton import initial_guess
 from leakage_audit.solvers.per_image import may_be_solved_per_image, observations
 
-EPS = 2.2e-16
+EPS = relative_error_of(torch.float64)
 
 
 def blobs(count, size=12):
@@ -96,7 +97,7 @@ def test_granted_labels_give_the_order():
 
 def test_what_couples_the_images_counts_where_features_fall_short():
     images, seen = see(paper("cnn2_v2", 16), [1, 5], 16)
-    separated = separate_batch(seen.to(torch.float64), 1.2e-7)
+    separated = separate_batch(seen.to(torch.float64), relative_error_of(torch.float32))
     assert not may_be_solved_per_image(seen, separated)
     found = Joint()(seen)
     assert found.converged
@@ -107,7 +108,7 @@ def test_what_couples_the_images_counts_where_features_fall_short():
 
 def test_batch_normalisation_couples_the_images():
     images, seen = see(normalised(), [1, 5])
-    assert not may_be_solved_per_image(seen, separate_batch(seen.to(torch.float64), 1.2e-7))
+    assert not may_be_solved_per_image(seen, separate_batch(seen.to(torch.float64), relative_error_of(torch.float32)))
     found = Joint()(seen)
     assert found.converged
     # The batch's statistics take out what a convolution without padding makes of a channel's brightness.

@@ -4,6 +4,7 @@ from cases import draw
 from torch import nn
 
 from leakage_audit.attacks.joint import Joint
+from leakage_audit.equations.base import relative_error_of
 from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.observation import observe
 from leakage_audit.scores.metrics import score
@@ -26,7 +27,7 @@ def see(seed):
 @pytest.mark.parametrize("seed", range(3))
 def test_noise_on_the_way_is_what_it_is(seed):
     image, seen = see(seed)
-    equations = peel_layers(seen.to(torch.float64), torch.finfo(torch.float32).eps)
+    equations = peel_layers(seen.to(torch.float64), relative_error_of(torch.float32))
     assert len(equations.layers) == 1
     true = equations.residual(image.double()[None])[: equations.sizes[0]].square().mean().sqrt()
     expected = equations.noise[: equations.sizes[0]].mean()

@@ -6,11 +6,12 @@ from torch import nn
 from torch.nn.grad import conv2d_weight
 
 from leakage_audit.equations.backward_recovery import recover_backwards
+from leakage_audit.equations.base import relative_error_of
 from leakage_audit.equations.input_from_gradient import solve_for_input
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.observation import observe
 
-EPS = 2.2e-16
+EPS = relative_error_of(torch.float64)
 
 
 class Residual(nn.Module):
@@ -91,7 +92,7 @@ class TestWalk:
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
     def test_inputs_of_a_rectifier_network(self, dtype):
         image, seen = see(network(), dtype=dtype)
-        rounding = torch.finfo(dtype).eps
+        rounding = relative_error_of(dtype)
         recovered = {layer.name: layer for layer in recover_backwards(seen, rounding)}
         truth = inputs_of(seen.network, image)
         assert {"fc", "down", "two", "one"} <= recovered.keys()

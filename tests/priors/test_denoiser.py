@@ -7,7 +7,6 @@ from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.models import build
 from leakage_audit.observation import observe
 from leakage_audit.priors import Denoiser, Gaussian, TotalVariation, load, save
-from leakage_audit.priors.denoiser import CAUTION
 from leakage_audit.priors.training import learn_denoiser
 from leakage_audit.priors.unet import UNet
 from leakage_audit.scores.metrics import score
@@ -50,13 +49,15 @@ def test_slope_and_curvature_are_those_of_the_docstring():
     network = UNet(3, 8)
     nn.init.normal_(network.last.weight, std=0.1)
     prior, image = Denoiser(network, sigma=0.1, beside=0.5), waves(1).double()
-    gaussian, precision = prior.local_gaussian(image), TotalVariation().local_gaussian(image).precision()
+    gaussian, precision = prior.local_gaussian(image), TotalVariation().local_gaussian(image).precision_matrix()
     n = image.numel()
     eye = torch.eye(n, dtype=torch.float64)
     smoothed = torch.linalg.inv(torch.linalg.inv(precision) + 0.01 * eye)
-    raised = CAUTION * torch.linalg.inv(eye + 0.01 * precision) / 0.01
+    raised = prior.caution * torch.linalg.inv(eye + 0.01 * precision) / 0.01
     curvature = 0.5 * precision + smoothed + raised
-    torch.testing.assert_close(gaussian.precision(), curvature, rtol=1e-6, atol=1e-6 * float(curvature.abs().max()))
+    torch.testing.assert_close(
+        gaussian.precision_matrix(), curvature, rtol=1e-6, atol=1e-6 * float(curvature.abs().max())
+    )
     torch.testing.assert_close(gaussian.covariance(curvature), eye, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gaussian.covariance(eye).diagonal(), gaussian.variance)
     offset = image.flatten()
@@ -78,8 +79,8 @@ def test_with_the_denoiser_of_a_gaussian_the_attack_finds_what_the_gaussian_find
     gain = covariance @ jacobian.T @ torch.linalg.pinv(jacobian @ covariance @ jacobian.T, hermitian=True, rtol=1e-10)
     expected = mean + gain @ (jacobian @ (0.5 - mean) - r)
 
-    attack = Joint(max_steps=60)
-    attack._prior = Denoiser(Wiener(gaussian.mean, gaussian.covariance), sigma, beside=1e-4)
+    prior = Denoiser(Wiener(gaussian.mean, gaussian.covariance), sigma, beside=1e-4)
+    attack = Joint(prior, max_steps=60)
     found = attack(seen).images.flatten()
     start = (mean - expected).square().mean().sqrt()
     assert float((found - expected).square().mean().sqrt()) < 0.1 * float(start)

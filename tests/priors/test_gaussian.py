@@ -31,7 +31,7 @@ def test_belief_is_consistent(beside, size):
     gaussian = Gaussian.fit(landscapes(50, size=4), beside).local_gaussian(landscapes(size, size=4).double())
     eye = torch.eye(48 * size, dtype=torch.float64)
     covariance = gaussian.covariance(eye)
-    torch.testing.assert_close(covariance @ gaussian.precision(), eye, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(covariance @ gaussian.precision_matrix(), eye, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(covariance.diagonal(), gaussian.variance)
 
 

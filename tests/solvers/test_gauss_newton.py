@@ -4,7 +4,7 @@ from cases import Residual, smooth_picture
 from torch import nn
 
 from leakage_audit.attacks.joint import Joint
-from leakage_audit.equations.base import rms
+from leakage_audit.equations.base import relative_error_of, rms
 from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.observation import observe
 from leakage_audit.priors import TotalVariation
@@ -32,7 +32,7 @@ def see(name, seed=10):
 
 
 def equations(name="leaky"):
-    return peel_layers(see(name).to(torch.float64), torch.finfo(torch.float32).eps)
+    return peel_layers(see(name).to(torch.float64), relative_error_of(torch.float32))
 
 
 def run(budget=None, max_steps=30, name="leaky"):
@@ -77,7 +77,7 @@ class TestBest:
         right = run()
         calls = []
 
-        def astray(equations, image, r, goal, noise, solved):
+        def astray(equations, image, r, goal, noise, solved, shares):
             calls.append(goal)
             new = right.image if len(calls) == 2 else torch.rand_like(image, generator=None)
             return 0.125, new, equations.residual(new)
@@ -102,7 +102,7 @@ class TestTime:
     @pytest.mark.parametrize("seconds", [1, 4, 8, 12, 16, 24, 40])
     def test_whenever_it_is_up_the_best_so_far_comes_back(self, seconds):
         grey = equations("relu")
-        before = rms(grey.residual(gauss_newton.start(grey)))
+        before = rms(grey.residual(gauss_newton.initial_guess(grey)))
         found = run(Ticking(seconds), name="relu")
         assert torch.isfinite(found.image).all()
         assert rms(found.r) <= before

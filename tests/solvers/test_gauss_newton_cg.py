@@ -4,17 +4,18 @@ from cases import draw, pictures
 from torch import nn
 
 from leakage_audit.attacks.cosine_tv import CosineTV
-from leakage_audit.attacks.joint import WARMING, Joint
+from leakage_audit.attacks.joint import Joint
+from leakage_audit.attacks.joint_options import JointOptions
 from leakage_audit.equations.autograd import AutogradEquations
-from leakage_audit.equations.base import Block, Equations
+from leakage_audit.equations.base import Block, Equations, relative_error_of
 from leakage_audit.observation import observe
 from leakage_audit.priors import TotalVariation
 from leakage_audit.runtime import Budget
 from leakage_audit.scores.metrics import score
 from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
-from leakage_audit.solvers.statistical_linearization import MOVES, PointLinearization, StatisticalLinearization
+from leakage_audit.solvers.statistical_linearization import PointLinearization, StatisticalLinearization
 
-EPS = 1.2e-7
+EPS = relative_error_of(torch.float32)
 TINY = 1e-3  # GB: no room for a Jacobian
 
 
@@ -53,7 +54,7 @@ class TestWarmStart:
         assert psnr(found.images, image) > psnr(cold.image.reshape(image.shape), image)
 
     def test_is_never_made_worse_by_its_own_objective(self, seen, found):
-        warm = CosineTV(iterations=WARMING)
+        warm = CosineTV(iterations=JointOptions().warm_start_steps)
         alone = warm(seen)
         assert warm.objective(seen, seen.to_input(found.images)) <= alone.residual * (1 + 1e-5)
 
@@ -65,7 +66,7 @@ class TestWarmStart:
     def test_keeps_the_start_where_steps_do_not_help(self, seen, monkeypatch):
         monkeypatch.setattr(CosineTV, "objective", lambda *_: float("inf"))
         kept = Joint(max_memory_gb=TINY, max_steps=1)(seen)
-        assert torch.equal(kept.images.float(), CosineTV(iterations=WARMING)(seen).images)
+        assert torch.equal(kept.images.float(), CosineTV(iterations=JointOptions().warm_start_steps)(seen).images)
         assert not kept.converged
         assert "no step" in kept.ended
 
@@ -117,5 +118,5 @@ class TestAverages:
 
     def test_memory_decides(self, seen):
         equations = Absolute(seen.to(torch.float64), torch.full((3, 16, 16), 0.5, dtype=torch.float64))
-        assert StatisticalLinearization.affordable(equations, 8 * MOVES * 1000)
-        assert not StatisticalLinearization.affordable(equations, 8 * MOVES * 1000 - 1)
+        assert StatisticalLinearization.affordable(equations, 64_000, 8)
+        assert not StatisticalLinearization.affordable(equations, 63_999, 8)

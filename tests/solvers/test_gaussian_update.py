@@ -13,7 +13,7 @@ def test_draws_have_the_posterior_s_covariance(m):
     jacobian, noise = draw(m, 27, seed=2), draw(m, seed=4).square() + 0.1
     step = GaussianUpdate(image, draw(m, seed=3), jacobian, noise, gaussian)
     draws = step.sample(100_000, torch.Generator().manual_seed(0))
-    posterior = torch.linalg.inv(jacobian.T @ (jacobian / noise[:, None]) + gaussian.precision())
+    posterior = torch.linalg.inv(jacobian.T @ (jacobian / noise[:, None]) + gaussian.precision_matrix())
     scale = posterior.diagonal().sqrt()
     assert float((draws.mean(0) / scale).abs().max()) < 0.02
     found = draws.T @ draws / len(draws) / scale / scale[:, None]

@@ -4,14 +4,15 @@ from cases import draw
 from torch import nn
 
 from leakage_audit.equations.autograd import AutogradEquations
+from leakage_audit.equations.base import relative_error_of
 from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.observation import observe
 from leakage_audit.priors import TotalVariation
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gaussian_update import GaussianUpdate
-from leakage_audit.solvers.linearization_error import FIRST, NonsmoothErrorModel, SmoothErrorModel
+from leakage_audit.solvers.linearization_error import NonsmoothErrorModel, SmoothErrorModel
 
-EPS, MEMORY = 2.2e-16, 1e9
+EPS, MEMORY = relative_error_of(torch.float64), 1e9
 
 
 def see(activation, layers=2, channels=6):
@@ -47,7 +48,7 @@ class TestSmooth:
         equations = peel_layers(seen, EPS)
         bends, grey = SmoothErrorModel(equations, MEMORY, Budget()), torch.full_like(image, 0.5)
         near = bends.first(grey)
-        assert torch.equal(near.variance, torch.full_like(near.r, FIRST**2))
+        assert torch.equal(near.variance, torch.full_like(near.r, 0.03**2))
         r = equations.residual(image)
         off = r - near.r - near.jacobian @ (image - grey)
         again = bends.update(near, step_from(near, grey), image, r)

@@ -1,0 +1,39 @@
+"""What a user may change of Joint; each default with its reason, its figures in docs/method/constants.md."""
+
+from dataclasses import dataclass, field
+
+from leakage_audit.equations.base import EquationOptions
+from leakage_audit.equations.batch_separation import SeparationOptions
+from leakage_audit.equations.count_sketch import SketchOptions
+from leakage_audit.options import Checked
+from leakage_audit.solvers.options import SolverOptions
+
+
+@dataclass(frozen=True)
+class JointOptions(Checked):
+    """Tolerances and limits of Joint.
+
+    Attributes:
+        rounding_units: Relative error of a gradient's entry, in units of its type's rounding: it is a sum of many
+            rounded terms.
+        largest_work: Numbers that the passes of one Jacobian may keep; beyond, it takes minutes on a few cores.
+        warm_start_steps: First-order steps before a solution without a Jacobian on networks with kinks; most of what
+            such a recipe finds it has by then.
+        pinned: Standard deviation below which an entry counts as pinned: half a grey level of eight bits.
+        equations: How equations are linearised and their kinks looked for.
+        sketch: How many of the equations are kept.
+        separation: How a batch is taken apart.
+        solver: When a solve ends, and how far it trusts its linearisations.
+    """
+
+    rounding_units: float = 4.0
+    largest_work: float = 3e10
+    warm_start_steps: int = 500
+    pinned: float = 0.5 / 255
+    equations: EquationOptions = field(default_factory=EquationOptions)
+    sketch: SketchOptions = field(default_factory=SketchOptions)
+    separation: SeparationOptions = field(default_factory=SeparationOptions)
+    solver: SolverOptions = field(default_factory=SolverOptions)
+
+    def __post_init__(self) -> None:
+        self.check(positive=("rounding_units", "largest_work", "warm_start_steps", "pinned"))

@@ -1,0 +1,125 @@
+"""What a user may change of the solvers; each default with its reason, its figures in docs/method/constants.md."""
+
+from dataclasses import dataclass, field
+
+from leakage_audit.options import Checked
+
+
+@dataclass(frozen=True)
+class StoppingOptions(Checked):
+    """When an iteration ends.
+
+    Attributes:
+        solved: Root mean square of the residual, targets being 1, that counts as solved; far below what any wrong image
+            leaves, and above what the first linearisations err by.
+        noise: Or this many standard deviations of the equations' own noise.
+        settled: Change of the image (root mean square, of [0, 1]) below which it has settled: half a grey level.
+        settled_probed: The same where random probes keep the image moving a little: about a grey level.
+        within: Standard deviations, of what kinks leave open, within which probed equations are solved.
+        patience: Steps in a row without headway before the iteration stops: random probes make single ones by chance.
+        stuck: Share of `settled` below which an image with a residual is stuck: a whole step that is short ends there.
+    """
+
+    solved: float = 1e-4
+    noise: float = 3.0
+    settled: float = 1.5e-3
+    settled_probed: float = 3e-3
+    within: float = 2.0
+    patience: int = 3
+    stuck: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.check(("solved", "settled", "settled_probed", "within", "patience"), ("noise",), ("stuck",))
+
+
+@dataclass(frozen=True)
+class LinearizationOptions(Checked):
+    """How far a linearisation is trusted.
+
+    Attributes:
+        first: Error expected of the first linearisation of a smooth network, targets being 1, from grey.
+        shrink: A step errs by this share of what the step before it erred, since steps get about half as long.
+        reuse: Error below which a Jacobian serves again, a tenth of what counts as solved.
+        probes: Perturbations that an estimate on kinked equations averages over: a variance known to a quarter.
+        explained: The first probes are as long as would explain this share of the straightest block's residual.
+        pool: Part of an equation's variance that it takes from its block, as few probes may miss its jump.
+        widen: Later probes are this much longer than the posterior says, which knows too little of its own errors.
+        behind: And at least this share of the last step: while steps are long the image is that wrong.
+        perturbations: Images that a linearisation without a Jacobian averages over, there and back in pairs; the cost
+            grows in proportion.
+    """
+
+    first: float = 0.03
+    shrink: float = 0.3
+    reuse: float = 1e-5
+    probes: int = 32
+    explained: float = 0.5
+    pool: float = 0.1
+    widen: float = 2.0
+    behind: float = 0.5
+    perturbations: int = 8
+
+    def __post_init__(self) -> None:
+        positive = ("first", "shrink", "probes", "explained", "widen", "perturbations")
+        self.check(positive, ("reuse", "pool", "behind"))
+        if self.pool > 1:
+            raise ValueError(f"LinearizationOptions.pool must be at most 1, got {self.pool}")
+        if self.perturbations % 2:
+            raise ValueError(f"LinearizationOptions.perturbations must be even, got {self.perturbations}")
+
+
+@dataclass(frozen=True)
+class CGOptions(Checked):
+    """Gauss-Newton steps by conjugate gradients, without a Jacobian.
+
+    Attributes:
+        trust: Each block is trusted to this share of its residual, as `shrink` does where the error is measured.
+        products: Most products with J and Jᵀ a step: on smooth networks what a thousandth takes.
+        exactness: Share of their right-hand side to which the normal equations are solved; a thousandth instead of a
+            hundredth gains two decibels at 224 pixels.
+        products_averaged: The same for averages over kinks, which are no more exact than that.
+        exactness_averaged: Likewise.
+        progress: Least relative decrease of the weighted residual that counts as headway.
+        stopping: Conjugate gradients leave a thousandth of the residual (`solved`) and make steps that are short on
+            purpose (`stuck`); with no random probes, two idle steps are no accident (`patience`), and each costs up to
+            two hundred passes.
+    """
+
+    trust: float = 0.3
+    products: int = 100
+    exactness: float = 1e-3
+    products_averaged: int = 40
+    exactness_averaged: float = 1e-2
+    progress: float = 0.01
+    stopping: StoppingOptions = field(default_factory=lambda: StoppingOptions(solved=1e-3, patience=2, stuck=0.1))
+
+    def __post_init__(self) -> None:
+        positive = ("trust", "products", "products_averaged")
+        self.check(positive, ("progress",), ("exactness", "exactness_averaged"))
+
+
+@dataclass(frozen=True)
+class SolverOptions(Checked):
+    """The Gauss-Newton iteration, with and without a Jacobian.
+
+    Attributes:
+        floor: Least standard deviation of an equation, targets being 1: its square is the last that normal equations
+            hold in float64.
+        blobs: Standard deviation of the start where grey tells nothing: half a photograph's.
+        shares: Of a step, that are tried until the residual does not grow.
+        rank_tolerance: Singular values below this share of the largest count as zero: a Gram matrix tells none smaller.
+        stopping: When the iteration with a Jacobian ends.
+        linearization: How far linearisations are trusted.
+        cg: What differs without a Jacobian.
+    """
+
+    floor: float = 1e-7
+    blobs: float = 0.1
+    shares: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
+    rank_tolerance: float = 1e-6
+    stopping: StoppingOptions = field(default_factory=StoppingOptions)
+    linearization: LinearizationOptions = field(default_factory=LinearizationOptions)
+    cg: CGOptions = field(default_factory=CGOptions)
+
+    def __post_init__(self) -> None:
+        self.check(("floor", "blobs"), (), ("shares", "rank_tolerance"))
