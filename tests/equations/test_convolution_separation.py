@@ -4,10 +4,10 @@ import torch.nn.functional as F
 from cases import draw
 from torch import nn
 
-from leakage_audit.runtime import Budget
 from leakage_audit.equations.convolution_range import mixed_inputs, reads
 from leakage_audit.equations.convolution_separation import separate_convolution
 from leakage_audit.observation import observe
+from leakage_audit.runtime import Budget
 
 
 def network(stride=1, padding=1, bias=True, normalise=False, activation=nn.ReLU, channels=80):

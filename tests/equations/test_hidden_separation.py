@@ -6,10 +6,10 @@ import torch
 from cases import draw
 from torch import nn
 
-from leakage_audit.runtime import Budget
 from leakage_audit.equations.hidden_separation import separate_hidden
 from leakage_audit.equations.network_above import fully_connected_layers, network_above
 from leakage_audit.observation import observe
+from leakage_audit.runtime import Budget
 
 EPS = {torch.float32: 1.2e-7, torch.float64: 2.2e-16}
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from cases import draw
 
-from leakage_audit.runtime import Budget
 from leakage_audit.equations.sparsest_basis import SparsestBasisOptions, sparsest_basis
+from leakage_audit.runtime import Budget
 
 
 def sparse(n, r, share=0.5, noise=1e-8, seed=0):

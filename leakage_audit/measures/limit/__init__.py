@@ -27,7 +27,7 @@ from leakage_audit.measures.limit.linearized_gradient import LinearizedGradient,
 from leakage_audit.measures.limit.matrix_free import solve_free
 from leakage_audit.measures.limit.options import GradientNoise, LimitOptions
 from leakage_audit.observation import Observation
-from leakage_audit.priors import Prior, TotalVariation
+from leakage_audit.priors import GREY, Prior, TotalVariation
 from leakage_audit.runtime import Budget, single_blas
 from leakage_audit.scores.metrics import PSNR_CAP
 
@@ -97,13 +97,13 @@ def reconstruction_limit(
         others: "unknown": the attacker must find all images of the batch at once. "known": all but one, the adversary
             of differential privacy; each image is then a problem by itself, and its limit a true ceiling.
         prior: What the attacker believes about images; colour total variation, as Joint's, by default. Without a
-            Jacobian it must be a `Variation`.
+            Jacobian its mean must be grey.
         options: Noise, memory, tolerances.
         budget: Time limit and progress report; none by default. A limit that it cut short is "at least".
 
     Raises:
-        ValueError: If images or labels do not fit the observation, gradients are not finite, or a prior other than a
-            variation needs more memory than allowed.
+        ValueError: If images or labels do not fit the observation, gradients are not finite, or a prior whose mean is
+            not grey needs more memory than allowed.
 
     Example:
         >>> import torch
@@ -186,16 +186,22 @@ def _problems(
 
 
 def _solve(linear: LinearizedGradient, truth: Tensor, prior: Prior, options: LimitOptions, budget: Budget) -> Solved:
-    """With a dense Jacobian where it fits, otherwise without."""
+    """With a dense Jacobian where it fits, otherwise without.
+
+    Raises:
+        ValueError: If it does not fit, and the prior cannot do without.
+    """
     needed = bytes_needed(linear.rows, linear.shape)
     fits = needed <= options.max_memory_gb * 1e9
-    if isinstance(prior, TotalVariation):
-        if fits and flops_needed(linear.rows, linear.shape) <= options.max_dense_flops:
-            return solve_dense(linear, truth, prior, options, budget)
-        return solve_free(linear, truth, prior, options, budget)
-    if not fits:
-        raise ValueError(f"this prior needs {needed / 1e9:.1f} GB here; allow for it or take a variation")
-    return solve_dense(linear, truth, prior, options, budget)
+    grey = torch.full_like(truth, GREY)
+    around_grey = torch.allclose(prior.local_gaussian(grey.reshape(linear.shape)).mean, grey)
+    if fits and (not around_grey or flops_needed(linear.rows, linear.shape) <= options.max_dense_flops):
+        return solve_dense(linear, truth, prior, options, budget)
+    if not around_grey:
+        raise ValueError(
+            f"a prior whose mean is not grey needs a Jacobian, {needed / 1e9:.1f} GB here; allow for it by max_memory_gb"
+        )
+    return solve_free(linear, truth, prior, options, budget)
 
 
 def _decibels(error: Tensor) -> tuple[float, ...]:

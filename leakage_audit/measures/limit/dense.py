@@ -78,13 +78,13 @@ class LinearGaussian:
     """
 
     def __init__(self, jacobian: Tensor, target: Tensor, gaussian: LocalGaussian, gram: Tensor | None) -> None:
-        self._belief, self._gram = gaussian, gram
+        self._gaussian, self._gram = gaussian, gram
         if gram is None:
             self._cross = gaussian.covariance(jacobian)  # A C
             self._lower = _cholesky(torch.addmm(torch.eye(len(jacobian)).to(jacobian), self._cross, jacobian.T))
             self.image = gaussian.mean + self._cross.T @ _solve(self._lower, target)
             return
-        precision = gaussian.precision()
+        precision = gaussian.precision_matrix()
         self._lower = _cholesky(gram + precision)
         move = _solve(self._lower, jacobian.T @ target)
         for _ in range(CORRECTIONS):
@@ -98,7 +98,7 @@ class LinearGaussian:
         """
         if self._gram is None:
             half = torch.linalg.solve_triangular(self._lower, self._cross, upper=False)
-            posterior = self._belief.variance - half.square().sum(0)
+            posterior = self._gaussian.variance - half.square().sum(0)
             by_noise = torch.linalg.solve_triangular(self._lower.T, half, upper=True).square().sum(0)
         else:
             inverse = torch.cholesky_inverse(self._lower)

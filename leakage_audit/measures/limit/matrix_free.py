@@ -23,8 +23,7 @@ from leakage_audit.equations.base import rms
 from leakage_audit.measures.limit.dense import CORRECTIONS, Solved
 from leakage_audit.measures.limit.linearized_gradient import LinearizedGradient
 from leakage_audit.measures.limit.options import LimitOptions
-from leakage_audit.priors import GREY, TotalVariation
-from leakage_audit.priors.precision_operator import PrecisionOperator
+from leakage_audit.priors import GREY, LocalGaussian, Prior
 from leakage_audit.runtime import Budget
 
 GROWTH = 64  # directions by which the room for them grows
@@ -118,14 +117,14 @@ class Subspace:
 
 
 def solve_free(
-    linear: LinearizedGradient, truth: Tensor, prior: TotalVariation, options: LimitOptions, budget: Budget
+    linear: LinearizedGradient, truth: Tensor, prior: Prior, options: LimitOptions, budget: Budget
 ) -> Solved:
     """As `dense.solve_dense`, by products with J and Jᵀ only.
 
     Args:
         linear: J.
         truth: x*, `(n,)`.
-        prior: A variation, whose precision is known as an operator.
+        prior: What images are like; its mean is grey everywhere.
         options: Of the limit.
         budget: Time limit and progress report.
     """
@@ -141,9 +140,9 @@ def solve_free(
                 solved, ended = True, f"settled after {product} products"
                 break
             image, inside = new, 0
-            precision_operator = prior.precision_operator(image.reshape(linear.shape))
-            space.weigh(_on_vectors(precision_operator, linear.shape))
-            precondition = _preconditioner(prior, precision_operator, image.reshape(linear.shape), memory)
+            gaussian = prior.local_gaussian(image.reshape(linear.shape))
+            space.weigh(gaussian.precision)
+            precondition = _preconditioner(gaussian, memory)
         rest = space.rest()
         direction = precondition(rest)
         error = _ratio(float(rest @ direction), space.energy)
@@ -155,19 +154,12 @@ def solve_free(
     return Solved(GREY + space.image, solved, error, ended)
 
 
-def _on_vectors(precision_operator: PrecisionOperator, shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
-    """A product with images as one with vectors `(n,)`."""
-    return lambda v: precision_operator(v.reshape(shape)).flatten()
-
-
-def _preconditioner(
-    prior: TotalVariation, precision_operator: PrecisionOperator, image: Tensor, memory: float
-) -> Callable[[Tensor], Tensor]:
-    """P⁻¹ where its matrices between pixels fit, otherwise that of P with its weights levelled out."""
+def _preconditioner(gaussian: LocalGaussian, memory: float) -> Callable[[Tensor], Tensor]:
+    """P⁻¹ where its matrices between pixels fit, otherwise the prior's own approximation of it."""
+    image = gaussian.image
     if 8 * 6 * len(image) * math.prod(image.shape[2:]) ** 2 <= memory:
-        covariance = prior.local_gaussian(image).covariance
-        return lambda v: covariance(v[None])[0]
-    return lambda v: precision_operator.precondition(v.reshape(image.shape), 0.0).flatten()
+        return lambda v: gaussian.covariance(v[None])[0]
+    return gaussian.preconditioner(0.0)
 
 
 def _ratio(rest: float, energy: float) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from leakage_audit.equations.base import ROUNDING, rms
+from leakage_audit.equations.base import relative_error_of, rms
 
 Noise = float | Mapping[str, float]
 
@@ -47,7 +47,7 @@ class GradientNoise:
         Raises:
             ValueError: If noise is given for a parameter whose gradient was not shared.
         """
-        rounding = max(ROUNDING * torch.finfo(dtype).eps, least)
+        rounding = max(relative_error_of(dtype), least)
         for given in (self.std, self.relative):
             if isinstance(given, Mapping) and not set(given) <= set(gradients):
                 raise ValueError(f"no gradient was shared of {', '.join(sorted(set(given) - set(gradients)))}")

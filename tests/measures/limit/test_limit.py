@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from limit_networks import NETWORKS, batch, build
 from torch import nn
 
-from leakage_audit.equations.base import ROUNDING
+from leakage_audit.equations.base import relative_error_of
 from leakage_audit.measures.limit import GradientNoise, LimitOptions, reconstruction_limit
 from leakage_audit.observation import observe
 from leakage_audit.priors import TotalVariation
@@ -77,7 +77,7 @@ def test_against_autograds_jacobian_and_a_direct_solve(name, count, others, rela
         noise=GradientNoise(relative=relative), rows_per_unknown=1e9, max_reweightings=4, settled=1e-9
     )
     limit = reconstruction_limit(seen, images, labels, others=others, options=options)
-    relative = math.hypot(relative, ROUNDING * 2.3e-16, 1e-7)
+    relative = math.hypot(relative, relative_error_of(torch.float64), 1e-7)
     network = evaluated(network)
     parts = [range(count)] if others == "unknown" else [[i] for i in range(count)]
     for part in parts:
