@@ -8,20 +8,26 @@ from torch.utils.tensorboard.summary import hparams
 from typing_extensions import override
 
 from leakage_audit.callbacks.audit import LeakageAudit, audits_of
+from leakage_audit.scores.metric_table import METRICS, PSNR, SSIM, C
 
-LAYOUT = {
-    "Leakage over loss": {
-        "PSNR above a guess": ["Multiline", [r"audit/psnr/.*", r"audit/chance"]],
-        "SSIM": ["Multiline", [r"audit/ssim/.*"]],
-        "Loss": ["Multiline", [r"^(?!audit/).*loss.*"]],
-        "Accuracy": ["Multiline", [r"^(?!audit/).*acc.*"]],
-    },
-    "What the equations say": {
-        "c(M) and joint deficiency, 0 is worst": ["Multiline", [r"audit/c$", r"audit/joint_deficiency"]],
-        "Deficiency by layer": ["Multiline", [r"audit/layer/.*/deficiency"]],
-        "Condition by layer": ["Multiline", [r"audit/layer/.*/condition"]],
-    },
-}
+
+def layout() -> dict[str, dict[str, list[Any]]]:
+    """TensorBoard's *Custom Scalars* page: the table's charts, leakage over loss first."""
+    charts: dict[str, list[str]] = {}
+    for metric in METRICS:
+        if metric.chart is not None:
+            charts.setdefault(metric.chart, []).append(metric.pattern)
+    leakage = {title: found for title, found in charts.items() if title in OVER_LOSS}
+    equations = {title: found for title, found in charts.items() if title not in OVER_LOSS}
+    fit = {"Loss": [r"^(?!audit/).*loss.*"], "Accuracy": [r"^(?!audit/).*acc.*"]}
+    return {
+        "Leakage over loss": {title: ["Multiline", found] for title, found in (leakage | fit).items()},
+        "What the equations say": {title: ["Multiline", found] for title, found in equations.items()},
+    }
+
+
+OVER_LOSS = (PSNR.chart, SSIM.chart)
+LAYOUT = layout()
 
 
 class LeakageDashboard(Callback):
@@ -41,10 +47,10 @@ class LeakageDashboard(Callback):
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_custom_scalars(LAYOUT)
                 # Before Lightning's own: TensorBoard shows the columns that it hears of first.
-                names = {name: 0.0 for audit in audits for name in audit.names(pl_module) if "/psnr/" in name}
+                names = {name: 0.0 for audit in audits for name in audit.names(pl_module) if PSNR.matches(name)}
                 chosen = {name: value for audit in audits for name, value in _settings(audit).items()}
                 given = {name: _plain(value) for name, value in dict(pl_module.hparams).items()}
-                for part in hparams(given | chosen, names | {"audit/c": 0.0}):
+                for part in hparams(given | chosen, names | {C.name: 0.0}):
                     logger.experiment.file_writer.add_summary(part)
 
 
