@@ -33,8 +33,8 @@ class LeakageGate(Callback):
     and not the attack, so it is the limit to prefer.
 
     The verdict (`passed`, `exceeded`, or `unjudged` where a limited number was never measured or last unknown) goes
-    into the loggers as the text `audit/verdict`, into `audit.jsonl` as a line of kind `gate`, and into checkpoints. Logs
-    the scalar `audit/violations`, how many numbers were above their limits at an audit.
+    into the loggers as the text `audit/verdict`, into `audit.jsonl` as a line of kind `gate`, and into checkpoints.
+    Logs the scalar `audit/violations`, how many numbers were above their limits at an audit.
 
     Args:
         limits: Highest value allowed, by logged name; names may hold `*`.

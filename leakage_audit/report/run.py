@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leakage_audit.report import events
-from leakage_audit.report.curves import read_csv
-from leakage_audit.report.events import Points
+from leakage_audit.figures import event_files
+from leakage_audit.figures.event_files import Points
+from leakage_audit.figures.logs import read_logs
 
 AUDITS, PICTURES = "audit.jsonl", "audit/images"
 Record = dict[str, Any]
@@ -41,7 +41,7 @@ class Run:
         """PNG data of some steps' pictures."""
         if self._pictured is None or not steps:
             return {}
-        found = events.pictures(events.event_files(self._pictured), PICTURES, steps)
+        found = event_files.pictures(event_files.event_files(self._pictured), PICTURES, steps)
         drawn = {step: path for step, path in _drawn(self._pictured).items() if step in steps and step not in found}
         return found | {step: path.read_bytes() for step, path in drawn.items()}
 
@@ -128,8 +128,8 @@ def _without_records(folder: Path, logged: list[Path]) -> Run:
 
 def _read_logs(folder: Path) -> tuple[Points, list[int]]:
     """Every logged scalar of a log directory, and the steps of which it has a picture."""
-    points, pictured = events.scan(events.event_files(folder), PICTURES)
-    return read_csv(folder) | points, sorted({*pictured, *_drawn(folder)})
+    points, pictured = read_logs(folder, PICTURES)
+    return points, sorted({*pictured, *_drawn(folder)})
 
 
 def _drawn(folder: Path) -> dict[int, Path]:
