@@ -9,11 +9,10 @@ from typing import Any
 from leakage_audit.report import gates
 from leakage_audit.report.audits import digest, leak
 from leakage_audit.report.curves import thin
+from leakage_audit.report.records.report_file import SCHEMA as SCHEMA
+from leakage_audit.report.records.report_file import Report
 from leakage_audit.report.run import Record, Run
 from leakage_audit.report.verdict import judge
-
-SCHEMA = 1
-Report = dict[str, Any]
 
 
 def build(run: Run) -> Report:
@@ -24,7 +23,7 @@ def build(run: Run) -> Report:
     measured = next((record for record in reversed(run.records) if record.get("layers")), {})
     last = run.records[-1] if run.records else {}
     return {
-        "schema": SCHEMA,
+        "schema": 1,
         "generator": f"leakage-audit {version('leakage-audit')}",
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "run": {
