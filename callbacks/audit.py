@@ -15,6 +15,8 @@ from leakage_audit.callbacks.capture import distributed
 from leakage_audit.callbacks.capture.supported_trainers import refuse_unsupported
 from leakage_audit.callbacks.defence import find_defence
 from leakage_audit.callbacks.evaluation.results import Audit
+from leakage_audit.callbacks.output import loggers
+from leakage_audit.callbacks.output.chart_layout import BY_DEFAULT
 from leakage_audit.callbacks.output.write_report import write as write_report
 from leakage_audit.callbacks.schedule import Schedule
 from leakage_audit.callbacks.session import Session
@@ -207,6 +209,8 @@ class LeakageAudit(Callback):
         self._session = Session(trainer, module, self.settings, self.folder, self._earlier, find_defence(trainer, self))
         self._planned = None
         self._audits.start()
+        if self.folder is not None:
+            loggers.lay_out_charts(trainer, BY_DEFAULT)
 
     def _plan(self, trainer: Trainer) -> None:
         """At the first batch of a window, decide whether its step will be audited."""

@@ -8,32 +8,16 @@ from torch.utils.tensorboard.summary import hparams
 from typing_extensions import override
 
 from leakage_audit.callbacks.audit import LeakageAudit, audits_of
-from leakage_audit.scores.metric_table import METRICS, PSNR, SSIM, C
-
-
-def layout() -> dict[str, dict[str, list[Any]]]:
-    """TensorBoard's *Custom Scalars* page: the table's charts, leakage over loss first."""
-    charts: dict[str, list[str]] = {}
-    for metric in METRICS:
-        if metric.chart is not None:
-            charts.setdefault(metric.chart, []).append(metric.pattern)
-    leakage = {title: found for title, found in charts.items() if title in OVER_LOSS}
-    equations = {title: found for title, found in charts.items() if title not in OVER_LOSS}
-    fit = {"Loss": [r"^(?!audit/).*loss.*"], "Accuracy": [r"^(?!audit/).*acc.*"]}
-    return {
-        "Leakage over loss": {title: ["Multiline", found] for title, found in (leakage | fit).items()},
-        "What the equations say": {title: ["Multiline", found] for title, found in equations.items()},
-    }
-
-
-OVER_LOSS = (PSNR.chart, SSIM.chart)
-LAYOUT = layout()
+from leakage_audit.callbacks.output import loggers
+from leakage_audit.callbacks.output.chart_layout import LAYOUT
+from leakage_audit.scores.metric_table import PSNR, C
 
 
 class LeakageDashboard(Callback):
     """Give TensorBoard a *Custom Scalars* page with leakage over loss, and a line in its *HParams* table.
 
-    Opt-in: a run has one such page, so this replaces a layout of your own.
+    A `LeakageAudit` by itself gives the page one chart, and only if you have none; this one has them all and takes the
+    place of a layout of your own.
 
     Example::
 
@@ -43,9 +27,9 @@ class LeakageDashboard(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         audits = audits_of(trainer)
+        loggers.lay_out_charts(trainer, LAYOUT, replace=True)
         for logger in trainer.loggers if trainer.is_global_zero else ():
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_custom_scalars(LAYOUT)
                 # Before Lightning's own: TensorBoard shows the columns that it hears of first.
                 names = {name: 0.0 for audit in audits for name in audit.names(pl_module) if PSNR.matches(name)}
                 chosen = {name: value for audit in audits for name, value in _settings(audit).items()}
