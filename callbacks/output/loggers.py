@@ -29,7 +29,7 @@ def remember(trainer: Trainer, metrics: Mapping[str, float]) -> None:
 def log_scalars(trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
     """Hand scalars to every logger; TensorBoard is told what each is as well."""
     for logger in trainer.loggers if metrics else ():
-        if type(logger).log_metrics is TensorBoardLogger.log_metrics:
+        if isinstance(logger, TensorBoardLogger) and type(logger).log_metrics is TensorBoardLogger.log_metrics:
             logger.experiment.file_writer.add_summary(_described(metrics), step)
         else:
             logger.log_metrics(dict(metrics), step=step)

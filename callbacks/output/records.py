@@ -1,22 +1,7 @@
 """What an audit found, as logged numbers, as one line of `audit.jsonl`, and as a table to read.
 
-One JSON object a line. Every line has `schema` (1), `step` (the loggers' axis), `optimizer_step` (0-based), `epoch`,
-`time` (ISO 8601, UTC), `gradient`, `probe`, `seed`, `versions`, `knowledge` (what the attacker was assumed to know),
-`assumed` (how the audit read the LightningModule), `chance` (what guessing without a gradient means) and, with a
-`GradientDefence`, `defence` (its settings). An audit that took place adds
-
-- `metrics`: every logged name and its number;
-- `verified`: how the step's own gradient compared with the recomputed one;
-- `c`, `layers` (name, unknowns, equations, rank, deficiency, weight, condition), of the first image;
-- `samples`: one object an image (or, in `step`, one for the whole batch): `labels`, `floor` (what guessing scores) and
-  `attacks`, by name: `settings`; `psnr`, `psnr_255`, `ssim`, `mse`, `meaning` (its word) and `order` (which of the true
-  images it was held against), lists, one a reconstruction; `seconds`, `converged`, `ended`, `residual`, `out_of_time`;
-- `problems`: what could not be done, by attack or `c`.
-
-One that did not take place has `skipped`, the reason. `kind` is `audit`, `measure` (no attacks), or `gate` (the
-verdict of a `LeakageGate`: `verdict`, `action`, `limits`, `patience`, `judged`, `violations`).
-
-Numbers that are not finite are null. A step that appears twice was audited again after a resume: the later line counts.
+The form of a line is `leakage_audit.report.records.audit_lines`, documented by docs/audit.schema.json; the numbers are
+those of the table of metrics, docs/metrics.md.
 """
 
 import json
@@ -31,6 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
+from leakage_audit.report.records.audit_lines import SCHEMA, AttackEntry, LimitEntry
 from leakage_audit.scores.evaluation import (
     AttackOutcome,
     Evaluation,
@@ -46,8 +32,6 @@ from leakage_audit.scores.metric_table import SECONDS, read_all
 from leakage_audit.scores.metrics import Scores
 from leakage_audit.scores.reading import shown_word
 from leakage_audit.scores.severity import most_severe, severities
-
-SCHEMA = 1
 
 
 def metrics(evaluations: Sequence[Evaluation], seconds: float) -> dict[str, float]:
@@ -89,17 +73,17 @@ def describe(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     }
 
 
-def _describe(outcome: AttackOutcome, floor: Scores) -> dict[str, Any]:
+def _describe(outcome: AttackOutcome, floor: Scores) -> AttackEntry:
     result, scores = outcome.result, outcome.scores
     return {
         "settings": result.settings,
-        "psnr": scores.psnr,
-        "psnr_255": scores.psnr_255,
-        "ssim": scores.ssim,
+        "psnr": [*scores.psnr],
+        "psnr_255": [*scores.psnr_255],
+        "ssim": [*scores.ssim],
         "meaning": [shown_word(word, outcome.no_result) for word in severities(scores, floor)],
         "no_result": outcome.no_result,
         "order": scores.order,
-        "mse": scores.mse,
+        "mse": [*scores.mse],
         "seconds": result.seconds,
         "converged": result.converged,
         "ended": result.ended,
@@ -108,8 +92,8 @@ def _describe(outcome: AttackOutcome, floor: Scores) -> dict[str, Any]:
     }
 
 
-def _limit(found: LimitOutcome | None) -> dict[str, Any] | None:
-    return None if found is None else {"psnr": found.psnr, "solved": found.solved}
+def _limit(found: LimitOutcome | None) -> LimitEntry | None:
+    return None if found is None else {"psnr": [*found.psnr], "solved": found.solved}
 
 
 @cache
@@ -149,8 +133,8 @@ def summary(evaluations: Sequence[Evaluation], record: Mapping[str, Any]) -> str
     described, found = describe(evaluations), most_severe_by_attack(evaluations)
     head = f"optimiser step {record['optimizer_step']}, gradient of {record['knowledge']}"
     attacked = bool(attack_names(evaluations))
-    said = most_severe(list(found.values())).capitalize() if found else "No result"
-    lines = [f"**{said}** at {head}" if attacked else head.capitalize(), ""]
+    word = most_severe(list(found.values())).capitalize() if found else "No result"
+    lines = [f"**{word}** at {head}" if attacked else head.capitalize(), ""]
     if attacked:
         status = audit_status(evaluations)
         lines += [f"Status: **{status}**: {status.meaning}.", ""]

@@ -81,10 +81,13 @@ def _gallery(report: Mapping[str, Any], pictures: Mapping[int, bytes]) -> str:
     if not pictures:
         return ""
     told = {audit["step"]: audit["attacks"] for audit in report["audits"]}
+    failed = {audit["step"]: audit["no_result"] for audit in report["audits"]}
     figures = []
     for step, data in pictures.items():
         said = ", ".join(f"{escape(name)} {sections.word(x['word'])}" for name, x in told.get(step, {}).items())
-        missing = next((audit["no_result"] for audit in report["audits"] if audit["step"] == step), {})
+        missing: Mapping[str, str] = next(
+            (audit["no_result"] for audit in report["audits"] if audit["step"] == step), {}
+        )
         said = ", ".join([*filter(None, [said]), *(f"{escape(a)}: no result, {escape(b)}" for a, b in missing.items())])
         caption = f"<figcaption>Step {step}{': ' if said else ''}{said}</figcaption>"
         figures.append(f'<figure class="card">{_image(data, f"step {step}")}{caption}</figure>')

@@ -94,7 +94,7 @@ def layer_deficiency(evaluations: Sequence[Evaluation]) -> Numbers:
 
 def layer_condition(evaluations: Sequence[Evaluation]) -> Numbers:
     """By layer, the condition of its system."""
-    return {name: float(layer.condition) for name, layer in _layers(evaluations)}
+    return {name: float(x.condition) for name, x in _layers(evaluations) if x.condition is not None}
 
 
 def short(names: Sequence[str]) -> list[str]:
