@@ -85,10 +85,8 @@ def _gallery(report: Mapping[str, Any], pictures: Mapping[int, bytes]) -> str:
     figures = []
     for step, data in pictures.items():
         said = ", ".join(f"{escape(name)} {sections.word(x['word'])}" for name, x in told.get(step, {}).items())
-        missing: Mapping[str, str] = next(
-            (audit["no_result"] for audit in report["audits"] if audit["step"] == step), {}
-        )
-        said = ", ".join([*filter(None, [said]), *(f"{escape(a)}: no result, {escape(b)}" for a, b in missing.items())])
+        reasons = failed.get(step, {}).items()
+        said = ", ".join([*filter(None, [said]), *(f"{escape(a)}: no result, {escape(b)}" for a, b in reasons)])
         caption = f"<figcaption>Step {step}{': ' if said else ''}{said}</figcaption>"
         figures.append(f'<figure class="card">{_image(data, f"step {step}")}{caption}</figure>')
     says = "<p>Each true image above what every attack made of it.</p>"
