@@ -60,6 +60,10 @@ def _detail(found: Mapping[str, Any], audits: Sequence[Mapping[str, Any]]) -> st
     says = f"At step {worst['step']}, {worst['attack']} reached {scores(worst)}."
     if latest["step"] != worst["step"]:
         says += f" In the last audit, at step {latest['step']}: {latest['word']}, {scores(latest)}."
+    attacked = [audit for audit in audits if audit["attacks"] or audit["no_result"]]
+    if attacked[-1]["no_result"]:
+        missing = "; ".join(f"{name}, {why}" for name, why in [*attacked[-1]["no_result"].items()][:REASONS])
+        says += f" At step {attacked[-1]['step']} there is no result: {missing}."
     if found["word"] in MILD:
         names = dict.fromkeys(name for audit in audits for name in audit["attacks"])
         says += f" That is as far as {', '.join(names)} went."
