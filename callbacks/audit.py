@@ -15,11 +15,14 @@ from leakage_audit.callbacks.capture import distributed
 from leakage_audit.callbacks.capture.supported_trainers import refuse_unsupported
 from leakage_audit.callbacks.defence import find_defence
 from leakage_audit.callbacks.evaluation.results import Audit
-from leakage_audit.callbacks.output import records
+from leakage_audit.callbacks.output import loggers
+from leakage_audit.callbacks.output.chart_layout import BY_DEFAULT
 from leakage_audit.callbacks.output.write_report import write as write_report
 from leakage_audit.callbacks.schedule import Schedule
 from leakage_audit.callbacks.session import Session
 from leakage_audit.callbacks.settings import Settings, name_attacks
+from leakage_audit.scores.extraction import short
+from leakage_audit.scores.metric_table import METRICS, VIOLATIONS
 
 
 class LeakageAudit(Callback):
@@ -27,11 +30,11 @@ class LeakageAudit(Callback):
 
     Training is not touched: weights, optimiser, random streams, buffers and modes are bit for bit as without it.
 
-    Logs to every logger and to `trainer.callback_metrics`, where EarlyStopping and ModelCheckpoint find them:
-    `audit/c` (the paper's security metric, 0 is worst), `audit/joint_deficiency`, `audit/psnr/<attack>`,
-    `audit/ssim/<attack>`, `audit/chance` (PSNR of a guess without a gradient), `audit/seconds`,
-    `audit/layer/<name>/deficiency`, `audit/layer/<name>/condition`; the picture `audit/images`; the text
-    `audit/summary`; and one JSON line an audit in `audit.jsonl` (see `records`).
+    Logs to every logger and to `trainer.callback_metrics`, where EarlyStopping and ModelCheckpoint find them, the
+    numbers of docs/metrics.md, such as `audit/c` (the paper's security metric, 0 is worst), `audit/psnr/<attack>` (of
+    the image that leaked most), `audit/limit` (what the gradient determines, whoever attacks) and `audit/chance` (PSNR
+    of a guess without a gradient); the picture `audit/images`; the text `audit/summary`; and one JSON line an audit in
+    `audit.jsonl` (docs/audit.schema.json).
 
     Args:
         every_n_steps: Audit optimiser steps 0, N, 2N, …
@@ -141,10 +144,9 @@ class LeakageAudit(Callback):
 
     def names(self, module: LightningModule) -> list[str]:
         """The names that audits of this module may log, as far as they are known before the first one."""
-        layers = [name for name, part in module.named_modules() if isinstance(part, nn.Conv2d)]
-        found = ["audit/c", "audit/joint_deficiency", "audit/chance", "audit/seconds"]
-        found += [f"audit/layer/{name}/{x}" for name in records.short(layers) for x in ("deficiency", "condition")]
-        return found + [f"audit/{x}/{name}" for name in self.settings.attacks for x in ("psnr", "ssim")]
+        layers = short([name for name, part in module.named_modules() if isinstance(part, nn.Conv2d)])
+        logged = [metric for metric in METRICS if metric is not VIOLATIONS]  # a gate's own
+        return [name for metric in logged for name in metric.names(attack=self.settings.attacks, layer=layers)]
 
     def drain(self) -> None:
         """Wait for the audits that are still under way in the background."""
@@ -207,6 +209,8 @@ class LeakageAudit(Callback):
         self._session = Session(trainer, module, self.settings, self.folder, self._earlier, find_defence(trainer, self))
         self._planned = None
         self._audits.start()
+        if self.folder is not None:
+            loggers.lay_out_charts(trainer, BY_DEFAULT)
 
     def _plan(self, trainer: Trainer) -> None:
         """At the first batch of a window, decide whether its step will be audited."""

@@ -8,26 +8,16 @@ from torch.utils.tensorboard.summary import hparams
 from typing_extensions import override
 
 from leakage_audit.callbacks.audit import LeakageAudit, audits_of
-
-LAYOUT = {
-    "Leakage over loss": {
-        "PSNR above a guess": ["Multiline", [r"audit/psnr/.*", r"audit/chance"]],
-        "SSIM": ["Multiline", [r"audit/ssim/.*"]],
-        "Loss": ["Multiline", [r"^(?!audit/).*loss.*"]],
-        "Accuracy": ["Multiline", [r"^(?!audit/).*acc.*"]],
-    },
-    "What the equations say": {
-        "c(M) and joint deficiency, 0 is worst": ["Multiline", [r"audit/c$", r"audit/joint_deficiency"]],
-        "Deficiency by layer": ["Multiline", [r"audit/layer/.*/deficiency"]],
-        "Condition by layer": ["Multiline", [r"audit/layer/.*/condition"]],
-    },
-}
+from leakage_audit.callbacks.output import loggers
+from leakage_audit.callbacks.output.chart_layout import LAYOUT
+from leakage_audit.scores.metric_table import PSNR, C
 
 
 class LeakageDashboard(Callback):
     """Give TensorBoard a *Custom Scalars* page with leakage over loss, and a line in its *HParams* table.
 
-    Opt-in: a run has one such page, so this replaces a layout of your own.
+    A `LeakageAudit` by itself gives the page one chart, and only if you have none; this one has them all and takes the
+    place of a layout of your own.
 
     Example::
 
@@ -37,14 +27,14 @@ class LeakageDashboard(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         audits = audits_of(trainer)
+        loggers.lay_out_charts(trainer, LAYOUT, replace=True)
         for logger in trainer.loggers if trainer.is_global_zero else ():
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_custom_scalars(LAYOUT)
                 # Before Lightning's own: TensorBoard shows the columns that it hears of first.
-                names = {name: 0.0 for audit in audits for name in audit.names(pl_module) if "/psnr/" in name}
+                names = {name: 0.0 for audit in audits for name in audit.names(pl_module) if PSNR.matches(name)}
                 chosen = {name: value for audit in audits for name, value in _settings(audit).items()}
                 given = {name: _plain(value) for name, value in dict(pl_module.hparams).items()}
-                for part in hparams(given | chosen, names | {"audit/c": 0.0}):
+                for part in hparams(given | chosen, names | {C.name: 0.0}):
                     logger.experiment.file_writer.add_summary(part)
 
 

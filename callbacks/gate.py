@@ -2,7 +2,6 @@
 
 import logging
 import math
-from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,9 @@ from typing_extensions import override
 
 from leakage_audit.callbacks.audit import audits_of
 from leakage_audit.callbacks.evaluation.results import Audit
+from leakage_audit.callbacks.judgement import Finding, judge, may_be_limited
 from leakage_audit.callbacks.output import loggers, records
+from leakage_audit.scores.metric_table import VIOLATIONS
 
 log = logging.getLogger("leakage_audit")
 
@@ -25,16 +26,23 @@ class LeakageLimitExceeded(RuntimeError):
 class LeakageGate(Callback):
     """Hold a fit to limits on what its audits find; needs a `LeakageAudit` among the trainer's callbacks.
 
-    Every audited number grows with leakage, so a value above its limit violates it. The verdict (`passed`,
-    `exceeded`, or `unjudged` where a limited number was never measured) goes into the loggers as the text
-    `audit/verdict`, into `audit.jsonl` as a line of kind `gate`, and into checkpoints. Logs the scalar
-    `audit/violations`, how many numbers were above their limits at an audit.
+    The numbers that may be limited grow with leakage (docs/metrics.md), so a value above its limit violates it. A
+    limit counts as kept only where the audit says so: an attack that ran out of time has no number, and one that could
+    not begin has none either. Such a number is *unknown*, unless what the attack had reached is above the limit already
+    (exceeded), or `audit/limit` is below it (kept: nobody gets there). Limiting `audit/limit` itself judges the network
+    and not the attack, so it is the limit to prefer.
+
+    The verdict (`passed`, `exceeded`, or `unjudged` where a limited number was never measured or last unknown) goes
+    into the loggers as the text `audit/verdict`, into `audit.jsonl` as a line of kind `gate`, and into checkpoints.
+    Logs the scalar `audit/violations`, how many numbers were above their limits at an audit.
 
     Args:
         limits: Highest value allowed, by logged name; names may hold `*`.
         patience: Act when a number is above its limit at so many audits in a row.
         action: `warn` says so, `stop` ends the fit after this batch, `fail` raises `LeakageLimitExceeded`; an
             unjudged fit fails as well, since silence is no proof.
+        unknown: What an unknown number is: `violate` counts it as above its limit, `warn` says so once and leaves the
+            limit unjudged, `ignore` passes over it. None: `violate` where `action` is `fail`, `warn` otherwise.
 
     Raises:
         ValueError: If there is no limit, or an argument is out of its range.
@@ -45,7 +53,11 @@ class LeakageGate(Callback):
     """
 
     def __init__(
-        self, limits: dict[str, float], patience: int = 1, action: Literal["warn", "stop", "fail"] = "warn"
+        self,
+        limits: dict[str, float],
+        patience: int = 1,
+        action: Literal["warn", "stop", "fail"] = "warn",
+        unknown: Literal["violate", "warn", "ignore"] | None = None,
     ) -> None:
         super().__init__()
         if not limits:
@@ -57,10 +69,14 @@ class LeakageGate(Callback):
             raise ValueError(f"patience must be at least 1 (act at the first audit above a limit), got {patience}")
         if action not in ("warn", "stop", "fail"):
             raise ValueError(f"action must be one of warn, stop, fail, got {action!r}")
+        if unknown not in ("violate", "warn", "ignore", None):
+            raise ValueError(f"unknown must be one of violate, warn, ignore, None, got {unknown!r}")
         self.limits, self.patience, self.action = dict(limits), patience, action
+        self.unknown = unknown or ("violate" if action == "fail" else "warn")
         self.verdict = "unjudged"
         self.violations: list[dict[str, Any]] = []
         self._judged: set[str] = set()
+        self._doubtful: dict[str, str] = {}  # limits whose number was unknown at the last audit, and why
         self._in_a_row: dict[str, int] = {}
         self._looked_at: dict[int, int] = {}
         self._concluded = False
@@ -85,9 +101,10 @@ class LeakageGate(Callback):
             audit.drain()
         self._judge_new(trainer)
         self._conclude(trainer)
-        missing = [name for name in self.limits if name not in self._judged]
+        missing = [name for name in self.limits if name not in self._judged or name in self._doubtful]
         if missing and self.action == "fail":
-            raise LeakageLimitExceeded(f"the limits on {', '.join(missing)} could not be judged: never measured")
+            why = "; ".join(dict.fromkeys(self._doubtful.get(name, "never measured") for name in missing))
+            raise LeakageLimitExceeded(f"the limits on {', '.join(missing)} could not be judged: {why}")
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -104,12 +121,14 @@ class LeakageGate(Callback):
             "violations": self.violations,
             "in_a_row": self._in_a_row,
             "judged": sorted(self._judged),
+            "doubtful": self._doubtful,
         }
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.verdict, self.violations = state_dict["verdict"], state_dict["violations"]
         self._in_a_row, self._judged = state_dict["in_a_row"], set(state_dict["judged"])
+        self._doubtful = state_dict.get("doubtful", {})
 
     def _check_names(self, trainer: Trainer, module: LightningModule) -> None:
         audits = audits_of(trainer)
@@ -120,6 +139,10 @@ class LeakageGate(Callback):
             if not any(fnmatchcase(name, pattern) for name in names):
                 known = ", ".join(names)
                 raise MisconfigurationException(f"LeakageGate: nothing named {pattern!r} is logged; there are {known}")
+            if not any(fnmatchcase(name, pattern) and may_be_limited(name) for name in names):
+                raise MisconfigurationException(
+                    f"LeakageGate: {pattern!r} does not grow with leakage, see docs/metrics.md"
+                )
 
     def _judge_new(self, trainer: Trainer) -> None:
         """Judge the audits that have come in since last time."""
@@ -130,41 +153,48 @@ class LeakageGate(Callback):
                 self._judge(trainer, found)
 
     def _judge(self, trainer: Trainer, audit: Audit) -> None:
-        above = list(self._above(audit.metrics))
-        for name in audit.metrics:
-            if not any(name == found for found, _, _ in above):
-                self._in_a_row.pop(name, None)
-        for name, value, limit in above:
-            self._in_a_row[name] = self._in_a_row.get(name, 0) + 1
-            self.violations.append({"name": name, "value": value, "limit": limit, "step": audit.step})
-        if audit.metrics:
-            self._settle()
-            loggers.remember(trainer, {"audit/violations": float(len(above))})
-            if trainer.is_global_zero:
-                loggers.log_scalars(trainer, {"audit/violations": float(len(above))}, audit.step)
-        last = [x for x in above if self._in_a_row[x[0]] >= self.patience]
+        if audit.skipped is not None:
+            return
+        found = [finding for pattern, limit in self.limits.items() for finding in judge(pattern, limit, audit)]
+        above = [x for x in found if x.state == "above" or (x.state == "unknown" and self.unknown == "violate")]
+        self._note(trainer, found)
+        for finding in found:
+            if finding not in above:
+                self._in_a_row.pop(finding.name, None)
+        for x in above:
+            self._in_a_row[x.name] = self._in_a_row.get(x.name, 0) + 1
+            self.violations.append(x.as_dict(audit.step))
+        self._settle()
+        loggers.remember(trainer, {VIOLATIONS.name: float(len(above))})
+        if trainer.is_global_zero:
+            loggers.log_scalars(trainer, {VIOLATIONS.name: float(len(above))}, audit.step)
+        last = [x for x in above if self._in_a_row[x.name] >= self.patience]
         if last:
             self._act(trainer, last, audit)
 
-    def _above(self, metrics: Mapping[str, float]) -> list[tuple[str, float, float]]:
-        """Names, values and limits of what is too high; notes what could be judged."""
-        found = []
-        for pattern, limit in self.limits.items():
-            for name, value in metrics.items():
-                if fnmatchcase(name, pattern):
-                    self._judged.add(pattern)
-                    if value > limit:
-                        found.append((name, value, limit))
-        return found
+    def _note(self, trainer: Trainer, found: list[Finding]) -> None:
+        """Keep which limits could be judged, and which were in doubt at this audit."""
+        for pattern in {finding.pattern for finding in found}:
+            own = [finding for finding in found if finding.pattern == pattern]
+            doubts = [finding for finding in own if finding.state == "unknown"]
+            if self.unknown == "violate" or len(doubts) < len(own):
+                self._judged.add(pattern)
+            if not doubts or self.unknown != "warn":
+                self._doubtful.pop(pattern, None)
+                continue
+            if pattern not in self._doubtful and trainer.is_global_zero:
+                log.warning("LeakageGate: %s is unknown: %s", doubts[0].name, doubts[0].reason)
+            self._doubtful[pattern] = doubts[0].reason
 
     def _settle(self) -> None:
         if any(count >= self.patience for count in self._in_a_row.values()):
             self.verdict = "exceeded"
-        elif self.verdict != "exceeded" and self._judged == set(self.limits):
-            self.verdict = "passed"
+        elif self.verdict != "exceeded":
+            certain = self._judged == set(self.limits) and not self._doubtful
+            self.verdict = "passed" if certain else "unjudged"
 
-    def _act(self, trainer: Trainer, above: list[tuple[str, float, float]], audit: Audit) -> None:
-        what = ", ".join(f"{name} = {value:.4g} is above {limit:g}" for name, value, limit in above)
+    def _act(self, trainer: Trainer, above: list[Finding], audit: Audit) -> None:
+        what = ", ".join(map(str, above))
         message = f"leakage limit exceeded at optimiser step {audit.optimizer_step}: {what}"
         if self.patience > 1:
             message += f" ({self.patience} audits in a row)"
@@ -183,6 +213,7 @@ class LeakageGate(Callback):
         step = loggers.log_step(trainer)
         record = {"kind": "gate", "step": step, "verdict": self.verdict, "action": self.action, "limits": self.limits}
         record |= {"patience": self.patience, "judged": sorted(self._judged), "violations": self.violations}
+        record |= {"unknown": self.unknown, "doubtful": self._doubtful}
         try:
             loggers.log_text(trainer, "audit/verdict", self.summary(), step)
             folder = next((audit.folder for audit in audits_of(trainer) if audit.folder is not None), None)
@@ -196,6 +227,10 @@ class LeakageGate(Callback):
         lines = [f"**{self.verdict}**", "", "| limited | highest allowed | highest above |", "|---|---|---|"]
         for pattern, limit in self.limits.items():
             above = [v["value"] for v in self.violations if fnmatchcase(v["name"], pattern)]
-            state = f"{max(above):.4g}" if above else "never" if pattern in self._judged else "not measured"
+            state = "never" if pattern in self._judged else "not measured"
+            if above:
+                state = f"{max(above):.4g}" if math.isfinite(max(above)) else "unknown"
+            elif pattern in self._doubtful:
+                state = f"unknown: {self._doubtful[pattern]}"
             lines.append(f"| {pattern} | {limit:g} | {state} |")
         return "\n".join(lines)

@@ -26,6 +26,7 @@ from leakage_audit.callbacks.evaluation.results import Audit, Pending, Result
 from leakage_audit.callbacks.evaluation.shape_metrics import has_dead_filters, shape_metrics
 from leakage_audit.callbacks.output import console, publish, records
 from leakage_audit.callbacks.settings import Settings
+from leakage_audit.scores.evaluation import audit_status, no_results
 
 log = logging.getLogger("leakage_audit")
 
@@ -157,8 +158,11 @@ class Session:
         self._warn_of(step, result.evaluations, skipped)
         metrics = records.metrics(result.evaluations, seconds) if result.evaluations else result.numbers
         publish.publish(self.trainer, result.evaluations, metrics, record, self.folder, self._warn_once)
-        audit = Audit(record["step"], step, metrics, skipped, records.most_severe_by_attack(result.evaluations))
-        console.show(self.trainer, audit.metrics, audit.severities)
+        found = result.evaluations
+        status = audit_status(found) if any(evaluation.outcomes for evaluation in found) else None
+        words = records.most_severe_by_attack(found)
+        audit = Audit(record["step"], step, metrics, skipped, words, status, no_results(found))
+        console.show(self.trainer, audit)
         return audit
 
     def _measured(self) -> Result:

@@ -13,7 +13,7 @@ from torchvision.transforms.v2.functional import gaussian_blur
 from leakage_audit.data import Synthetic
 from leakage_audit.figures import ComparisonRow, comparison_figure
 from leakage_audit.scores.metrics import Scores, chance_floor, score
-from leakage_audit.scores.severity import word
+from leakage_audit.scores.severity import severity as word
 
 STRENGTHS = {  # of blur (pixels), noise (standard deviation), fading (share kept), and equations (of 3072)
     "blurred": (0.3, 1.0, 2.0, 3.5, 8.0),

@@ -2,55 +2,22 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from leakage_audit.attacks.base import Attack, Reconstruction
-from leakage_audit.measures.security import Security, security_metric
+from leakage_audit.measures.security import security_metric
 from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import Observation
 from leakage_audit.runtime import Budget
-from leakage_audit.scores.metrics import Scores, chance_floor, score
+from leakage_audit.scores.evaluation import AttackOutcome as AttackOutcome
+from leakage_audit.scores.evaluation import Evaluation as Evaluation
+from leakage_audit.scores.evaluation import LimitOutcome
+from leakage_audit.scores.metrics import chance_floor, score
 
 log = logging.getLogger("leakage_audit")
-
-
-@dataclass(frozen=True)
-class AttackOutcome:
-    """What one attack made of the observation.
-
-    Attributes:
-        result: The reconstruction, images on the CPU, the value range brought to [0, 1].
-        scores: Against the truth.
-        out_of_time: Whether the time limit ended the attack.
-    """
-
-    result: Reconstruction
-    scores: Scores
-    out_of_time: bool
-
-
-@dataclass
-class Evaluation:
-    """An observation measured and attacked.
-
-    Attributes:
-        truth: The true images `(B, C, H, W)` in [0, 1], on the CPU.
-        labels: Their classes.
-        floor: What guessing without a gradient scores.
-        security: c(M) and the layer table, None where the network is no readable chain.
-        outcomes: By attack.
-        problems: What could not be done, in sentences, by attack or `"c"`.
-    """
-
-    truth: Tensor
-    labels: list[int]
-    floor: Scores
-    security: Security | None = None
-    outcomes: dict[str, AttackOutcome] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
 
 
 def evaluate(
@@ -64,6 +31,8 @@ def evaluate(
     strict: bool = False,
     guess: Tensor | None = None,
     report: Callable[[str, float], None] | None = None,
+    limit: LimitOutcome | None = None,
+    limit_others_known: LimitOutcome | None = None,
 ) -> Evaluation:
     """Measure an observation, run the attacks on it one after the other, and score them.
 
@@ -77,10 +46,14 @@ def evaluate(
         strict: Let an attack's exception through instead of noting it.
         guess: `(C, H, W)` in [0, 1], what the reconstructions are held against; None for mid-grey.
         report: Told of the attacks' progress.
+        limit: What the gradient determines of each image, if it was measured.
+        limit_others_known: The same for an attacker who knows the other images.
     """
     truth = _unit(truth, seen)
     seen = seen.to(torch.float32) if torch.finfo(seen.dtype).bits < 32 else seen
-    evaluation = Evaluation(truth, labels.tolist(), chance_floor(guess, truth))
+    evaluation = Evaluation(
+        truth, labels.tolist(), chance_floor(guess, truth), limit=limit, limit_others_known=limit_others_known
+    )
     if measure:
         try:
             evaluation.security = security_metric(seen)
@@ -95,6 +68,7 @@ def evaluate(
             outcome = _scored(result, truth, seen, budget.exhausted)
         except UnreadableNetwork as error:
             evaluation.problems[name] = str(error)
+            evaluation.refused.add(name)
         except Exception as error:  # whatever an attack raises, the training goes on unless asked otherwise
             if strict:
                 raise

@@ -5,6 +5,7 @@ from typing import Any
 
 from leakage_audit.callbacks.capture.gradient_check import GradientCheck
 from leakage_audit.callbacks.evaluation.evaluate import Evaluation
+from leakage_audit.scores.reading import Status
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,9 @@ class Audit:
         optimizer_step: Counted from 0.
         metrics: Logged names and numbers; empty if the audit was skipped.
         skipped: Why it was, or None.
-        meanings: By attack, the word (see `meaning`) of the image that gave most away.
+        severities: By attack, the word (see `scores.severity`) of the image that gave most away.
+        status: What is known of the worst image (see `scores.reading`); None where nothing was attacked.
+        no_results: Attacks without a result: the PSNR that they had reached, and the reason.
     """
 
     step: int
@@ -24,6 +27,8 @@ class Audit:
     metrics: dict[str, float] = field(default_factory=dict)
     skipped: str | None = None
     severities: dict[str, str] = field(default_factory=dict)
+    status: Status | None = None
+    no_results: dict[str, tuple[float, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

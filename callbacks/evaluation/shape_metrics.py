@@ -1,6 +1,6 @@
 """c(M) and the layers' deficiencies cheaply enough for every step: from shapes, as long as no filter is dead.
 
-The rank of a layer's system follows from its shape for generic weights and gradients (METHOD: rank = min(n_eff,
+The rank of a layer's system follows from its shape for generic weights and gradients (docs/method.md: rank = min(n_eff,
 |z| + |w| − c_out²)). What makes them degenerate in practice shows in the step's own gradient: filters whose weights or
 gradients are zero throughout. So a step without such filters has the ranks of its shapes, and one with them is worth a
 closer look.
@@ -9,13 +9,14 @@ closer look.
 import torch
 from torch import nn
 
-from leakage_audit.callbacks.output.records import short
 from leakage_audit.measures.architecture import shape_report
 from leakage_audit.measures.joint_rank import joint_deficiency
 from leakage_audit.measures.security import Security
 from leakage_audit.networks.chain import UnreadableNetwork, read_chain
 from leakage_audit.networks.layers import Convolution
 from leakage_audit.networks.tracing import convolutions_met
+from leakage_audit.scores import metric_table as table
+from leakage_audit.scores.extraction import short
 
 
 def shape_metrics(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, float]:
@@ -31,12 +32,12 @@ def shape_metrics(network: nn.Module, input_shape: tuple[int, int, int]) -> dict
     metrics: dict[str, float] = {}
     try:
         layers = [layer for layer in read_chain(network, input_shape) if isinstance(layer, Convolution)]
-        metrics["audit/c"] = Security.weigh([shape_report(layer) for layer in layers]).c
-        metrics["audit/joint_deficiency"] = float(joint_deficiency(layers))
+        metrics[table.C.name] = Security.weigh([shape_report(layer) for layer in layers]).c
+        metrics[table.JOINT_DEFICIENCY.name] = float(joint_deficiency(layers))
     except UnreadableNetwork:
         layers = convolutions_met(network, input_shape)
     for name, layer in zip(short([layer.name for layer in layers]), layers, strict=True):
-        metrics[f"audit/layer/{name}/deficiency"] = float(shape_report(layer).deficiency)
+        metrics[table.LAYER_DEFICIENCY.of(name)] = float(shape_report(layer).deficiency)
     return metrics
 
 

@@ -12,26 +12,33 @@ from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
 
+from leakage_audit.callbacks.evaluation.results import Audit
+from leakage_audit.scores.metric_table import METRICS, PSNR
+from leakage_audit.scores.reading import Status, shown_word
 from leakage_audit.scores.severity import SEVERITIES
 
 PATIENCE = 3.0  # seconds that an audit may take unannounced
-COLOURS = dict(zip(SEVERITIES, ("green", "yellow", "dark_orange", "red"), strict=True))
+COLOURS = dict(zip(SEVERITIES, ("default", "yellow", "dark_orange", "red"), strict=True))  # a low word is no safety
+COLOURS |= {Status.LEAKS: "red", Status.OPEN: "dark_orange", Status.UNKNOWN: "yellow", Status.PROTECTED: "green"}
 
 
-def show(trainer: Trainer, metrics: Mapping[str, float], severities: Mapping[str, str]) -> None:
-    """Put the last audit's highest PSNR, what it means, and c(M) on the progress bar, where they stay.
-
-    Args:
-        trainer: Whose progress bar.
-        metrics: The audit's logged numbers.
-        severities: By attack, the word of the image that gave most away.
-    """
+def show(trainer: Trainer, audit: Audit) -> None:
+    """Put the last audit's status, its highest PSNR with its word, and c(M) on the progress bar, where they stay."""
     shown: dict[str, Any] = {}
-    if severities:
-        best = max(severities, key=lambda name: (SEVERITIES.index(severities[name]), metrics[f"audit/psnr/{name}"]))
-        shown["PSNR"] = f"{metrics[f'audit/psnr/{best}']:.1f} dB {severities[best]}"
-    if "audit/c" in metrics:
-        shown["c(M)"] = f"{metrics['audit/c']:.6g}"
+    words, metrics = audit.severities, audit.metrics
+    if audit.status is not None:
+        shown["leakage"] = str(audit.status)
+        best = max(words, key=lambda name: (SEVERITIES.index(words[name]), metrics[PSNR.of(name)]), default=None)
+        reasons = [reason for _, reason in audit.no_results.values()]
+        shown["PSNR"] = shown_word(None, reasons[0] if reasons else None)  # not the number of an audit before
+        if best is not None:
+            shown["PSNR"] = f"{metrics[PSNR.of(best)]:.1f} dB {words[best]}"
+    for metric in METRICS:
+        if metric.tile is not None and metric.name in metrics:
+            shown[metric.tile] = f"{metrics[metric.name]:.6g} {metric.unit}".strip()
+    for metric in METRICS:  # a number that this audit has not must not stay there from the one before
+        if metric.tile is not None and metric.name not in metrics and audit.status is not None:
+            trainer.progress_bar_metrics.pop(metric.tile, None)
     trainer.progress_bar_metrics.update(shown)
 
 

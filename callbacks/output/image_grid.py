@@ -1,15 +1,19 @@
 """The picture of an audit: each true image above what every attack made of it, captioned."""
 
 from collections.abc import Sequence
+from textwrap import shorten
 
 import torch
 from torch import Tensor
 
-from leakage_audit.callbacks.evaluation.evaluate import Evaluation
 from leakage_audit.figures import audit_grid, caption
+from leakage_audit.scores.evaluation import Evaluation, attack_names
+from leakage_audit.scores.reading import limit_severity, shown_word
 from leakage_audit.scores.severity import severities
 
 COLUMNS = 8  # images shown; a step's batch may hold many more
+DETERMINED = "what the gradient determines"
+REASON = 40  # letters of a reason under a tile
 
 
 def picture(evaluations: Sequence[Evaluation], title: str) -> tuple[Tensor, str] | None:
@@ -22,7 +26,7 @@ def picture(evaluations: Sequence[Evaluation], title: str) -> tuple[Tensor, str]
     Returns:
         None if no attack came to an end, or the images are neither grey nor RGB.
     """
-    names = list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.outcomes))
+    names = attack_names(evaluations)
     targets = torch.cat([evaluation.truth.float() for evaluation in evaluations])[:COLUMNS]
     if not names or targets.shape[1] not in (1, 3):
         return None
@@ -30,6 +34,10 @@ def picture(evaluations: Sequence[Evaluation], title: str) -> tuple[Tensor, str]
         {},
         {"target": [f"class {label}" for evaluation in evaluations for label in evaluation.labels][:COLUMNS]},
     )
+    determined = [column for evaluation in evaluations for column in _determined(evaluation)][:COLUMNS]
+    if any(evaluation.limit is not None and evaluation.limit.image is not None for evaluation in evaluations):
+        images[DETERMINED] = torch.stack([image for image, _ in determined])
+        captions[DETERMINED] = [text for _, text in determined]
     for name in names:
         columns = [column for evaluation in evaluations for column in _columns(evaluation, name)][:COLUMNS]
         images[name] = torch.stack([image for image, _ in columns])
@@ -38,14 +46,35 @@ def picture(evaluations: Sequence[Evaluation], title: str) -> tuple[Tensor, str]
     return audit_grid(targets, images, captions, title), f"{title}: " + " | ".join(shown)
 
 
+def _determined(evaluation: Evaluation) -> list[tuple[Tensor, str]]:
+    """What the gradient determines of each image, whoever attacks."""
+    limit = evaluation.limit
+    if limit is None or limit.image is None:
+        return [(_none(image), f"{DETERMINED}: not known") for image in evaluation.truth]
+    found = []
+    for image, psnr, chance in zip(limit.image, limit.psnr, evaluation.floor.psnr, strict=True):
+        at_least = "" if limit.solved else "at least "
+        text = f"{DETERMINED}\n{at_least}{psnr:.1f} dB, {limit_severity(psnr, chance)}"
+        found.append((image.float(), text))
+    return found
+
+
+def _none(image: Tensor) -> Tensor:
+    """Shown as a hatched tile."""
+    return torch.full_like(image, torch.nan, dtype=torch.float)
+
+
 def _columns(evaluation: Evaluation, name: str) -> list[tuple[Tensor, str]]:
-    """An attack's reconstruction of each of a look's images, in the images' order; nothing but a note if it failed."""
+    """An attack's reconstruction of each image, in the images' order; a hatched tile and the reason for no result."""
     outcome = evaluation.outcomes.get(name)
     if outcome is None:
-        return [(torch.full_like(image, torch.nan, dtype=torch.float), f"{name}  failed") for image in evaluation.truth]
+        return [(_none(image), f"{name}\n{shown_word(None, 'failed')}") for image in evaluation.truth]
+    if outcome.no_result is not None:
+        reason = shorten(outcome.no_result, REASON, placeholder="…")
+        return [(_none(image), f"{name}\n{shown_word(None, reason)}") for image in evaluation.truth]
     scores = outcome.scores
-    found = [(torch.full_like(image, torch.nan, dtype=torch.float), f"{name}  none") for image in evaluation.truth]
-    for i, (truth, meaning) in enumerate(zip(scores.order, severities(scores, evaluation.floor), strict=True)):
-        text = caption(name, scores.psnr[i], evaluation.floor.psnr[truth], scores.ssim[i], meaning)
+    found = [(_none(image), f"{name}\n{shown_word(None, None)}") for image in evaluation.truth]
+    for i, (truth, word) in enumerate(zip(scores.order, severities(scores, evaluation.floor), strict=True)):
+        text = caption(name, scores.psnr[i], evaluation.floor.psnr[truth], scores.ssim[i], word)
         found[truth] = (outcome.result.images[i].float(), text)
     return found

@@ -1,13 +1,19 @@
 """Scalars, images and text to whatever loggers the trainer has."""
 
 from collections.abc import Mapping
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import torch
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
+
+from leakage_audit.scores.metric_table import metric_of
+
+LAYOUT_TAG = b"custom_scalars__config__"
 
 
 def log_step(trainer: Trainer) -> int:
@@ -21,9 +27,46 @@ def remember(trainer: Trainer, metrics: Mapping[str, float]) -> None:
 
 
 def log_scalars(trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
-    """Hand scalars to every logger."""
+    """Hand scalars to every logger; TensorBoard is told what each is as well."""
     for logger in trainer.loggers if metrics else ():
-        logger.log_metrics(dict(metrics), step=step)
+        if isinstance(logger, TensorBoardLogger) and type(logger).log_metrics is TensorBoardLogger.log_metrics:
+            logger.experiment.file_writer.add_summary(_described(metrics), step)
+        else:
+            logger.log_metrics(dict(metrics), step=step)
+
+
+def _described(metrics: Mapping[str, float]) -> Summary:
+    """Scalars as TensorBoard's writer makes them, with the table's descriptions beside."""
+    values = []
+    for name, value in metrics.items():
+        metric = metric_of(name)
+        about = SummaryMetadata(summary_description="" if metric is None else metric.description)
+        values.append(Summary.Value(tag=name, simple_value=float(value), metadata=about))
+    return Summary(value=values)
+
+
+def lay_out_charts(trainer: Trainer, layout: Mapping[str, Mapping[str, list]], replace: bool = False) -> None:
+    """Give TensorBoard a page of charts that hold several numbers.
+
+    Args:
+        trainer: Whose loggers.
+        layout: As `SummaryWriter.add_custom_scalars` takes it.
+        replace: Whether to take the place of a layout that is there; TensorBoard shows the one written last.
+    """
+    for logger in trainer.loggers if trainer.is_global_zero else ():
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.flush()
+            files = Path(logger.log_dir).glob("events.out.tfevents.*")
+            if replace or not any(_holds(path, LAYOUT_TAG) for path in files):
+                logger.experiment.add_custom_scalars(layout)
+
+
+def _holds(path: Path, text: bytes) -> bool:
+    """Whether a file holds some bytes; mapped, since a resumed run's may be large."""
+    if path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        return data.find(text) >= 0
 
 
 def log_image(trainer: Trainer, name: str, image: Tensor, step: int, caption: str, folder: Path | None) -> None:

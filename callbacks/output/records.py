@@ -1,95 +1,48 @@
 """What an audit found, as logged numbers, as one line of `audit.jsonl`, and as a table to read.
 
-One JSON object a line. Every line has `schema` (1), `step` (the loggers' axis), `optimizer_step` (0-based), `epoch`,
-`time` (ISO 8601, UTC), `gradient`, `probe`, `seed`, `versions`, `knowledge` (what the attacker was assumed to know),
-`assumed` (how the audit read the LightningModule), `chance` (what guessing without a gradient means) and, with a
-`GradientDefence`, `defence` (its settings). An audit that took place adds
-
-- `metrics`: every logged name and its number;
-- `verified`: how the step's own gradient compared with the recomputed one;
-- `c`, `layers` (name, unknowns, equations, rank, deficiency, weight, condition), of the first image;
-- `samples`: one object an image (or, in `step`, one for the whole batch): `labels`, `floor` (what guessing scores) and
-  `attacks`, by name: `settings`; `psnr`, `psnr_255`, `ssim`, `mse`, `meaning` (its word) and `order` (which of the true
-  images it was held against), lists, one a reconstruction; `seconds`, `converged`, `ended`, `residual`, `out_of_time`;
-- `problems`: what could not be done, by attack or `c`.
-
-One that did not take place has `skipped`, the reason. `kind` is `audit`, `measure` (no attacks), or `gate` (the
-verdict of a `LeakageGate`: `verdict`, `action`, `limits`, `patience`, `judged`, `violations`).
-
-Numbers that are not finite are null. A step that appears twice was audited again after a resume: the later line counts.
+The form of a line is `leakage_audit.report.records.audit_lines`, documented by docs/audit.schema.json; the numbers are
+those of the table of metrics, docs/metrics.md.
 """
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from torch import Tensor
 
-from leakage_audit.callbacks.evaluation.evaluate import AttackOutcome, Evaluation
+from leakage_audit.report.records.audit_lines import SCHEMA, AttackEntry, LimitEntry
+from leakage_audit.scores.evaluation import (
+    AttackOutcome,
+    Evaluation,
+    LimitOutcome,
+    attack_names,
+    audit_status,
+    highest,
+    image_status,
+    no_results,
+)
+from leakage_audit.scores.extraction import short
+from leakage_audit.scores.metric_table import SECONDS, read_all
 from leakage_audit.scores.metrics import Scores
+from leakage_audit.scores.reading import shown_word
 from leakage_audit.scores.severity import most_severe, severities
-
-SCHEMA = 1
 
 
 def metrics(evaluations: Sequence[Evaluation], seconds: float) -> dict[str, float]:
-    """The logged names and their numbers, averaged over the looks that have them."""
-    numbers: dict[str, list[float]] = {}
-    for evaluation in evaluations:
-        for name, value in _of_one(evaluation):
-            if math.isfinite(value):
-                numbers.setdefault(name, []).append(value)
-    counted = [
-        x.security.joint_deficiency for x in evaluations if x.security and x.security.joint_deficiency is not None
-    ]
-    if counted:  # what an attack found at its solution says more than counting
-        numbers.setdefault("audit/joint_deficiency", [float(counted[0])])
-    return {name: fmean(values) for name, values in numbers.items()} | {"audit/seconds": seconds}
-
-
-def _of_one(evaluation: Evaluation) -> Iterable[tuple[str, float]]:
-    if evaluation.security is not None:
-        yield "audit/c", evaluation.security.c
-        for name, layer in zip(
-            short([x.name for x in evaluation.security.layers]), evaluation.security.layers, strict=True
-        ):
-            yield f"audit/layer/{name}/deficiency", float(layer.deficiency)
-            yield f"audit/layer/{name}/condition", float(layer.condition)
-    if evaluation.outcomes:
-        yield "audit/chance", fmean(evaluation.floor.psnr)
-    for name, outcome in evaluation.outcomes.items():
-        yield f"audit/psnr/{name}", fmean(outcome.scores.psnr)
-        yield f"audit/ssim/{name}", fmean(outcome.scores.ssim)
-        joint = outcome.result.details.get("joint_deficiency")
-        if joint is not None:
-            yield "audit/joint_deficiency", float(joint)
-
-
-def short(names: Sequence[str]) -> list[str]:
-    """Layer names without the path that they share: `network.conv1` and `network.conv2` are conv1 and conv2."""
-    paths = [name.split(".")[:-1] for name in names]
-    shared = 0
-    while all(len(path) > shared and path[shared] == paths[0][shared] for path in paths):
-        shared += 1
-        if not paths:
-            break
-    return [".".join(name.split(".")[shared:]) for name in names]
+    """The logged names and their numbers, as the table of metrics finds them."""
+    return read_all(evaluations) | {SECONDS.name: seconds}
 
 
 def most_severe_by_attack(evaluations: Sequence[Evaluation]) -> dict[str, str]:
-    """By attack, the word of the image that gave most away."""
-    found: dict[str, list[str]] = {}
-    for evaluation in evaluations:
-        for name, outcome in evaluation.outcomes.items():
-            found.setdefault(name, []).extend(severities(outcome.scores, evaluation.floor))
-    return {name: most_severe(said) for name, said in found.items()}
+    """By attack, the word of the image that gave most away; attacks without a result are left out."""
+    found = {name: highest(evaluations, name) for name in attack_names(evaluations)}
+    return {name: image.severity for name, image in found.items() if image is not None}
 
 
 def describe(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
@@ -99,11 +52,16 @@ def describe(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     for layer, name in zip(layers, short([x["name"] for x in layers]), strict=True):
         layer["name"] = name
     return {
+        "status": str(audit_status(evaluations)),
+        "no_result": {name: reason for name, (_, reason) in no_results(evaluations).items()},
         "c": None if first is None else first.c,
         "layers": layers,
         "samples": [
             {
                 "labels": evaluation.labels,
+                "status": [str(image_status(evaluation, i)) for i in range(len(evaluation.labels))],
+                "limit": _limit(evaluation.limit),
+                "limit_others_known": _limit(evaluation.limit_others_known),
                 "floor": {"psnr": evaluation.floor.psnr, "ssim": evaluation.floor.ssim},
                 "attacks": {
                     name: _describe(outcome, evaluation.floor) for name, outcome in evaluation.outcomes.items()
@@ -115,22 +73,27 @@ def describe(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     }
 
 
-def _describe(outcome: AttackOutcome, floor: Scores) -> dict[str, Any]:
+def _describe(outcome: AttackOutcome, floor: Scores) -> AttackEntry:
     result, scores = outcome.result, outcome.scores
     return {
         "settings": result.settings,
-        "psnr": scores.psnr,
-        "psnr_255": scores.psnr_255,
-        "ssim": scores.ssim,
-        "meaning": severities(scores, floor),
+        "psnr": [*scores.psnr],
+        "psnr_255": [*scores.psnr_255],
+        "ssim": [*scores.ssim],
+        "meaning": [shown_word(word, outcome.no_result) for word in severities(scores, floor)],
+        "no_result": outcome.no_result,
         "order": scores.order,
-        "mse": scores.mse,
+        "mse": [*scores.mse],
         "seconds": result.seconds,
         "converged": result.converged,
         "ended": result.ended,
         "residual": result.residual,
         "out_of_time": outcome.out_of_time,
     }
+
+
+def _limit(found: LimitOutcome | None) -> LimitEntry | None:
+    return None if found is None else {"psnr": [*found.psnr], "solved": found.solved}
 
 
 @cache
@@ -169,15 +132,20 @@ def summary(evaluations: Sequence[Evaluation], record: Mapping[str, Any]) -> str
     """The audit as Markdown: what leaks, attack by attack and layer by layer, and what could not be done."""
     described, found = describe(evaluations), most_severe_by_attack(evaluations)
     head = f"optimiser step {record['optimizer_step']}, gradient of {record['knowledge']}"
-    lines = [f"**{most_severe(list(found.values())).capitalize()}** at {head}" if found else head.capitalize(), ""]
-    if found:
+    attacked = bool(attack_names(evaluations))
+    word = most_severe(list(found.values())).capitalize() if found else "No result"
+    lines = [f"**{word}** at {head}" if attacked else head.capitalize(), ""]
+    if attacked:
+        status = audit_status(evaluations)
+        lines += [f"Status: **{status}**: {status.meaning}.", ""]
         lines += [
-            "| image | attack | meaning | PSNR, dB | SSIM | chance, dB | seconds |",
-            "|---|---|---|---|---|---|---|",
+            "| image | attack | meaning | PSNR, dB | SSIM | chance, dB | limit, dB | seconds |",
+            "|---|---|---|---|---|---|---|---|",
         ]
         lines += [
-            f"| {i} | {name} | {most_severe(severities(o.scores, evaluation.floor))} | {_join(o.scores.psnr, '.1f')} "
-            f"| {_join(o.scores.ssim, '.2f')} | {_join(evaluation.floor.psnr, '.1f')} | {o.result.seconds:.1f} |"
+            f"| {i} | {name} | {shown_word(most_severe(severities(o.scores, evaluation.floor)), o.no_result)} "
+            f"| {_join(o.scores.psnr, '.1f')} | {_join(o.scores.ssim, '.2f')} | {_join(evaluation.floor.psnr, '.1f')} "
+            f"| {_limit_text(evaluation.limit)} | {o.result.seconds:.1f} |"
             for i, evaluation in enumerate(evaluations, start=1)
             for name, o in evaluation.outcomes.items()
         ]
@@ -194,6 +162,10 @@ def summary(evaluations: Sequence[Evaluation], record: Mapping[str, Any]) -> str
     ended = {f"{name}: {o.result.ended}": None for evaluation in evaluations for name, o in evaluation.outcomes.items()}
     said = [*ended, *(f"{name}: {problem}" for name, problem in described["problems"].items())]
     return "\n".join(lines + [f"- {sentence}" for sentence in said])
+
+
+def _limit_text(found: LimitOutcome | None) -> str:
+    return "–" if found is None else ("" if found.solved else "at least ") + _join(found.psnr, ".1f")
 
 
 def _join(values: Sequence[float], form: str) -> str:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from leakage_audit.figures.sheet import lay_out, tile
+from leakage_audit.figures.sheet import hatched, lay_out, tile
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def audit_grid(
 
     Args:
         targets: True images `(B, C, H, W)` or `(C, H, W)` in [0, 1].
-        reconstructions: By attack, shaped like the targets and in their order.
+        reconstructions: By attack, shaped like the targets and in their order; an image of NaN throughout shows as a
+            hatched tile, which is no picture.
         captions: By attack, one text an image, as `caption` makes it; under `target` for the targets themselves.
             The attack's name where there is none.
         title: Stands above everything, for instance `step 200`.
@@ -170,5 +171,7 @@ def _pixels(image: Tensor) -> np.ndarray:
     if image.ndim != 3 or image.shape[0] not in (1, 3):
         raise ValueError(f"an image must be (1 or 3, H, W), got {tuple(image.shape)}")
     image = image.detach().cpu().float()
+    if bool(image.isnan().all()):
+        return hatched(*image.shape[1:])
     shown = torch.where(image.isfinite(), image, 0.5).clamp(0, 1).expand(3, -1, -1)
     return (shown * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()

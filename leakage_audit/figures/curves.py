@@ -1,12 +1,11 @@
 """Loss curves by epoch, read back from what a fit has logged."""
 
-import csv
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from leakage_audit.figures.event_files import event_files
+from leakage_audit.figures.logs import by_epoch, read_logs
 
 Curve = tuple[list[int], list[float]]
 
@@ -24,40 +23,15 @@ def read_losses(folder: str | PathLike[str], train: str = "train/loss", test: st
         ValueError: If a name was not logged.
     """
     folder = Path(folder)
-    if (folder / "metrics.csv").is_file():
-        logged = _csv(folder / "metrics.csv")
-    elif folder.is_dir() and any(folder.glob("events.out.tfevents.*")):
-        logged = _events(folder)
-    else:
+    points, _ = read_logs(folder) if folder.is_dir() else ({}, [])
+    if not points and not (folder / "metrics.csv").is_file() and not event_files(folder):
         raise FileNotFoundError(f"{folder.absolute()} holds neither TensorBoard's event files nor a metrics.csv")
-    by_epoch: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for name, epoch, value in logged:
-        by_epoch[name][epoch].append(value)
+    logged = sorted(name for name in points if name != "epoch" and by_epoch(points, name))
     for name in (train, test):
-        if name not in by_epoch:
-            raise ValueError(f"{name!r} was not logged in {folder}; there are {', '.join(sorted(by_epoch)) or 'none'}")
-    train_curve, test_curve = (
-        ([*sorted(by_epoch[name])], [sum(v) / len(v) for _, v in sorted(by_epoch[name].items())])
-        for name in (train, test)
-    )
-    return train_curve, test_curve
+        if name not in logged:
+            raise ValueError(f"{name!r} was not logged in {folder}; there are {', '.join(logged) or 'none'}")
+    return _means(by_epoch(points, train)), _means(by_epoch(points, test))
 
 
-def _csv(path: Path) -> Iterator[tuple[str, int, float]]:
-    """Name, epoch and value of everything that CSVLogger wrote."""
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            for name, value in row.items():
-                if name not in ("epoch", "step") and value and row["epoch"]:
-                    yield name, int(row["epoch"]), float(value)
-
-
-def _events(folder: Path) -> Iterator[tuple[str, int, float]]:
-    """Name, epoch and value of every scalar in the event files; Lightning logs the epoch at the same step."""
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    names = events.Tags()["scalars"]
-    epochs = {event.step: int(event.value) for event in (events.Scalars("epoch") if "epoch" in names else [])}
-    for name in names:
-        for event in events.Scalars(name):
-            if name != "epoch" and event.step in epochs:
-                yield name, epochs[event.step], event.value
+def _means(found: Mapping[int, Sequence[float]]) -> Curve:
+    return sorted(found), [sum(values) / len(values) for _, values in sorted(found.items())]

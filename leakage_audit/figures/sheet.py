@@ -41,6 +41,13 @@ def tile(pixels: np.ndarray, text: str, enlarge: int) -> Image.Image:
     return whole
 
 
+def hatched(height: int, width: int) -> np.ndarray:
+    """Pixels `(H, W, 3)` of diagonal stripes, which nobody takes for a picture: here there is none."""
+    across, down = np.arange(width)[None, :], np.arange(height)[:, None]
+    stripes = (across + down) // max(1, min(height, width) // 8) % 2 == 0
+    return np.where(stripes[..., None], np.array(RULE), np.array(PAPER)).astype(np.uint8)
+
+
 def lay_out(
     rows: Sequence[Sequence[Image.Image | None]],
     columns: Sequence[str] = (),

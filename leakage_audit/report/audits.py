@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator, Mapping
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
+from leakage_audit.report.records.report_file import AttackNumbers, AuditDigest
+from leakage_audit.scores.metric_table import CHANCE, JOINT_DEFICIENCY, PSNR, SECONDS, SSIM, C
+from leakage_audit.scores.reading import Status, status
 from leakage_audit.scores.severity import SEVERITIES, severity
 
 Numbers = dict[str, Any]
 
 
-def digest(record: Mapping[str, Any], suffix: str = "") -> Numbers:
-    """An audit or measurement as the report has it; see docs/report.schema.json, `audits`.
+def digest(record: Mapping[str, Any], suffix: str = "") -> AuditDigest:
+    """An audit or measurement as the report has it.
 
     Args:
         record: A line of `audit.jsonl`.
@@ -18,23 +21,49 @@ def digest(record: Mapping[str, Any], suffix: str = "") -> Numbers:
     """
     metrics = record.get("metrics") or {}
     found = _by_attack(record) if record.get("samples") else _averages(metrics)
+    missing = dict(record.get("no_result") or _reasons(record))
     return {
         "step": record["step"],
         "epoch": record.get("epoch"),
         "kind": record.get("kind", "audit"),
-        "seconds": metrics.get("audit/seconds"),
-        "c": metrics.get("audit/c"),
-        "joint_deficiency": metrics.get("audit/joint_deficiency"),
+        "seconds": metrics.get(SECONDS.name),
+        "c": metrics.get(C.name),
+        "joint_deficiency": metrics.get(JOINT_DEFICIENCY.name),
+        "metrics": metrics,
+        "status": _status(record, found, bool(missing)),
+        "no_result": {name + suffix: reason for name, reason in missing.items()},
         "skipped": record.get("skipped"),
-        "attacks": {name + suffix: numbers for name, numbers in found.items()},
+        "attacks": {name + suffix: cast(AttackNumbers, numbers) for name, numbers in found.items()},
     }
+
+
+def _status(record: Mapping[str, Any], found: Mapping[str, Numbers], missing: bool) -> Any:
+    """What the record says, or of one that is older than this word what follows from what was proven."""
+    if record.get("status") in list(Status):
+        return record["status"] if found or missing or record.get("samples") else None
+    words = [numbers["word"] for numbers in found.values()]
+    if not words and not missing:
+        return None
+    return str(status(max(words, key=SEVERITIES.index, default=None), not missing, None, False))
+
+
+def _reasons(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for sample in record.get("samples") or ():
+        for name, result in (sample.get("attacks") or {}).items():
+            if (reason := _no_result(result)) is not None:
+                yield name, reason
+
+
+def _no_result(result: Mapping[str, Any]) -> str | None:
+    return result.get("no_result") or ("out of time" if result.get("out_of_time") else None)
 
 
 def _by_attack(record: Mapping[str, Any]) -> dict[str, Numbers]:
     images: dict[str, list[Numbers]] = {}
     for sample in record["samples"]:
         for name, result in (sample.get("attacks") or {}).items():
-            images.setdefault(name, []).extend(_images(sample, result))
+            if _no_result(result) is None:
+                images.setdefault(name, []).extend(_images(sample, result))
     return {name: _summary(found) for name, found in images.items() if found}
 
 
@@ -62,12 +91,12 @@ def _summary(images: list[Numbers]) -> Numbers:
 
 def _averages(metrics: Mapping[str, float]) -> dict[str, Numbers]:
     """From logged averages alone; without the guess's SSIM the word rests on the PSNR."""
-    chance = metrics.get("audit/chance")
+    chance = metrics.get(CHANCE.name)
     found = {}
     for name, psnr in metrics.items():
-        if name.startswith("audit/psnr/") and chance is not None:
-            attack = name.removeprefix("audit/psnr/")
-            numbers: Numbers = {"psnr": psnr, "ssim": metrics.get(f"audit/ssim/{attack}"), "chance_psnr": chance}
+        if PSNR.matches(name) and chance is not None:
+            attack = name.removeprefix(PSNR.of(""))
+            numbers: Numbers = {"psnr": psnr, "ssim": metrics.get(SSIM.of(attack)), "chance_psnr": chance}
             numbers |= {"chance_ssim": None, "word": severity(psnr, 0.0, chance, 1.0)}
             found[attack] = {**numbers, "highest": numbers}
     return found

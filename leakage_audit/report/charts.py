@@ -89,8 +89,10 @@ def nice(low: float, high: float, about: int = 5) -> list[float]:
     return [k * step for k in range(first, last + 1)]
 
 
-def number(value: float) -> str:
-    """A number as people write it."""
+def number(value: float | None) -> str:
+    """A number as people write it; a dash for none."""
+    if value is None:
+        return "–"
     text = f"{value:,.1f}".removesuffix(".0") if abs(value) >= 1000 else f"{value:.4g}"
     return text.replace("-", "−")
 

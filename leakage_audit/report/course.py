@@ -5,6 +5,7 @@ from statistics import median
 from typing import Any
 
 from leakage_audit.report.charts import Band, Line, chart
+from leakage_audit.scores.metric_table import LEAKAGE, LIMIT, LIMIT_OTHERS_KNOWN, METRICS, SSIM
 from leakage_audit.scores.severity import EXACT_PSNR, GAIN
 
 CURVES = 4  # of the fit's own numbers in one chart
@@ -28,21 +29,40 @@ def charts(report: Mapping[str, Any]) -> list[str]:
         bands = [Band(name, floor + GAIN[name]) for name in ("silhouette", "recognisable")] + [
             Band("exact", EXACT_PSNR)
         ]
+        for metric, style in ((LIMIT, "limit"), (LIMIT_OTHERS_KNOWN, "limit-known")):
+            psnr += [Line(metric.term or "", points, style)] if (points := _logged(report, metric.name)) else []
         psnr.append(Line("a guess", chance, "chance"))
-        found.append(chart("PSNR, dB, mean of the images", psnr, span, PSNR_LIMITS, bands, include=(floor + 12,)))
+        found.append(
+            chart("PSNR, dB, of the image that leaked most", psnr, span, PSNR_LIMITS, bands, include=(floor + 12,))
+        )
     found += [chart("Loss", loss, span)] if loss else []
-    found += [chart("SSIM, mean of the images", ssim, span, SSIM_LIMITS, include=(0.0, 1.0))] if ssim else []
+    found += [chart("SSIM, of the image that leaked most", ssim, span, SSIM_LIMITS, include=(0.0, 1.0))] if ssim else []
     found += [chart("Accuracy", accuracy, span, include=(0.0, 1.0))] if accuracy else []
-    for name, title in (("c", "c(M), 0 is worst"), ("joint_deficiency", "Joint deficiency, 0 is worst")):
-        points = [(audit["step"], audit[name]) for audit in report["audits"] if audit[name] is not None]
-        if len({value for _, value in points}) > 1:
-            found.append(chart(title, [Line(title.partition(",")[0], points, "s1")], span))
-    return found
+    return found + _others(report, span)
+
+
+def _others(report: Mapping[str, Any], span: tuple[int, int]) -> list[str]:
+    """The charts of the table of metrics that are not drawn from the attacks; those that do not move are left out."""
+    lines: dict[str, list[Line]] = {}
+    for metric in METRICS:
+        if metric.chart is None or metric.chart in (LEAKAGE, SSIM.chart):
+            continue
+        names = dict.fromkeys(name for audit in report["audits"] for name in audit["metrics"] if metric.matches(name))
+        for name in list(names)[:CURVES]:
+            points = _logged(report, name)
+            if len({value for _, value in points}) > 1:
+                own = lines.setdefault(metric.chart, [])
+                own.append(Line(metric.term or name.removeprefix("audit/"), points, f"s{len(own) % 6 + 1}"))
+    return [chart(title, own, span) for title, own in lines.items()]
+
+
+def _logged(report: Mapping[str, Any], name: str) -> list[tuple[int, float]]:
+    return [(a["step"], a["metrics"][name]) for a in report["audits"] if a["metrics"].get(name) is not None]
 
 
 def _chance(report: Mapping[str, Any]) -> list[tuple[int, float]]:
     return [
-        (audit["step"], next(iter(audit["attacks"].values()))["chance_psnr"])
+        (audit["step"], next(iter(audit["attacks"].values()))["highest"]["chance_psnr"])
         for audit in report["audits"]
         if audit["attacks"]
     ]
@@ -56,7 +76,7 @@ def _by_attack(report: Mapping[str, Any], names: list[str], what: str) -> list[L
 
 def _of(report: Mapping[str, Any], name: str, what: str) -> Iterator[tuple[int, float]]:
     for audit in report["audits"]:
-        value = audit["attacks"].get(name, {}).get(what)
+        value = audit["attacks"].get(name, {}).get("highest", {}).get(what)
         if value is not None:
             yield audit["step"], value
 

@@ -1,36 +1,8 @@
-"""What a fit logged beside its audits: CSVLogger's numbers, and curves thinned to what can be drawn."""
+"""Curves thinned to what can be drawn."""
 
-import csv
 import math
-from pathlib import Path
-
-from leakage_audit.report.events import Points
 
 POINTS = 500  # a curve is drawn a few hundred pixels wide
-
-
-def read_csv(folder: Path) -> Points:
-    """Step and value of every number in CSVLogger's `metrics.csv`, by name; empty where there is none."""
-    return _csv(folder / "metrics.csv") if (folder / "metrics.csv").is_file() else {}
-
-
-def _csv(path: Path) -> Points:
-    found: Points = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            step = _number(row.get("step"))
-            for name, text in row.items():
-                value = _number(text)
-                if step is not None and value is not None and name not in ("step", None):
-                    found.setdefault(name, []).append((int(step), value))
-    return found
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text or "")
-    except (TypeError, ValueError):  # a row that was cut off
-        return None
 
 
 def thin(points: list[tuple[int, float]], limit: int = POINTS) -> list[tuple[int, float]]:

@@ -1,11 +1,14 @@
 """Gates as JUnit XML, so that CI shows each limit as a test."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from leakage_audit.report.charts import number
 from leakage_audit.report.verdict import scores
+
+ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def junit(report: Mapping[str, Any]) -> bytes:
@@ -28,8 +31,16 @@ def junit(report: Mapping[str, Any]) -> bytes:
         case = ET.SubElement(suite, "testcase", classname="LeakageAudit", name=report["verdict"]["headline"], time="0")
         ET.SubElement(case, "skipped", message="no LeakageGate was set, so nothing could fail")
         _output(suite)
+    for element in root.iter():
+        element.text = None if element.text is None else _legal(element.text)
+        element.attrib.update({name: _legal(value) for name, value in element.attrib.items()})
     ET.indent(root)
     return ET.tostring(root, encoding="utf-8", xml_declaration=True)
+
+
+def _legal(text: str) -> str:
+    """The text without the characters that no XML file may hold, not even escaped."""
+    return ILLEGAL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _suite(root: ET.Element, report: Mapping[str, Any], name: str, checks: list[dict[str, Any]]) -> ET.Element:
@@ -42,6 +53,7 @@ def _suite(root: ET.Element, report: Mapping[str, Any], name: str, checks: list[
     properties = ET.SubElement(suite, "properties")
     ET.SubElement(properties, "property", name="run", value=report["run"]["name"])
     ET.SubElement(properties, "property", name="verdict", value=report["verdict"]["word"] or "none")
+    ET.SubElement(properties, "property", name="status", value=report["verdict"]["status"] or "none")
     return suite
 
 
@@ -56,6 +68,8 @@ def _case(suite: ET.Element, report: Mapping[str, Any], gate: Mapping[str, Any],
     if check["state"] == "exceeded":
         highest = check["highest"]
         message = f"{highest['name']} reached {number(highest['value'])} at step {highest['step']}"
+        if highest.get("unknown"):
+            message = f"{highest['name']} is unknown at step {highest['step']}: {highest['unknown']}"
         worst = report["verdict"]["worst"]
         meaning = "" if worst is None else f"\nMost that leaked: {worst['word']}, {worst['attack']}, {scores(worst)}."
         times = (
@@ -63,4 +77,4 @@ def _case(suite: ET.Element, report: Mapping[str, Any], gate: Mapping[str, Any],
         )
         ET.SubElement(case, "failure", type="LeakageLimitExceeded", message=message).text = times + meaning
     elif check["state"] == "unjudged":
-        ET.SubElement(case, "error", type="Unjudged", message="never measured: silence is no proof")
+        ET.SubElement(case, "error", type="Unjudged", message=check["doubt"] or "never measured: silence is no proof")

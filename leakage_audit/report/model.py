@@ -4,16 +4,22 @@ from collections import Counter
 from datetime import UTC, datetime
 from importlib.metadata import version
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 from leakage_audit.report import gates
 from leakage_audit.report.audits import digest, leak
 from leakage_audit.report.curves import thin
+from leakage_audit.report.records.report_file import SCHEMA as SCHEMA
+from leakage_audit.report.records.report_file import (
+    Assumptions,
+    AttackAtStep,
+    AttackSummary,
+    AuditDigest,
+    Problem,
+    Report,
+)
 from leakage_audit.report.run import Record, Run
 from leakage_audit.report.verdict import judge
-
-SCHEMA = 1
-Report = dict[str, Any]
 
 
 def build(run: Run) -> Report:
@@ -24,7 +30,7 @@ def build(run: Run) -> Report:
     measured = next((record for record in reversed(run.records) if record.get("layers")), {})
     last = run.records[-1] if run.records else {}
     return {
-        "schema": SCHEMA,
+        "schema": 1,
         "generator": f"leakage-audit {version('leakage-audit')}",
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "run": {
@@ -59,23 +65,29 @@ def _name(run: Run) -> str:
     return f"{folder.parent.name}/{folder.name}" if folder.name.startswith("version_") else folder.name
 
 
-def _attacks(records: list[Record], audits: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _attacks(records: list[Record], audits: list[AuditDigest]) -> list[AttackSummary]:
     """Each attack over the whole run: the audit in which most leaked, the last one, time and manner of ending."""
     found = []
     for name in dict.fromkeys(name for audit in audits for name in audit["attacks"]):
-        own = [{"step": audit["step"], **audit["attacks"][name]} for audit in audits if name in audit["attacks"]]
+        own: list[AttackAtStep] = [
+            {**audit["attacks"][name], "step": audit["step"]} for audit in audits if name in audit["attacks"]
+        ]
         results = [x for record in records for x in _results(record, name)]
         last: dict[str, Any] = results[-1] if results else {}
-        entry = {
+        highest = max(own, key=lambda x: leak(x["highest"]))
+        seconds = [result["seconds"] for result in results if result.get("seconds") is not None]
+        entry: AttackSummary = {
             "name": name,
+            "word": highest["word"],
             "audits": len(own),
-            "worst": max(own, key=lambda x: leak(x["highest"])),
+            "worst": highest,
             "latest": own[-1],
+            "settings": last.get("settings", {}),
+            "ended": last.get("ended"),
+            "seconds": fmean(seconds) if seconds else None,
+            "out_of_time": sum(bool(result.get("out_of_time")) for result in results),
         }
-        entry |= {"settings": last.get("settings", {}), "ended": last.get("ended")}
-        entry["seconds"] = fmean(result["seconds"] for result in results) if results else None
-        entry["out_of_time"] = sum(bool(result.get("out_of_time")) for result in results)
-        found.append(entry | {"word": entry["worst"]["word"]})
+        found.append(entry)
     return sorted(found, key=lambda attack: leak(attack["worst"]["highest"]), reverse=True)
 
 
@@ -85,17 +97,17 @@ def _results(record: Record, name: str) -> list[dict[str, Any]]:
     return [x["attacks"][plain] for x in record.get("samples") or () if plain in (x.get("attacks") or {})]
 
 
-def _assumptions(records: list[Record]) -> dict[str, Any]:
+def _assumptions(records: list[Record]) -> Assumptions:
     """What was assumed, each thing once: a run may hold audits of several kinds."""
     known = {name: list(dict.fromkeys(str(x[name]) for x in records if x.get(name) is not None)) for name in _TOLD}
     said = dict.fromkeys(sentence for record in records for sentence in record.get("assumed") or ())
-    return known | {"assumed": list(said)}
+    return cast(Assumptions, known | {"assumed": list(said)})
 
 
 _TOLD = ("knowledge", "gradient", "probe", "chance", "seed", "precision", "ranks")
 
 
-def _problems(records: list[Record]) -> list[dict[str, Any]]:
+def _problems(records: list[Record]) -> list[Problem]:
     """What could not be done, how often, and at which step first."""
     counts: Counter[tuple[str, str]] = Counter()
     first: dict[tuple[str, str], int] = {}

@@ -81,9 +81,12 @@ def _gallery(report: Mapping[str, Any], pictures: Mapping[int, bytes]) -> str:
     if not pictures:
         return ""
     told = {audit["step"]: audit["attacks"] for audit in report["audits"]}
+    failed = {audit["step"]: audit["no_result"] for audit in report["audits"]}
     figures = []
     for step, data in pictures.items():
         said = ", ".join(f"{escape(name)} {sections.word(x['word'])}" for name, x in told.get(step, {}).items())
+        reasons = failed.get(step, {}).items()
+        said = ", ".join([*filter(None, [said]), *(f"{escape(a)}: no result, {escape(b)}" for a, b in reasons)])
         caption = f"<figcaption>Step {step}{': ' if said else ''}{said}</figcaption>"
         figures.append(f'<figure class="card">{_image(data, f"step {step}")}{caption}</figure>')
     says = "<p>Each true image above what every attack made of it.</p>"

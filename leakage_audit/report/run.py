@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from leakage_audit.report import events
-from leakage_audit.report.curves import read_csv
-from leakage_audit.report.events import Points
+from leakage_audit.figures import event_files
+from leakage_audit.figures.event_files import Points
+from leakage_audit.figures.logs import read_logs
+from leakage_audit.report.audits import digest
+from leakage_audit.report.records.audit_lines import AuditLine, GateLine
+from leakage_audit.report.records.schema import mismatch
 
 AUDITS, PICTURES = "audit.jsonl", "audit/images"
+WRONG = 5  # lines of another form that are named; more would bury the rest
 Record = dict[str, Any]
 
 
@@ -41,7 +45,7 @@ class Run:
         """PNG data of some steps' pictures."""
         if self._pictured is None or not steps:
             return {}
-        found = events.pictures(events.event_files(self._pictured), PICTURES, steps)
+        found = event_files.pictures(event_files.event_files(self._pictured), PICTURES, steps)
         drawn = {step: path for step, path in _drawn(self._pictured).items() if step in steps and step not in found}
         return found | {step: path.read_bytes() for step, path in drawn.items()}
 
@@ -86,12 +90,14 @@ def _newest(folders: list[Path], name: str) -> list[Path]:
 def _read_records(run: Run) -> None:
     records: dict[tuple, Record] = {}
     gates: dict[str, Record] = {}
-    broken = 0
+    broken, wrong = 0, list[str]()
     with (run.folder / AUDITS).open(encoding="utf-8", errors="replace") as file:
-        for line in file:
+        for i, line in enumerate(file, start=1):
             record = _parse(line)
             if record is None:
                 broken += bool(line.strip())
+            elif (problem := _problem(record)) is not None:
+                wrong.append(f"line {i} of {AUDITS} is left out: {problem}.")
             elif record.get("kind") == "gate":
                 gates[json.dumps(record.get("limits"), sort_keys=True)] = record
             else:
@@ -99,6 +105,7 @@ def _read_records(run: Run) -> None:
     if broken:
         lines = "one line" if broken == 1 else f"{broken} lines"
         run.notes.append(f"{lines} of {AUDITS} could not be read: the run was killed while it wrote.")
+    run.notes += wrong[:WRONG] + ([f"and {len(wrong) - WRONG} other lines."] if len(wrong) > WRONG else [])
     run.records = sorted(records.values(), key=lambda record: record["step"])
     run.gates = list(gates.values())
 
@@ -106,9 +113,22 @@ def _read_records(run: Run) -> None:
 def _parse(line: str) -> Record | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
+    return record if isinstance(record, dict) else None
+
+
+def _problem(record: Record) -> str | None:
+    """What about a line would lose the whole report: not of its type, or of several lengths; None if nothing."""
+    if record.get("kind") == "gate":
+        return mismatch(record, GateLine)
+    found = mismatch(record, AuditLine)
+    if found is None:
+        try:
+            digest(record)
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+            return f"{type(error).__name__}: {error}"
+    return found
 
 
 def _without_records(folder: Path, logged: list[Path]) -> Run:
@@ -128,8 +148,8 @@ def _without_records(folder: Path, logged: list[Path]) -> Run:
 
 def _read_logs(folder: Path) -> tuple[Points, list[int]]:
     """Every logged scalar of a log directory, and the steps of which it has a picture."""
-    points, pictured = events.scan(events.event_files(folder), PICTURES)
-    return read_csv(folder) | points, sorted({*pictured, *_drawn(folder)})
+    points, pictured = read_logs(folder, PICTURES)
+    return points, sorted({*pictured, *_drawn(folder)})
 
 
 def _drawn(folder: Path) -> dict[int, Path]:

@@ -6,6 +6,8 @@ from html import escape
 from typing import Any
 
 from leakage_audit.report.charts import number
+from leakage_audit.scores.metric_table import METRICS
+from leakage_audit.scores.reading import PROOF, Status
 from leakage_audit.scores.severity import EXACT_PSNR, GAIN, SEVERITIES, SHARE
 
 Report = Mapping[str, Any]
@@ -18,9 +20,15 @@ def verdict(report: Report, picture: str) -> str:
     scale = "".join(f'<li class="{"here" if word == found["word"] else ""}">{word}</li>' for word in SEVERITIES)
     image = f"<figure>{picture}</figure>" if picture else ""
     return (
-        f'<section class="card verdict tone-{found["word"] or "none"}"><div><h1>{escape(found["headline"])}</h1>'
+        f'<section class="card verdict tone-{_tone(found)}"><div><h1>{escape(found["headline"])}</h1>'
         f'<p>{escape(found["detail"])}</p><ul class="scale">{scale}</ul>{_tiles(report)}</div>{image}</section>'
     )
+
+
+def _tone(found: Mapping[str, Any]) -> str:
+    """The verdict's colour: a low word is none of safety, only the status *protected* is."""
+    leaked = found["word"] in SEVERITIES[PROOF:]
+    return (found["word"] if leaked else found["status"]) or "none"
 
 
 def attacks(report: Report) -> str:
@@ -75,9 +83,12 @@ def gates(report: Report) -> str:
         for check in gate["checks"]:
             highest = check["highest"]
             reached = "never above" if check["state"] == "passed" else "never measured"
+            if check["doubt"] is not None:
+                reached = f'unknown<span class="sub">{escape(check["doubt"])}</span>'
             if highest is not None:
-                where = f"{escape(highest['name'])}, step {highest['step']}"
-                reached = f'{number(highest["value"])}<span class="sub">{where}</span>'
+                why = f": {highest['unknown']}" if highest.get("unknown") else ""
+                where = escape(f"{highest['name']}, step {highest['step']}{why}")
+                reached = f'{"unknown" if why else number(highest["value"])}<span class="sub">{where}</span>'
             rows.append(
                 [
                     escape(check["name"]),
@@ -85,7 +96,7 @@ def gates(report: Report) -> str:
                     number(check["limit"]),
                     reached,
                     str(check["audits_above"]),
-                    f"{gate['action']}, patience {gate['patience']}",
+                    escape(f"{gate['action']}, patience {gate['patience']}"),
                 ]
             )
     heads = ("limited", "state", "highest allowed", "highest above", "audits above", "action")
@@ -146,7 +157,7 @@ def again(report: Report, config: str | None) -> str:
 def glossary() -> str:
     """What the words and numbers mean."""
     rows = [
-        ("a guess", "the score of an attacker who saw no gradient; leakage is what lies above it"),
+        *((metric.term, metric.description) for metric in METRICS if metric.term),
         ("exact", f"PSNR at least {EXACT_PSNR:.1f} dB: rounded to 8 bits, it is the stored image"),
         (
             "recognisable",
@@ -157,10 +168,9 @@ def glossary() -> str:
             f"{GAIN['silhouette']:.0f} dB above the guess, or {SHARE['silhouette']:.0%} of the SSIM that it lacks",
         ),
         ("unrecognisable", "less than that, to these attacks and to the eye; a better attack may see more"),
-        ("c(M)", "the layers' missing equations, weighted (Chen & Campbell 2022); 0: every layer determines its input"),
-        ("joint deficiency", "the same for all equations in the image at once; 0: they determine it"),
+        *((str(status), status.meaning) for status in Status),
     ]
-    inside = "".join(f"<dt>{name}</dt><dd>{said}</dd>" for name, said in rows)
+    inside = "".join(f"<dt>{escape(name)}</dt><dd>{escape(said)}</dd>" for name, said in rows)
     return section("How to read this page", f'<div class="card"><dl>{inside}</dl></div>')
 
 
@@ -192,11 +202,14 @@ def _tiles(report: Report) -> str:
     for title, numbers in (("Worst image", found["worst"]), ("Last audit", found["latest"])):
         if numbers is not None:
             cells.append((title, f"{numbers['psnr']:.1f} dB", word(numbers["word"])))
+    if found["status"] is not None:
+        cells.append(("Status", _toned(found["status"]), "of the worst audit"))
     if found["gates"] != "none":
         cells.append(("Gates", _toned(found["gates"]), f"of {len(report['gates'])}"))
-    for title, name in (("c(M)", "c"), ("Joint deficiency", "joint_deficiency")):
-        if name in last:
-            cells.append((title, number(last[name]), "0 is worst"))
+    for metric in _LIMITED:
+        if metric.name in last:
+            about = f"{metric.unit}, last audit" if metric.unit else "0 is worst"
+            cells.append((escape(metric.term or metric.name), number(last[metric.name]), about))
     skipped = f"{run['skipped']} skipped" if run["skipped"] else "none skipped"
     cells.append(("Audits", str(run["audits"]), f"{skipped}, {_duration(run['seconds'])}"))
     inside = "".join(f'<div class="tile"><span>{a}</span><b>{b}</b><span>{c}</span></div>' for a, b, c in cells)
@@ -205,9 +218,10 @@ def _tiles(report: Report) -> str:
 
 def _last(report: Report) -> dict[str, float]:
     """The latest of each number that not every audit has."""
-    return {
-        name: audit[name] for audit in report["audits"] for name in ("c", "joint_deficiency") if audit[name] is not None
-    }
+    return {name: value for audit in report["audits"] for name, value in audit["metrics"].items() if value is not None}
+
+
+_LIMITED = [metric for metric in METRICS if metric.term and metric.placeholder is None and metric.worse == "higher"]
 
 
 def _duration(seconds: float) -> str:

@@ -1,9 +1,11 @@
 """What the report says first, in words that a reader can act on."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from leakage_audit.report.audits import leak
+from leakage_audit.report.records.report_file import Verdict
+from leakage_audit.scores.reading import WORST_FIRST, Status
 
 HEADLINES = {
     "exact": "Training images came back exactly",
@@ -12,11 +14,12 @@ HEADLINES = {
     "unrecognisable": "Nothing recognisable came back",
 }
 MILD = ("unrecognisable", "silhouette")  # words that must not be taken for a proof
+REASONS = 3  # why there is no result, at most
 GATES = ("exceeded", "unjudged", "passed")  # from bad to good
 
 
-def judge(audits: Sequence[Mapping[str, Any]], gates: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The run's verdict; see docs/report.schema.json, `verdict`.
+def judge(audits: Sequence[Mapping[str, Any]], gates: Sequence[Mapping[str, Any]]) -> Verdict:
+    """The run's verdict.
 
     Args:
         audits: As `audits.digest` makes them, by step.
@@ -27,18 +30,28 @@ def judge(audits: Sequence[Mapping[str, Any]], gates: Sequence[Mapping[str, Any]
         for audit in audits
         for name, numbers in audit["attacks"].items()
     ]
-    found: dict[str, Any] = {"word": None, "headline": "No attack was scored", "worst": None, "latest": None}
+    states_found = [Status(audit["status"]) for audit in audits if audit["status"] is not None]
+    status = min(states_found, key=WORST_FIRST.index, default=None)
+    unfinished = any(audit["no_result"] for audit in audits)
+    headline = "No attack was scored" if not unfinished else "No attack came to a result"
+    if unfinished and status is Status.LEAKS:
+        headline = "Training images leaked to attacks that had no time to end"
+    found: dict[str, Any] = {"word": None, "headline": headline, "worst": None, "latest": None}
     if everything:
         last = everything[-1]["step"]
         worst, latest = max(everything, key=leak), max((x for x in everything if x["step"] == last), key=leak)
         found = {"word": worst["word"], "headline": HEADLINES[worst["word"]], "worst": worst, "latest": latest}
+    found["status"] = None if status is None else str(status)
     states = {gate["verdict"] for gate in gates}
     found["gates"] = next((state for state in GATES if state in states), "none")
-    return found | {"detail": _detail(found, audits)}
+    return cast(Verdict, found | {"detail": _detail(found, audits)})
 
 
 def _detail(found: Mapping[str, Any], audits: Sequence[Mapping[str, Any]]) -> str:
     worst, latest = found["worst"], found["latest"]
+    if worst is None and any(audit["no_result"] for audit in audits):
+        reasons = dict.fromkeys(f"{a}: {why}" for audit in audits for a, why in audit["no_result"].items())
+        return f"{_status_says(found)} {'; '.join(list(reasons)[:REASONS])}."
     if worst is None:
         skipped = sum(audit["skipped"] is not None for audit in audits)
         if skipped:
@@ -47,10 +60,20 @@ def _detail(found: Mapping[str, Any], audits: Sequence[Mapping[str, Any]]) -> st
     says = f"At step {worst['step']}, {worst['attack']} reached {scores(worst)}."
     if latest["step"] != worst["step"]:
         says += f" In the last audit, at step {latest['step']}: {latest['word']}, {scores(latest)}."
+    attacked = [audit for audit in audits if audit["attacks"] or audit["no_result"]]
+    if attacked[-1]["no_result"]:
+        missing = "; ".join(f"{name}, {why}" for name, why in [*attacked[-1]["no_result"].items()][:REASONS])
+        says += f" At step {attacked[-1]['step']} there is no result: {missing}."
     if found["word"] in MILD:
         names = dict.fromkeys(name for audit in audits for name in audit["attacks"])
-        says += f" That is as far as {', '.join(names)} went; a stronger attack may see more."
+        says += f" That is as far as {', '.join(names)} went."
+        says += " A stronger attack may see more." if found["status"] != Status.PROTECTED else ""
+        says += " " + _status_says(found)
     return says
+
+
+def _status_says(found: Mapping[str, Any]) -> str:
+    return f"Status {found['status']}: {Status(found['status']).meaning}."
 
 
 def scores(numbers: Mapping[str, Any]) -> str:

@@ -37,7 +37,7 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     paths = {"html": folder / "report.html", "json": folder / "report.json", "junit": folder / "junit.xml"}
     config = None if run.config is None else str(run.config)
-    paths["html"].write_text(page(report, pictures, config), encoding="utf-8")
+    paths["html"].write_text(page(report, pictures, config), encoding="utf-8", errors="replace")  # lone surrogates
     paths["json"].write_text(json.dumps(_plain(report), allow_nan=False), encoding="utf-8")
     paths["junit"].write_bytes(junit(report))
     return paths

@@ -52,7 +52,7 @@ class TestTrace:
 
         class Watch(LeakageAudit):
             def on_train_batch_end(self, *_):
-                held.append(weakref.ref(audit._session.reader.twin.network))
+                held.append(weakref.ref(audit._session.reader.model_copy.network))
 
         fit(tmp_path, audit, Watch(attacks=[]))
         gc.collect()

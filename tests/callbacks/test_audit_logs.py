@@ -1,3 +1,7 @@
+import json
+from pathlib import Path
+
+import jsonschema
 import pytest
 from fits import Grey, fit, images, lines
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -27,7 +31,7 @@ class TestLogs:
             "audit/psnr/grey",
             "audit/ssim/grey",
         }
-        names |= {"audit/psnr/grey2", "audit/ssim/grey2"}
+        names |= {"audit/psnr/grey2", "audit/ssim/grey2", "audit/psnr_mean/grey", "audit/psnr_mean/grey2"}
         names |= {f"audit/layer/{layer}/{what}" for layer in "02" for what in ("deficiency", "condition")}
         assert names == {tag for tag in events.Tags()["scalars"] if tag.startswith("audit/")}
         for name in names:
@@ -65,7 +69,12 @@ class TestLogs:
         assert attack["settings"] == {"shift": 0.1}
         assert {"psnr", "psnr_255", "ssim", "mse", "seconds", "converged", "ended", "residual"} <= attack.keys()
         means = [sample["attacks"]["grey"]["psnr"][0] for sample in record["samples"]]
-        assert record["metrics"]["audit/psnr/grey"] == pytest.approx(sum(means) / 3)
+        assert record["metrics"]["audit/psnr_mean/grey"] == pytest.approx(sum(means) / 3)
+        assert record["metrics"]["audit/psnr/grey"] in means
+        schema = json.loads((Path(__file__).parents[2] / "docs/audit.schema.json").read_text(encoding="utf-8"))
+        jsonschema.Draft202012Validator(schema).validate(record)
+        assert set(record) <= set(schema["$defs"]["AuditLine"]["properties"])
+        assert (record["status"], record["samples"][0]["status"]) == ("unknown", ["unknown"])
         assert set(record["versions"]) == {"leakage-audit", "torch", "lightning", "scipy"}
 
     def test_a_dry_run_audits_and_writes_nothing(self, tmp_path):

@@ -9,7 +9,7 @@ from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from leakage_audit.callbacks import LeakageAudit, LeakageDashboard
-from leakage_audit.callbacks.dashboard import LAYOUT
+from leakage_audit.callbacks.output.chart_layout import BY_DEFAULT, LAYOUT
 
 
 class Tuned(Net):
@@ -27,7 +27,7 @@ def events(tmp_path_factory):
 
 
 def test_the_layout_sets_leakage_over_loss(events):
-    (event,) = events.Tensors("custom_scalars__config__")
+    event = events.Tensors("custom_scalars__config__")[-1]  # the one that TensorBoard shows
     layout = Layout.FromString(event.tensor_proto.string_val[0])
     assert [category.title for category in layout.category] == list(LAYOUT)
     assert [chart.title for chart in layout.category[0].chart] == ["PSNR above a guess", "SSIM", "Loss", "Accuracy"]
@@ -57,3 +57,27 @@ def test_hyperparameters_of_module_and_audit_stand_before_lightnings_own(events)
 def test_other_loggers_are_left_alone(tmp_path):
     attached, _ = fit(tmp_path, LeakageAudit(attacks=[Grey()]), LeakageDashboard(), max_steps=1)
     assert attached.global_step == 1
+
+
+def layouts(folder):
+    found = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
+    events = found.Tensors("custom_scalars__config__")
+    return [Layout.FromString(event.tensor_proto.string_val[0]).category[0].title for event in events], found
+
+
+def test_an_audit_alone_shows_leakage_limit_and_guess_in_one_chart_and_describes_its_tags(tmp_path):
+    logger = TensorBoardLogger(tmp_path, name="tb")
+    fit(tmp_path, LeakageAudit(every_n_steps=2, attacks=[Grey()]), logger=logger)
+    titles, found = layouts(logger.log_dir)
+    assert titles == list(BY_DEFAULT)
+    (((_, patterns),),) = [list(charts.values()) for charts in BY_DEFAULT.values()]
+    shown = {tag for tag in (*found.Tags()["scalars"], "audit/limit") for p in patterns if re.match(p, tag)}
+    assert shown == {"audit/psnr/grey", "audit/chance", "audit/limit"}
+    assert "image of which the attack got most" in found.SummaryMetadata("audit/psnr/grey").summary_description
+
+
+def test_a_layout_of_ones_own_is_left_alone(tmp_path):
+    logger = TensorBoardLogger(tmp_path, name="tb")
+    logger.experiment.add_custom_scalars({"Mine": {"loss": ["Multiline", ["train/loss"]]}})
+    fit(tmp_path, LeakageAudit(every_n_steps=2, attacks=[Grey()]), logger=logger)
+    assert layouts(logger.log_dir)[0] == ["Mine"]

@@ -31,7 +31,7 @@ def test_of_several_runs_the_newest_is_read_and_the_others_are_named(tmp_path):
     assert run.notes == ["2 runs lie in this folder; this is the newest. Others: version_0."]
 
 
-@pytest.mark.parametrize("tail", ['{"schema": 1, "kind": "aud', '{"schema"', "null\n", '{"step": "x"}\n', "\x00\x00\n"])
+@pytest.mark.parametrize("tail", ['{"schema": 1, "kind": "aud', '{"schema"', "null\n", "\x00\x00\n"])
 def test_a_line_that_was_cut_off_is_left_out_and_said(tmp_path, tail):
     run = read_run(three(tmp_path, tail=tail))
     assert len(run.records) == 3

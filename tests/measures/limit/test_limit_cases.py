@@ -8,7 +8,7 @@ from torch import nn
 
 from leakage_audit.measures.limit import GradientNoise, LimitOptions, reconstruction_limit
 from leakage_audit.observation import observe
-from leakage_audit.priors import Tikhonov
+from leakage_audit.priors import Gaussian, Tikhonov
 
 
 def test_attention_needs_no_fused_second_derivative():
@@ -70,8 +70,11 @@ def test_residual_network_and_another_prior():
     limit = reconstruction_limit(seen, images, labels, prior=Tikhonov())
     assert limit.solved
     assert limit.settings["prior"] == "Tikhonov"
-    with pytest.raises(ValueError, match="needs"):
-        reconstruction_limit(seen, images, labels, prior=Tikhonov(), options=LimitOptions(max_memory_gb=1e-4))
+    free = reconstruction_limit(seen, images, labels, prior=Tikhonov(), options=LimitOptions(max_dense_flops=0))
+    assert free.psnr == pytest.approx(limit.psnr, abs=0.3)
+    elsewhere = Gaussian(torch.full((3, 12, 12), 0.3, dtype=torch.float64), torch.eye(432, dtype=torch.float64))
+    with pytest.raises(ValueError, match="max_memory_gb"):
+        reconstruction_limit(seen, images, labels, prior=elsewhere, options=LimitOptions(max_memory_gb=1e-4))
 
 
 def test_a_gradient_that_says_nothing():

@@ -1,0 +1,160 @@
+"""An observation measured, attacked and scored: what every metric is read from."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from leakage_audit.attacks.base import Reconstruction
+from leakage_audit.measures.security import Security
+from leakage_audit.scores.metrics import Scores
+from leakage_audit.scores.reading import PROOF, Status, limit_severity, status, worst
+from leakage_audit.scores.severity import SEVERITIES, severities
+
+
+@dataclass(frozen=True)
+class AttackOutcome:
+    """What one attack made of the observation.
+
+    Attributes:
+        result: The reconstruction, images on the CPU, the value range brought to [0, 1].
+        scores: Against the truth.
+        out_of_time: Whether the time limit ended the attack.
+    """
+
+    result: Reconstruction
+    scores: Scores
+    out_of_time: bool
+
+    @property
+    def no_result(self) -> str | None:
+        """Why the attack did not end by itself, so that its numbers are no result; None if it did."""
+        if self.out_of_time:
+            return "out of time"
+        # An attack that could not begin returns a grey image without a residual, and its reason.
+        return self.result.ended if math.isnan(self.result.residual) and not self.result.converged else None
+
+
+@dataclass(frozen=True)
+class LimitOutcome:
+    """What the gradient determines of each image, whoever attacks.
+
+    Attributes:
+        psnr: In dB, an image each.
+        solved: Whether it was solved to its end; otherwise the numbers are lower bounds.
+        image: The image that is determined `(B, C, H, W)` in [0, 1], on the CPU.
+    """
+
+    psnr: list[float]
+    solved: bool
+    image: Tensor | None = None
+
+
+@dataclass
+class Evaluation:
+    """An observation measured and attacked.
+
+    Attributes:
+        truth: The true images `(B, C, H, W)` in [0, 1], on the CPU.
+        labels: Their classes.
+        floor: What guessing without a gradient scores.
+        security: c(M) and the layer table, None where the network is no readable chain.
+        outcomes: By attack.
+        problems: What could not be done, in sentences, by attack or `"c"`.
+        refused: Attacks that do not apply to this network, whatever its gradient.
+        limit: What the gradient determines of each image while the others of the batch are unknown as well.
+        limit_others_known: The same for an attacker who knows the other images.
+    """
+
+    truth: Tensor
+    labels: list[int]
+    floor: Scores
+    security: Security | None = None
+    outcomes: dict[str, AttackOutcome] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    limit: LimitOutcome | None = None
+    limit_others_known: LimitOutcome | None = None
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """One attack's scores on one image.
+
+    Attributes:
+        image: Index of the true image in its evaluation.
+        no_result: Why the attack did not end by itself, or None.
+    """
+
+    image: int
+    psnr: float
+    ssim: float
+    chance_psnr: float
+    severity: str
+    no_result: str | None
+
+    @property
+    def leak(self) -> tuple[int, float]:
+        """By which images are ordered: the word first, then the decibels above the guess."""
+        return SEVERITIES.index(self.severity), self.psnr - self.chance_psnr
+
+
+def image_scores(evaluation: Evaluation, attack: str) -> Iterator[ImageScore]:
+    """An attack's scores on each image that it returned; none if it failed."""
+    outcome = evaluation.outcomes.get(attack)
+    if outcome is None:
+        return
+    scores, words = outcome.scores, severities(outcome.scores, evaluation.floor)
+    for i, truth in enumerate(scores.order):
+        chance = evaluation.floor.psnr[truth]
+        yield ImageScore(truth, scores.psnr[i], scores.ssim[i], chance, words[i], outcome.no_result)
+
+
+def attack_names(evaluations: Sequence[Evaluation]) -> list[str]:
+    """The attacks that returned something, in their order."""
+    return list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.outcomes))
+
+
+def highest(evaluations: Sequence[Evaluation], attack: str) -> ImageScore | None:
+    """The image of which an attack got most, or None where that is not known.
+
+    Images whose attack did not end by itself might have given more, so there is an answer only if there are none, or if
+    one that ended has leaked already.
+    """
+    found = [score for evaluation in evaluations for score in image_scores(evaluation, attack)]
+    ended = max((score for score in found if score.no_result is None), key=lambda score: score.leak, default=None)
+    if ended is None or (SEVERITIES.index(ended.severity) < PROOF and any(score.no_result for score in found)):
+        return None
+    return ended
+
+
+def no_results(evaluations: Sequence[Evaluation]) -> dict[str, tuple[float, str]]:
+    """Attacks whose `highest` is not known: the PSNR reached so far, -inf where nothing was, and the reason."""
+    found: dict[str, tuple[float, str]] = {}
+    for name in attack_names(evaluations):
+        if highest(evaluations, name) is None:
+            scores = [x for e in evaluations for x in image_scores(e, name)]
+            reasons = [x.no_result for x in scores if x.no_result is not None]
+            found[name] = max((x.psnr for x in scores), default=-math.inf), (reasons or ["no reconstruction"])[0]
+    for evaluation in evaluations:
+        for name, problem in evaluation.problems.items():
+            passed_over = name in evaluation.refused and bool(evaluation.outcomes)  # others could be tried
+            if name != "c" and name not in attack_names(evaluations) and not passed_over:
+                found.setdefault(name, (-math.inf, problem))
+    return found
+
+
+def image_status(evaluation: Evaluation, image: int) -> Status:
+    """What is known of one true image, from all attacks and the limit."""
+    found = [x for name in evaluation.outcomes for x in image_scores(evaluation, name) if x.image == image]
+    best = max(found, key=lambda score: score.leak, default=None)
+    limit = evaluation.limit
+    word = None if limit is None else limit_severity(limit.psnr[image], evaluation.floor.psnr[image])
+    ended = all(score.no_result is None for score in found)
+    return status(None if best is None else best.severity, ended, word, limit is not None and limit.solved)
+
+
+def audit_status(evaluations: Sequence[Evaluation]) -> Status:
+    """The status of the audit: that of its worst image."""
+    return worst([image_status(e, i) for e in evaluations for i in range(len(e.labels))])

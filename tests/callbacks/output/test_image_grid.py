@@ -1,0 +1,47 @@
+"""The picture of an audit, pixel by pixel where it matters."""
+
+import numpy as np
+import pytest
+import torch
+
+from leakage_audit.attacks.base import Reconstruction
+from leakage_audit.callbacks.output.image_grid import picture
+from leakage_audit.figures.sheet import PAPER, RULE
+from leakage_audit.scores.evaluation import AttackOutcome, Evaluation, LimitOutcome
+from leakage_audit.scores.metrics import Scores
+
+BLUE = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1).expand(1, 3, 8, 8)
+GREY = torch.full((1, 3, 8, 8), 0.5)
+
+
+def evaluation(out_of_time=False, limit=None):
+    scores = Scores([0.1], [10.0], [58.0], [0.1], [0])
+    result = Reconstruction(GREY, "a", {}, 1.0, True, "done", 0.0)
+    outcomes = {"a": AttackOutcome(result, scores, out_of_time)}
+    return Evaluation(
+        torch.zeros(1, 3, 8, 8), [3], Scores([0.1], [9.0], [57.0], [0.1], [0]), None, outcomes, limit=limit
+    )
+
+
+def colours(shown):
+    return {tuple(pixel) for pixel in shown.permute(1, 2, 0).reshape(-1, 3).tolist()}
+
+
+def test_an_attack_without_a_result_is_hatched_and_says_why():
+    shown, text = picture([evaluation(out_of_time=True)], "step 0")
+    assert np.mean(shown.numpy() == 128) < 0.01  # the grey picture is not there
+    assert {RULE, PAPER} <= colours(shown)
+    assert "no result: out of time" in text
+    ended, text = picture([evaluation()], "step 0")
+    assert np.mean(ended.numpy() == 128) > 0.1
+    assert "unrecognisable" in text
+
+
+@pytest.mark.parametrize("solved", [True, False])
+def test_what_the_gradient_determines_stands_under_the_truth(solved):
+    plain, _ = picture([evaluation()], "step 0")
+    shown, _ = picture([evaluation(limit=LimitOutcome([30.0], solved, BLUE))], "step 0")
+    assert shown.shape[1] > plain.shape[1] + 150
+    rows = (shown == torch.tensor([0, 0, 255], dtype=torch.uint8).view(3, 1, 1)).all(0).any(1).nonzero()
+    assert rows.min() > plain.shape[1] // 4
+    assert rows.max() < shown.shape[1] - 150

@@ -1,0 +1,105 @@
+"""One audit against one limit, case by case; no failure counts as kept."""
+
+import logging
+
+import pytest
+from fits import Grey, Raises, Sleeps, fit, lines
+
+from leakage_audit.callbacks import Audit, LeakageAudit, LeakageGate, LeakageLimitExceeded
+from leakage_audit.callbacks.judgement import judge
+from leakage_audit.scores.reading import Status
+
+
+def audit(metrics=None, no_results=None):
+    return Audit(0, 0, metrics or {}, None, {}, Status.UNKNOWN, no_results or {})
+
+
+OUT = {"a": (13.0, "out of time")}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found", "states"),
+    [
+        ("audit/psnr/*", audit({"audit/psnr/a": 13.0}), ["kept"]),
+        ("audit/psnr/*", audit({"audit/psnr/a": 26.0}), ["above"]),
+        ("audit/psnr/*", audit({}, OUT), ["unknown"]),
+        ("audit/psnr/*", audit({}, {"a": (30.0, "out of time")}), ["above"]),  # what was reached is proven
+        ("audit/psnr_mean/a", audit({}, {"a": (30.0, "out of time")}), ["unknown"]),
+        ("audit/psnr/*", audit({"audit/limit": 20.0}, OUT), ["kept"]),
+        ("audit/psnr/*", audit({"audit/limit": 40.0}, OUT), ["unknown"]),
+        ("audit/psnr/*", audit({"audit/psnr/b": 13.0}, OUT), ["kept", "unknown"]),
+        ("audit/limit", audit({"audit/limit": 20.0}), ["kept"]),
+        ("audit/limit", audit({"audit/limit": 30.0}), ["above"]),
+        ("audit/limit", audit(), ["unknown"]),
+        ("audit/c", audit({"audit/psnr/a": 13.0}), []),
+    ],
+)
+def test_each_case(pattern, found, states):
+    assert [finding.state for finding in judge(pattern, 25.0, found)] == states
+
+
+def slept(**settings):
+    return LeakageAudit(**({"every_n_steps": 3, "attacks": [Sleeps()], "samples": 1, "max_seconds": 0.1} | settings))
+
+
+def gated(folder, audit=None, **settings):
+    gate = LeakageGate({"audit/psnr/*": 25.0}, **settings)
+    return gate, fit(folder, gate, audit or slept())
+
+
+class TestOutOfTime:
+    """A limit of 25 dB that a grey picture would keep, if it were a result."""
+
+    def test_fails_where_the_gate_may_fail(self, tmp_path):
+        with pytest.raises(LeakageLimitExceeded, match=r"audit/psnr/sleeps is unknown \(out of time\)"):
+            gated(tmp_path, action="fail")
+        (violation,) = lines(tmp_path)[-1]["violations"]
+        assert violation["unknown"] == "out of time"
+
+    @pytest.mark.parametrize(("settings", "message"), [({}, "is unknown: out of time"), ({"unknown": "ignore"}, None)])
+    def test_is_never_a_pass(self, tmp_path, caplog, settings, message):
+        with caplog.at_level(logging.WARNING, "leakage_audit"):
+            gate, _ = gated(tmp_path, **settings)
+        assert gate.verdict == "unjudged"
+        said = [record.message for record in caplog.records if "LeakageGate" in record.message]
+        assert len(said) == (message is not None)
+        assert all(message in sentence for sentence in said)
+
+    def test_fails_at_the_end_where_it_may_only_be_warned_of(self, tmp_path):
+        with pytest.raises(LeakageLimitExceeded, match="could not be judged: out of time"):
+            gated(tmp_path, action="fail", unknown="warn")
+
+    def test_so_does_an_attack_that_breaks_beside_one_that_ends(self, tmp_path):
+        with pytest.raises(LeakageLimitExceeded, match="raises is unknown"):
+            gated(tmp_path, slept(attacks=[Grey(), Raises()]), action="fail")
+
+    def test_but_not_one_that_does_not_apply_to_the_network(self, tmp_path):
+        from fits import Net
+        from torch import nn
+
+        gate = LeakageGate({"audit/psnr/*": 25.0}, action="fail")
+        fit(tmp_path, gate, slept(attacks=["rgap", Grey()], max_seconds=None), module=lambda: Net(nn.BatchNorm2d(4)))
+        assert gate.verdict == "passed"
+
+    def test_nothing_is_logged_shown_or_said_as_if_it_were_a_result(self, tmp_path):
+        audit = slept()
+        attached, _ = fit(tmp_path, audit)
+        record = lines(tmp_path)[0]
+        assert not {name for name in audit.latest.metrics if "sleeps" in name}
+        assert (record["status"], record["no_result"]) == ("unknown", {"sleeps": "out of time"})
+        assert record["samples"][0]["attacks"]["sleeps"]["meaning"] == ["no result: out of time"]
+        assert attached.progress_bar_metrics["PSNR"] == "no result: out of time"
+        assert attached.progress_bar_metrics["leakage"] == "unknown"
+
+
+def test_only_what_grows_with_leakage_can_be_limited(tmp_path):
+    from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+    for name in ("audit/gap", "audit/seconds", "audit/layer/*/condition"):
+        with pytest.raises(MisconfigurationException, match="does not grow with leakage"):
+            fit(tmp_path, LeakageGate({name: 1.0}), LeakageAudit(attacks=[Grey()]))
+
+
+def test_what_unknown_means_is_checked_at_construction():
+    with pytest.raises(ValueError, match="unknown must be one of"):
+        LeakageGate({"audit/c": 0.0}, unknown="pass")

@@ -1,0 +1,85 @@
+"""The table of metrics on evaluations made by hand, whose numbers are known."""
+
+import math
+
+import pytest
+import torch
+
+from leakage_audit.attacks.base import Reconstruction
+from leakage_audit.scores import extraction
+from leakage_audit.scores.evaluation import AttackOutcome, Evaluation, LimitOutcome, audit_status, no_results
+from leakage_audit.scores.metric_table import METRICS, metric_of, read_all
+from leakage_audit.scores.metrics import Scores
+
+
+def outcome(psnr, ssim=0.2, out_of_time=False, residual=0.0, converged=True):
+    n = len(psnr)
+    scores = Scores([0.0] * n, psnr, psnr, [ssim] * n, list(range(n)))
+    images = torch.zeros(n, 3, 4, 4)
+    return AttackOutcome(Reconstruction(images, "a", {}, 1.0, converged, "its end", residual), scores, out_of_time)
+
+
+def evaluation(attacks, limit=None, solved=True, known=None, chance=12.0):
+    n = max([len(x.scores.psnr) for x in attacks.values()] + [len(limit or [])])
+    floor = Scores([0.0] * n, [chance] * n, [0.0] * n, [0.2] * n, list(range(n)))
+    return Evaluation(
+        torch.zeros(n, 3, 4, 4), [0] * n, floor, outcomes=attacks,
+        limit=None if limit is None else LimitOutcome(limit, solved),
+        limit_others_known=None if known is None else LimitOutcome(known, solved),
+    )  # fmt: skip
+
+
+def test_the_psnr_is_that_of_the_image_that_leaked_most_and_the_mean_stands_beside_it():
+    found = read_all([evaluation({"a": outcome([13.0, 15.0])}), evaluation({"a": outcome([14.0])}, chance=5.0)])
+    assert found["audit/psnr/a"] == 14.0  # 9 dB above its guess: recognisable
+    assert found["audit/psnr_mean/a"] == pytest.approx(14.0)
+    assert found["audit/chance"] == 8.5
+
+
+def test_an_attack_out_of_time_has_no_number():
+    found = read_all([evaluation({"a": outcome([13.0])}), evaluation({"a": outcome([14.0], out_of_time=True)})])
+    assert not {name for name in found if "/a" in name}
+    evaluations = [evaluation({"a": outcome([13.0], residual=math.nan, converged=False)})]
+    assert not {name for name in read_all(evaluations) if "/a" in name}
+    assert no_results(evaluations) == {"a": (13.0, "its end")}
+
+
+def test_what_has_leaked_stays_leaked_whatever_the_other_images_attack_did():
+    evaluations = [evaluation({"a": outcome([60.0])}), evaluation({"a": outcome([14.0], out_of_time=True)})]
+    found = read_all(evaluations)
+    assert found["audit/psnr/a"] == 60.0
+    assert "audit/psnr_mean/a" not in found
+    assert audit_status(evaluations) == "leaks"
+
+
+def test_limits_and_gap():
+    attacks = {"a": outcome([13.0, 20.0]), "b": outcome([15.0, 16.0])}
+    found = read_all([evaluation(attacks, [30.0, 22.0], known=[31.0, 9.0])])
+    assert (found["audit/limit"], found["audit/limit_others_known"], found["audit/gap"]) == (30.0, 31.0, 15.0)
+    unsolved = read_all([evaluation({"a": outcome([13.0])}, [30.0], solved=False)])
+    assert not {"audit/limit", "audit/gap"} & unsolved.keys()
+    half = read_all([evaluation({"a": outcome([13.0])}, [14.0]), evaluation({"a": outcome([13.0])})])
+    assert "audit/limit" not in half
+
+
+@pytest.mark.parametrize(
+    ("psnr", "limit", "solved", "expected"),
+    [([13.0], None, True, "unknown"), ([13.0], [13.5], True, "protected"), ([13.0], [13.5], False, "unknown"),
+     ([13.0], [40.0], False, "open"), ([30.0], [13.0], True, "leaks")],
+)  # fmt: skip
+def test_the_status_of_an_audit(psnr, limit, solved, expected):
+    assert audit_status([evaluation({"a": outcome(psnr)}, limit, solved)]) == expected
+
+
+def test_every_number_that_is_logged_has_one_row():
+    names = [name for metric in METRICS for name in metric.names(attack=["a", "b"], layer=["conv1"])]
+    assert len(names) == len(set(names))
+    for name in names:
+        assert [metric for metric in METRICS if metric.matches(name)] == [metric_of(name)]
+    assert metric_of("val/loss") is None
+
+
+def test_layers_are_called_without_the_path_that_they_share():
+    assert extraction.short(["net.a.conv", "net.b.conv"]) == ["a.conv", "b.conv"]
+    assert extraction.short([]) == []
+    assert extraction.short(["conv"]) == ["conv"]
