@@ -8,7 +8,8 @@ from torch import Tensor
 
 from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.attacks.recipes import DECAYS, DISTANCES, PRESETS, SIGNS, STARTS, VARIATIONS, Recipe
-from leakage_audit.layerwise.label_inference import labels_for, leaked_features
+from leakage_audit.layerwise.label_inference import labels_for
+from leakage_audit.layerwise.last_layer import last_layer
 from leakage_audit.matching.objective import Candidates
 from leakage_audit.observation import Observation
 from leakage_audit.runtime import Budget
@@ -109,8 +110,9 @@ class _Objective:
 
     def __init__(self, recipe: Recipe, seen: Observation, labels: Tensor) -> None:
         self.recipe, self.labels, self.candidates = recipe, labels, Candidates(seen)
-        leaked = leaked_features(seen) if recipe.features else None
-        self.features = None if leaked is None else leaked[1][labels]
+        last = last_layer(seen) if recipe.features else None
+        leaked = None if last is None else last.features
+        self.features = None if leaked is None else leaked[labels]
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         gradients = self.candidates.gradients(x, self.labels)

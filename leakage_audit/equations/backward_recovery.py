@@ -18,7 +18,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from leakage_audit.equations.base import ROUNDING
 from leakage_audit.equations.input_from_gradient import PartialInput, solve_for_input
-from leakage_audit.layerwise.label_inference import last_linear
+from leakage_audit.layerwise.last_layer import last_layer
 from leakage_audit.networks.stateless import stateless
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY
@@ -57,8 +57,8 @@ def recover_backwards(seen: Observation, rounding: float, seed: int = 0) -> list
         Nothing where the last layer is not fully connected with a bias, or more than one image was seen.
     """
     network = stateless(seen.network)
-    last = last_linear(network)
-    delta = None if last is None else seen.gradient_of(last[0], "bias")
+    last = last_layer(seen)
+    delta = None if last is None else last.delta
     if last is None or seen.batch_size > 1 or delta is None or not delta.any():
         return []
     generator = torch.Generator().manual_seed(seed)
@@ -67,7 +67,7 @@ def recover_backwards(seen: Observation, rounding: float, seed: int = 0) -> list
     walk = _Walk(seen, network, ROUNDING * rounding)
     with saved_tensors_hooks(lambda tensor: tensor, walk.known):
         network(image)
-        end = walk.outputs.get(last[0])
+        end = walk.outputs.get(last.name)
         if end is None or end.shape != (GUESSES, len(delta)):
             return []
         return walk(end, delta.expand_as(end), image)

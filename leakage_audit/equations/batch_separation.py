@@ -24,7 +24,8 @@ from torch import Tensor
 from torch.func import grad, jacrev
 
 from leakage_audit.equations.base import ROUNDING, rms
-from leakage_audit.layerwise.label_inference import labels_for, last_linear, least_counts
+from leakage_audit.layerwise.label_inference import labels_for, least_counts
+from leakage_audit.layerwise.last_layer import last_layer
 from leakage_audit.observation import Observation
 from leakage_audit.runtime import Budget
 
@@ -68,14 +69,13 @@ def separate_batch(seen: Observation, rounding: float, budget: Budget | None = N
         None if that layer's gradients were not shared, if their rank is below the number of images (no fewer images
         than classes, an image twice, an image without loss), or if no labels agree with them.
     """
-    layer = last_linear(seen.network)
-    if layer is None:
+    last, size = last_layer(seen), seen.batch_size
+    if last is None or last.bias is None:
         return None
-    weight, bias = (seen.gradient_of(layer[0], kind) for kind in ("weight", "bias"))
-    size = seen.batch_size
+    weight, bias = last.weight_gradient, last.delta
     if weight is None or bias is None or size >= len(bias) or size**3 * len(bias) > LARGEST:
         return None
-    own = torch.cat([layer[1].weight, layer[1].bias[:, None]], 1).detach().cpu()
+    own = torch.cat([last.weight, last.bias[:, None]], 1).cpu()
     problem = _MixingProblem(torch.cat([weight, bias[:, None]], 1).cpu(), own, seen, ROUNDING * rounding)
     if not problem.complete:
         return None
