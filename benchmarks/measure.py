@@ -16,7 +16,7 @@ from leakage_audit.data.synthetic import draw
 from leakage_audit.measures.structural import structural_rank
 from leakage_audit.models import VARIANTS, build
 from leakage_audit.networks.chain import read_chain
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import Convolution
 
 
 def timed(what: str, work: Callable[[], object]) -> object:

@@ -25,7 +25,7 @@ from leakage_audit import attacks, observe, score, security_metric
 from leakage_audit.data.synthetic import SCENES, draw
 from leakage_audit.measures.joint_rank import counted_joint_rank
 from leakage_audit.networks.chain import read_chain
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import Convolution
 from leakage_audit.runtime import Budget
 
 MEASURES = ("c", "first_deficiency", "joint_deficiency", "condition", "parameters")

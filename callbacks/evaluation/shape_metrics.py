@@ -14,7 +14,7 @@ from leakage_audit.measures.architecture import shape_report
 from leakage_audit.measures.joint_rank import joint_deficiency
 from leakage_audit.measures.security import Security
 from leakage_audit.networks.chain import UnreadableNetwork, read_chain
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import Convolution
 from leakage_audit.networks.tracing import convolutions_met
 
 

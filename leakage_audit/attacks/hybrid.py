@@ -15,7 +15,7 @@ from leakage_audit.layerwise.recursion import sweep
 from leakage_audit.matching.objective import cosine_distance
 from leakage_audit.matching.subnetwork import Subnetwork
 from leakage_audit.networks.chain import read_chain
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import SpatialLayer
 from leakage_audit.observation import Observation
 from leakage_audit.runtime import Budget
 
@@ -55,7 +55,7 @@ class Hybrid(Attack):
         chain = read_chain(seen.network, seen.input_shape)
         labels, inferred = labels_for(seen)
         labels = labels[:1]  # a gradient that averages several images is read as if it were one's
-        convolutions = [i for i, layer in enumerate(chain) if isinstance(layer, Convolution)]
+        convolutions = [i for i, layer in enumerate(chain) if isinstance(layer, SpatialLayer)]
 
         def solve(system: LayerSystem, i: int) -> Tensor:
             factor = Factor(system, TOLERANCE)

@@ -19,6 +19,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from leakage_audit.equations.base import ROUNDING
 from leakage_audit.equations.input_from_gradient import PartialInput, solve_for_input
 from leakage_audit.layerwise.last_layer import last_layer
+from leakage_audit.networks.layer_types import type_of
 from leakage_audit.networks.stateless import stateless
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY
@@ -86,7 +87,7 @@ class _Walk:
         self._recovered: dict[str, RecoveredInput] = {}
         for name, module in network.named_modules():
             gradient = seen.gradient_of(name, "weight")
-            if gradient is not None and isinstance(module, nn.Conv2d | nn.Linear):
+            if gradient is not None and type_of(module) is not None:
                 module.register_forward_hook(self._watch(name, gradient))
 
     def __call__(self, end: Tensor, delta: Tensor, image: Tensor) -> list[RecoveredInput]:

@@ -1,8 +1,8 @@
 """Rank, condition and pseudo-inverse of a layer system, from a factored Gram matrix.
 
 With G the smaller of uᵀu and uuᵀ, `u⁺ = G⁺uᵀ = uᵀ(uuᵀ)⁺` needs no singular value decomposition. The layer systems
-allow it: their non-zero singular values lie above 1e-2 of the largest and the zero ones at rounding (METHOD, section
-3), a gap that squaring leaves wide open.
+allow it: their non-zero singular values lie above 1e-2 of the largest and the zero ones at rounding, a gap that
+squaring leaves wide open (docs/method.md, sections 3.7 to 3.9).
 """
 
 from functools import cached_property
@@ -49,7 +49,7 @@ class Factor:
         if not (torch.isfinite(dz).all() and torch.isfinite(w).all()):
             raise ValueError(f"the system of {system.layer.name} holds values that are not finite")
         size_w, size_k = (
-            w.square().sum() / len(w),
+            w.square().sum() / system.layer.out_shape[0],
             dz.square().sum() / len(dz[0]),
         )  # mean square of a row, up to borders
         self._weighting = float((size_w / size_k).sqrt()) if size_k > 0 and size_w > 0 else 1.0

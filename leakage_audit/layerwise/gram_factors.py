@@ -55,7 +55,7 @@ class BlockTridiagonalCholesky:
         self._system, self._weighting = system, weighting
         self._cholesky = BlockCholesky(diagonal, below)
         self._order = np.arange(system.n).reshape(system.layer.in_shape).transpose(1, 2, 0).reshape(-1)
-        self.rank = system.layer.in_shape[0] * np.unique(system.windows[system.windows >= 0]).size
+        self.rank = system.layer.in_shape[0] * system.layer.pixels_read.size
 
     @cached_property
     def _update(self) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, bool]]:

@@ -21,7 +21,7 @@ from leakage_audit.measures.probe_systems import systems_at
 from leakage_audit.measures.security import LayerReport, Security
 from leakage_audit.measures.structural import structural_rank
 from leakage_audit.networks.chain import UnreadableNetwork, read_chain
-from leakage_audit.networks.layers import Convolution, Layer
+from leakage_audit.networks.layer_types import Layer, SpatialLayer
 from leakage_audit.networks.tracing import convolutions_met
 from leakage_audit.runtime import single_blas
 
@@ -103,7 +103,7 @@ def inspect_network(network: nn.Module, input_shape: tuple[int, int, int], name:
         problem = ""
     except UnreadableNetwork as error:
         problem = f"{error}."
-    convolutions = [layer for layer in chain if isinstance(layer, Convolution)]
+    convolutions = [layer for layer in chain if isinstance(layer, SpatialLayer)]
     security = Security.weigh([shape_report(*pair) for pair in zip(convolutions, _conditions(chain), strict=True)])
     if problem:
         verdict = "The ranks hold for known inputs of the activations; the walk back stops before it knows them."
@@ -117,7 +117,7 @@ def inspect_network(network: nn.Module, input_shape: tuple[int, int, int], name:
     return Inspection(name, security.c, joint, security.layers, _verdict(security.layers, joint, unknowns), suggestions)
 
 
-def shape_report(layer: Convolution, condition: float | None = None) -> LayerReport:
+def shape_report(layer: SpatialLayer, condition: float | None = None) -> LayerReport:
     """A row of the layer table from a convolution's shapes, without its weight."""
     n, equations = prod(layer.in_shape), prod(layer.out_shape) + (layer.weight.numel() if layer.learned else 0)
     found = structural_rank(layer)

@@ -16,7 +16,7 @@ def remark(system: LayerSystem, tolerance: float) -> str:
         system: The layer's `u x = v`.
         tolerance: Share of the largest below which a norm or singular value counts as zero.
     """
-    w, dz = system.weight.flatten(1), system.dz[0].flatten(1)
+    w, dz = system.weight.flatten()[torch.from_numpy(system.layer.filter_places)], system.dz[0].flatten(1)
     if not dz.any():
         return "no gradient reaches it"
     found = []

@@ -25,7 +25,6 @@ from torch import Tensor
 
 from leakage_audit.layerwise.block_cholesky import BlockCholesky, weight_gram_blocks
 from leakage_audit.layerwise.factorization import Factor
-from leakage_audit.layerwise.fully_connected import last_layer
 from leakage_audit.layerwise.gram import gram_matrix
 from leakage_audit.layerwise.layer_system import LayerSystem
 from leakage_audit.layerwise.recursion import sweep
@@ -97,8 +96,7 @@ def effective_metric(seen: Observation, epsilons: Sequence[float]) -> list[Effec
         met.append(_Met(system, float(x.square().mean().sqrt()), rank))
         return x if i else x.new_zeros(system.n)
 
-    sweep(chain, seen, solve)
-    delta, _ = last_layer(chain[-1], seen)  # type: ignore[arg-type]
+    delta = sweep(chain, seen, solve).delta
     square, count = (
         sum(f(g) for g in seen.gradients.values()) for f in (lambda g: float(g.square().sum()), Tensor.numel)
     )
@@ -146,7 +144,7 @@ def _lost(system: LayerSystem, a: float, b: float) -> float:
     cholesky = BlockCholesky(
         [np.eye(len(block)) + a**2 * block for block in diagonal], [a**2 * block for block in below]
     )
-    unread = system.n - system.layer.in_shape[0] * np.unique(system.windows[system.windows >= 0]).size
+    unread = system.n - system.layer.in_shape[0] * system.layer.pixels_read.size
     trace = cholesky.trace_of_inverse() + unread * a**2 / (1 + a**2)
     if not gradients:
         return trace

@@ -18,7 +18,7 @@ from leakage_audit.measures.degeneracy import remark
 from leakage_audit.measures.joint_rank import joint_deficiency
 from leakage_audit.measures.structural import structural_rank
 from leakage_audit.networks.chain import read_chain
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import SpatialLayer
 from leakage_audit.observation import Observation
 from leakage_audit.runtime import single_blas
 
@@ -117,7 +117,7 @@ def security_metric(seen: Observation, tolerance: float | None = None) -> Securi
 
     with single_blas():
         sweep(chain, seen, solve)
-    convolutions = [layer for layer in chain if isinstance(layer, Convolution)]
+    convolutions = [layer for layer in chain if isinstance(layer, SpatialLayer)]
     return replace(Security.weigh(found), joint_deficiency=joint_deficiency(convolutions))
 
 

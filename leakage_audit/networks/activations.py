@@ -1,7 +1,7 @@
 """σ, σ′ and σ⁻¹ of each activation the sweep can meet: one table.
 
-The layer-wise sweep (METHOD, step 3) walks from x⁽ⁱ⁺¹⁾ = σ(z⁽ⁱ⁾) back to z⁽ⁱ⁾, so it needs σ⁻¹. An activation without
-one is in the table too, with the reason, since the measures that need only shapes still apply to its network.
+The recursion (docs/method.md, section 2.4) goes from x⁽ⁱ⁺¹⁾ = σ(z⁽ⁱ⁾) back to z⁽ⁱ⁾, so it needs σ⁻¹. An activation
+without one is in the table too, with the reason, since the measures that need only shapes still apply to its network.
 """
 
 import math

@@ -6,7 +6,6 @@ from torch import nn
 from torch.nn.grad import conv2d_input, conv2d_weight
 
 from leakage_audit.equations.autograd import AutogradEquations
-from leakage_audit.equations.chain import carry_back, weight_gradient
 from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import observe
@@ -58,8 +57,8 @@ def test_convolution_derivatives(case):
     x, dz = draw(1, *layer.in_shape), draw(1, *layer.out_shape, seed=2)
     geometry = layer.stride, layer.padding, layer.dilation, layer.groups
     expected = conv2d_weight(x, layer.weight.shape, dz, *geometry)
-    torch.testing.assert_close(weight_gradient(layer, x, dz), expected)
-    torch.testing.assert_close(carry_back(layer, dz), conv2d_input(x.shape, layer.weight, dz, *geometry))
+    torch.testing.assert_close(layer.weight_gradient(x, dz), expected)
+    torch.testing.assert_close(layer.adjoint(dz), conv2d_input(x.shape, layer.weight, dz, *geometry))
 
 
 class TestChain:
@@ -171,7 +170,7 @@ def test_step_is_the_mean_of_the_posterior(m):
     posterior = torch.linalg.inv(jacobian.T @ (jacobian / noise[:, None]) + gaussian.precision())
     right = jacobian.T @ ((jacobian @ image - r) / noise) + gaussian.precision() @ gaussian.mean
     torch.testing.assert_close(step.image, posterior @ right, rtol=1e-6, atol=1e-8)
-    torch.testing.assert_close(step.deviation(), posterior.diagonal().sqrt(), rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(step.std(), posterior.diagonal().sqrt(), rtol=1e-5, atol=1e-8)
 
 
 def test_rank():
