@@ -23,8 +23,6 @@ from leakage_audit.equations.smoothed_activation import gaussian_smoothed
 from leakage_audit.networks.layer_types import SpatialLayer
 from leakage_audit.observation import Observation
 
-POOL = 0.1  # part of a unit's variance that it takes from its layer, as few moves say little of one unit
-
 
 class ChainEquations(Equations):
     """The equations from layer D down to the image; D is the last of `layers`.
@@ -37,6 +35,7 @@ class ChainEquations(Equations):
         noise: Relative standard deviation of what is known of D's output.
         gradient_noise: Standard deviation of a gradient's entry beyond its own rounding.
         rounding: Relative standard deviation of a gradient's entry.
+        pool: Part of a unit's variance that it takes from its layer, as few moves say little of one unit.
     """
 
     def __init__(
@@ -48,8 +47,9 @@ class ChainEquations(Equations):
         noise: float,
         gradient_noise: float,
         rounding: float,
+        pool: float = 0.1,
     ) -> None:
-        self.layers = layers
+        self.layers, self._pool = layers, pool
         last = layers[-1]
         self._dz = dz
         trust = last.activation.derivative(z).flatten()
@@ -118,7 +118,7 @@ class ChainEquations(Equations):
         layers = []
         for layer, z, around in zip(self.layers[:-1], centre, zip(*moved, strict=True), strict=False):
             variance = (torch.stack(around) - z).square().mean(0)
-            spread = ((1 - POOL) * variance + POOL * variance.mean()).sqrt()
+            spread = ((1 - self._pool) * variance + self._pool * variance.mean()).sqrt()
             layers.append(replace(layer, activation=gaussian_smoothed(layer.activation, spread)))
         twin = copy.copy(self)
         twin.layers = (*layers, self.layers[-1])

@@ -12,9 +12,22 @@ from torch import Tensor, nn
 
 from leakage_audit.networks.layer_types import SpatialLayer, type_of
 
-DETERMINED = 1e-4  # singular values of K₀ below this share of the largest count as zero
-CONSISTENT = 1e-4  # relative residual of `K₀ h = g` above which δ was wrong, or the gradient is too noisy to tell
-LARGEST = 3e7  # entries of the largest K₀
+
+@dataclass(frozen=True)
+class InputOptions:
+    """When an input counts as found.
+
+    Attributes:
+        determined: Singular values of K₀ below this share of the largest count as zero; float32 noise of 1e-7 grows to
+            at most 1e-3.
+        consistent: Relative residual of `K₀ h = g` above which δ was wrong, or the gradient is too noisy to tell:
+            rounding leaves 1e-7, a wrong δ a residual of order one.
+        largest: Entries of the largest K₀, 240 MB.
+    """
+
+    determined: float = 1e-4
+    consistent: float = 1e-4
+    largest: float = 3e7
 
 
 @dataclass(frozen=True)
@@ -33,7 +46,12 @@ class PartialInput:
 
 
 def solve_for_input(
-    layer: nn.Module, shape: tuple[int, ...], delta: Tensor, gradient: Tensor, rounding: float
+    layer: nn.Module,
+    shape: tuple[int, ...],
+    delta: Tensor,
+    gradient: Tensor,
+    rounding: float,
+    options: InputOptions = InputOptions(),
 ) -> PartialInput | None:
     """Solve `K h = g`.
 
@@ -43,6 +61,7 @@ def solve_for_input(
         delta: The derivative at its output, `(c_out, H', W')` or `(out,)`.
         gradient: Of its weights.
         rounding: Relative error of `gradient`.
+        options: When the input counts as found.
 
     Returns:
         None where the gradient does not fit δ or tells nothing, and for layers that are not understood: padding other
@@ -51,26 +70,30 @@ def solve_for_input(
     kind = type_of(layer)
     assert kind is not None  # only such are watched
     entries = gradient.numel() // shape[0] * math.prod(shape[1:])
-    if len(shape) != (3 if issubclass(kind, SpatialLayer) else 1) or entries > LARGEST or kind.refusal(layer, shape):
+    if (
+        len(shape) != (3 if issubclass(kind, SpatialLayer) else 1)
+        or entries > options.largest
+        or kind.refusal(layer, shape)
+    ):
         return None
     read = kind.read("", layer, shape, gradient)
     k0 = torch.stack([torch.from_numpy(read.gradient_block(delta[None], g)) for g in range(len(read.block_places))])
     g = gradient.flatten()[torch.from_numpy(read.block_places).to(gradient.device)]
-    return _solve(k0.to(delta), g, rounding)
+    return _solve(k0.to(delta), g, rounding, options)
 
 
-def _solve(k0: Tensor, g: Tensor, rounding: float) -> PartialInput | None:
+def _solve(k0: Tensor, g: Tensor, rounding: float, options: InputOptions) -> PartialInput | None:
     """`K₀ (groups, rows, positions)` and `g (groups, rows, channels)` to the channels of all groups in a row."""
     rows, positions = k0.shape[1:]
     squares, basis = torch.linalg.eigh(k0.mT @ k0)
-    kept = squares > DETERMINED**2 * squares.amax(1, keepdim=True)
+    kept = squares > options.determined**2 * squares.amax(1, keepdim=True)
     h = basis.mT @ (k0.mT @ g) / squares[..., None].clamp_min(torch.finfo(g.dtype).tiny)  # in the basis
     error = rounding * g.square().mean(1, keepdim=True).sqrt()  # of the gradient's entries, `(groups, 1, channels)`
     if bool(kept.all()):
         h = basis @ h
         if rows > positions:
             rest = (g - k0 @ h).square().sum(1, keepdim=True)
-            if float(rest.sum()) > CONSISTENT**2 * float(g.square().sum()):
+            if float(rest.sum()) > options.consistent**2 * float(g.square().sum()):
                 return None
             error = torch.maximum(error, (rest / (rows - positions)).sqrt())
         spread = (basis.square() / squares[:, None]).sum(2, keepdim=True).sqrt()

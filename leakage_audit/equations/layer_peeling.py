@@ -23,12 +23,14 @@ class PeelingOptions:
         largest_system: Inputs beyond which it is not: a dense Gram matrix of as many takes 0.8 GB.
         replicas: Walks from gradients with other errors, which tell how errors grow on the way; the root mean square of
             four is known to about a third, and enters as a noise level only.
+        pool: Part of a unit's variance that it takes from its layer (see `ChainEquations`).
         worst_noise: Relative error of the input up to which it is; beyond, the layer's equations say more in the image.
     """
 
     largest_system: int = 10000
     replicas: int = 4
     worst_noise: float = 1e-4
+    pool: float = 0.1
 
 
 def peel_layers(seen: Observation, rounding: float, options: PeelingOptions = PeelingOptions()) -> ChainEquations:
@@ -73,7 +75,9 @@ def peel_layers(seen: Observation, rounding: float, options: PeelingOptions = Pe
         if len(spatial) < len(below):
             raise UnreadableNetwork("a fully connected layer lies below a convolution")
         noise = max(rounding, _spread(level.outputs))
-        left.append(ChainEquations(seen, spatial, system.z[None], system.dz, noise, gradient_noise, rounding))
+        left.append(
+            ChainEquations(seen, spatial, system.z[None], system.dz, noise, gradient_noise, rounding, options.pool)
+        )
         return None
 
     recurse(chain, [seen, *replicas], ends, visit, _preimage)

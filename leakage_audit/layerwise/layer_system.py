@@ -1,4 +1,4 @@
-"""One layer's linear system `u x = v` (equation 7), never formed unless asked (docs/method.md, section 2.2, (M3) to (M6)).
+"""One layer's linear system `u x = v` (equation 7; docs/method.md, section 2.2, (M3) to (M6)), formed only if asked.
 
 With the layer's pre-activation z and its derivative ∂L/∂z known, its input x satisfies
 

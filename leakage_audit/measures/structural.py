@@ -71,7 +71,7 @@ def structural_rank(
 
 @lru_cache(maxsize=1024)
 def _instance_rank(
-    kind: type[SpatialLayer],
+    kind: Any,  # the layer type
     geometry: tuple[tuple[str, Any], ...],
     weight_shape: tuple[int, ...],
     shared: bool,

@@ -49,8 +49,9 @@ def read_chain(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[L
         [('conv1', 'tanh'), ('fc', 'identity')]
 
     Raises:
-        UnreadableNetwork: If an operation is neither convolution (transposed or not), activation, average pooling,
-            flattening, dropout nor fully connected, if the data flow branches, or if the last layer is not fully connected.
+        UnreadableNetwork: If an operation is neither a layer type (convolution, transposed convolution, average
+            pooling, fully connected), activation, flattening nor dropout, if the data flow branches, or if the last
+            layer is not fully connected.
     """
     try:
         graph = fx.Tracer().trace(network)
@@ -117,7 +118,7 @@ class _Reader:
         elif name == "flatten":
             start = arguments[0] if arguments else keywords.get("start_dim", 0)
             end = arguments[1] if len(arguments) > 1 else keywords.get("end_dim", -1)
-            self._flatten(node.name, start, end)
+            self._flatten(node.name, int(start), int(end))  # type: ignore[arg-type]
         elif name in ("view", "reshape"):
             sizes = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], tuple | list) else arguments
             if len(sizes) != 2:

@@ -109,8 +109,8 @@ class TransposedConvolution(SpatialLayer):
     def one_group(self) -> Self:
         """See `SpatialLayer`."""
         (c_in, *size), (c_out, *places), groups = self.in_shape, self.out_shape, self.groups
-        shapes = {"in_shape": (c_in // groups, *size), "out_shape": (c_out // groups, *places)}
-        return replace(self, weight=self.weight[: c_in // groups], groups=1, **shapes)
+        in_shape, out_shape = (c_in // groups, *size), (c_out // groups, *places)
+        return replace(self, weight=self.weight[: c_in // groups], in_shape=in_shape, out_shape=out_shape, groups=1)
 
     def rebuilt(self, in_shape: Shape) -> Self | None:
         """See `SpatialLayer`."""
