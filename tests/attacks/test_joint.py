@@ -49,7 +49,7 @@ class TestSmooth:
             )
 
     def test_rank_is_that_of_the_paper_network(self):
-        # METHOD's count: |z| + |w| − c² of the deepest deficient layer, and the weights below it.
+        # The count of docs/method.md, (M15): |z| + |w| − c² of the deepest deficient layer, and the weights below it.
         found = Joint()(see(small("cnn3_v1", 24), smooth_picture(24)))
         z, w = 3 * 10 * 10, 6 * 3 * 16
         assert found.details["rank"] == z + w - 9 + 6 * 3 * 9
