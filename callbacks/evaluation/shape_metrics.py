@@ -14,7 +14,7 @@ from leakage_audit.measures.architecture import shape_report
 from leakage_audit.measures.joint_rank import joint_deficiency
 from leakage_audit.measures.security import Security
 from leakage_audit.networks.chain import UnreadableNetwork, read_chain
-from leakage_audit.networks.layer_types import Convolution
+from leakage_audit.networks.layer_types import SpatialLayer
 from leakage_audit.networks.tracing import convolutions_met
 
 
@@ -30,7 +30,7 @@ def shape_metrics(network: nn.Module, input_shape: tuple[int, int, int]) -> dict
     """
     metrics: dict[str, float] = {}
     try:
-        layers = [layer for layer in read_chain(network, input_shape) if isinstance(layer, Convolution)]
+        layers = [layer for layer in read_chain(network, input_shape) if isinstance(layer, SpatialLayer)]
         metrics["audit/c"] = Security.weigh([shape_report(layer) for layer in layers]).c
         metrics["audit/joint_deficiency"] = float(joint_deficiency(layers))
     except UnreadableNetwork:
