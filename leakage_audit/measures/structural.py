@@ -65,7 +65,8 @@ def structural_rank(
         return StructuralRank(found.rank, found.read, "counted")
     own = ("name", "weight", "bias", "activation")
     geometry = tuple((f.name, getattr(one, f.name)) for f in fields(one) if f.name not in own)
-    rank = _instance_rank(type(one), geometry, tuple(one.weight.shape), shared, options.largest_svd)
+    kind: Any = type(one)  # which mypy takes for unhashable, as a dataclass with __eq__ would be
+    rank = _instance_rank(kind, geometry, tuple(one.weight.shape), shared, options.largest_svd)
     return StructuralRank(layer.groups * rank, found.read, "instance")
 
 
