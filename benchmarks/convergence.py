@@ -2,7 +2,7 @@
 
     python benchmarks/convergence.py --data DIR [--variants cnn3_v1,cnn4_v1] [--images 20] [--seeds 5]
 
-The images are spread over the training set; those that METHOD reports on (1 and 3) are not among them.
+The images are spread over the training set; those that docs/method.md reports on (1 and 3) are not among them.
 """
 
 import argparse

@@ -16,7 +16,7 @@ from leakage_audit.data.synthetic import draw
 from leakage_audit.measures.structural import structural_rank
 from leakage_audit.models import VARIANTS, build
 from leakage_audit.networks.chain import read_chain
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import SpatialLayer
 
 
 def timed(what: str, work: Callable[[], object]) -> object:
@@ -38,7 +38,7 @@ def main() -> None:
         torch.manual_seed(10)
         networks[name] = build(name)
     chains = [read_chain(network, (3, 32, 32)) for network in networks.values()]
-    layers = [layer for chain in chains for layer in chain if isinstance(layer, Convolution)]
+    layers = [layer for chain in chains for layer in chain if isinstance(layer, SpatialLayer)]
     timed("ranks from shapes, thirteen layers", lambda: [structural_rank(layer) for layer in layers])
     seen = {name: observe(network, image, 3, mean=0.5) for name, network in networks.items()}
     timed("c(M) with conditions, all eight variants", lambda: [security_metric(step) for step in seen.values()])

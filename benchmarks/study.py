@@ -25,7 +25,7 @@ from leakage_audit import attacks, observe, score, security_metric
 from leakage_audit.data.synthetic import SCENES, draw
 from leakage_audit.measures.joint_rank import counted_joint_rank
 from leakage_audit.networks.chain import read_chain
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import SpatialLayer
 from leakage_audit.runtime import Budget
 
 MEASURES = ("c", "first_deficiency", "joint_deficiency", "condition", "parameters")
@@ -69,7 +69,7 @@ def measure(network: nn.Module, image: Tensor, label: int) -> dict[str, float]:
     """All measures of one step, and the PSNR of each attack."""
     seen = observe(network, image, label, mean=0.5)
     security = security_metric(seen)
-    chain = [layer for layer in read_chain(network, seen.input_shape) if isinstance(layer, Convolution)]
+    chain = [layer for layer in read_chain(network, seen.input_shape) if isinstance(layer, SpatialLayer)]
     found: dict[str, float] = {
         "c": security.c,
         "first_deficiency": security.layers[0].deficiency,

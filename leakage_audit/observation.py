@@ -129,6 +129,15 @@ def observe(
         value_range: Lowest and highest value that an image may have.
         grant_labels: Whether the attacker is told the labels.
 
+    Returns:
+        What leaked.
+
+    Example:
+        >>> from leakage_audit.models import build
+        >>> seen = observe(build("cnn2_v1"), torch.rand(3, 32, 32), 3)
+        >>> list(seen.gradients)
+        ['conv1.weight', 'fc.weight', 'fc.bias']
+
     Raises:
         ValueError: If image and labels do not fit each other or the model.
     """

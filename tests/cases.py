@@ -9,7 +9,7 @@ from torch import nn
 from leakage_audit.data import synthetic
 from leakage_audit.layerwise.layer_system import LayerSystem
 from leakage_audit.networks.chain import read_chain
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import Convolution
 from leakage_audit.observation import observe
 
 SIZE = (7, 8)  # of the convolutions' input: odd, even and not square

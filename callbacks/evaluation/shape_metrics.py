@@ -13,7 +13,7 @@ from leakage_audit.measures.architecture import shape_report
 from leakage_audit.measures.joint_rank import joint_deficiency
 from leakage_audit.measures.security import Security
 from leakage_audit.networks.chain import UnreadableNetwork, read_chain
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import SpatialLayer
 from leakage_audit.networks.tracing import convolutions_met
 from leakage_audit.scores import metric_table as table
 from leakage_audit.scores.extraction import short
@@ -31,7 +31,7 @@ def shape_metrics(network: nn.Module, input_shape: tuple[int, int, int]) -> dict
     """
     metrics: dict[str, float] = {}
     try:
-        layers = [layer for layer in read_chain(network, input_shape) if isinstance(layer, Convolution)]
+        layers = [layer for layer in read_chain(network, input_shape) if isinstance(layer, SpatialLayer)]
         metrics[table.C.name] = Security.weigh([shape_report(layer) for layer in layers]).c
         metrics[table.JOINT_DEFICIENCY.name] = float(joint_deficiency(layers))
     except UnreadableNetwork:

@@ -14,6 +14,10 @@ ATTACKS: dict[str, type[Attack]] = {attack.name: attack for attack in (RGAP, Hyb
 def build(name: str) -> Attack:
     """Make an attack with its default settings, or another preset or prior, from `name` or `name:preset`.
 
+    Example:
+        >>> build("cosine_tv:paper").settings["iterations"]
+        4800
+
     Raises:
         ValueError: If there is no such attack, or it has no such preset.
     """

@@ -22,8 +22,7 @@ from leakage_audit.matching.subnetwork import Subnetwork
 from leakage_audit.matching.total_variation import total_variation
 from leakage_audit.runtime import Budget
 
-LARGEST_NULL_SPACE = 2000  # unknowns up to which a basis of the null space is formed for scipy
-KINK = 1e-2  # rounding of the variation's kinks for Newton steps, in units of the layer's input
+Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,8 @@ class Problem:
         terms: Weights and iterations.
         lr: Adam's step size.
         budget: Time limit and progress.
+        largest_null_space: Unknowns up to which a basis of the null space is formed for scipy.
+        kink: Rounding of the variation's kinks for Newton steps, in units of the layer's input.
     """
 
     system: LayerSystem
@@ -62,6 +63,8 @@ class Problem:
     terms: Terms
     lr: float
     budget: Budget
+    largest_null_space: int = 2000
+    kink: float = 1e-2
 
     def matching(self, x: Tensor, rounding: float = 0.0) -> Tensor:
         """`µ1 Σ_p (1 − cos(∂L/∂p(x), g_p)) + µ2 TV(x)` at x `(n,)`, the variation's kinks rounded off."""
@@ -125,36 +128,36 @@ def trust_region(problem: Problem, x: Tensor) -> Tensor:
     system = problem.system
     if problem.factor.rank == system.n:
         return x
-    if system.n > LARGEST_NULL_SPACE:
+    if system.n > problem.largest_null_space:
         raise ValueError(
             f"{system.layer.name} has {system.n} unknowns; the trust-region preset forms a basis of the null space and"
-            f" takes at most {LARGEST_NULL_SPACE}: use the preset 'constrained'"
+            f" takes at most {problem.largest_null_space}: use the preset 'constrained'"
         )
     _, _, right = np.linalg.svd(system.matrix())
     basis = torch.from_numpy(right[problem.factor.rank :]).to(x)
     best = [(float("inf"), x)]
 
-    def at(t: np.ndarray) -> Tensor:
+    def at(t: Vector) -> Tensor:
         return (x + basis.T @ torch.from_numpy(t).to(x)).requires_grad_()
 
-    def value_and_slope(t: np.ndarray) -> tuple[float, np.ndarray]:
+    def value_and_slope(t: Vector) -> tuple[float, Vector]:
         here = at(t)
-        value = problem.matching(here, KINK)
+        value = problem.matching(here, problem.kink)
         (slope,) = torch.autograd.grad(value, here)
         if value.item() < best[0][0]:
             best[0] = value.item(), here.detach()
         return value.item(), (basis @ slope).double().numpy()
 
-    def curvature(t: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    def curvature(t: Vector, direction: Vector) -> Vector:
         here = at(t)
-        (slope,) = torch.autograd.grad(problem.matching(here, KINK), here, create_graph=True)
+        (slope,) = torch.autograd.grad(problem.matching(here, problem.kink), here, create_graph=True)
         along = basis.T @ torch.from_numpy(direction).to(x)
         (product,) = torch.autograd.grad(slope @ along, here)
         return (basis @ product).double().numpy()
 
     steps = problem.steps()
 
-    def stop(_: np.ndarray) -> None:
+    def stop(_: Vector) -> None:
         if next(steps, None) is None:
             raise StopIteration
 

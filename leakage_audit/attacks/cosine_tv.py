@@ -8,12 +8,11 @@ from torch import Tensor
 
 from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.attacks.recipes import DECAYS, DISTANCES, PRESETS, SIGNS, STARTS, VARIATIONS, Recipe
-from leakage_audit.layerwise.label_inference import labels_for, leaked_features
+from leakage_audit.layerwise.label_inference import labels_for
+from leakage_audit.layerwise.last_layer import last_layer
 from leakage_audit.matching.objective import Candidates
 from leakage_audit.observation import Observation
 from leakage_audit.runtime import Budget
-
-MATCHED = 0.01  # cosine distance below which the gradients count as matched
 
 
 class CosineTV(Attack):
@@ -31,6 +30,14 @@ class CosineTV(Attack):
         lr: Adam's step size at its highest.
         tv: Weight of the variation.
         seed: Of the random starts.
+        matched: Cosine distance below which the gradients count as matched.
+
+    Example:
+        >>> import torch
+        >>> from leakage_audit import models, observe
+        >>> seen = observe(models.build("cnn2_v1", image_size=12), torch.rand(3, 12, 12), 3)
+        >>> CosineTV(iterations=2)(seen).images.shape
+        torch.Size([1, 3, 12, 12])
 
     Raises:
         ValueError: If there is no such preset, or a number is out of its range.
@@ -47,12 +54,13 @@ class CosineTV(Attack):
         lr: float | None = None,
         tv: float | None = None,
         seed: int = 0,
+        matched: float = 0.01,
     ) -> None:
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         given: dict[str, Any] = {"iterations": iterations, "restarts": restarts, "lr": lr, "tv": tv}
         self.recipe = replace(PRESETS[preset], **{name: value for name, value in given.items() if value is not None})
-        self.preset, self.seed = preset, seed
+        self.preset, self.seed, self.matched = preset, seed, matched
         self.iterations, self.restarts = self.recipe.iterations, self.recipe.restarts
         self.lr, self.tv = self.recipe.lr, self.recipe.tv
         if self.iterations < 1 or self.restarts < 1:
@@ -97,7 +105,7 @@ class CosineTV(Attack):
         next(steps, None)  # lets the budget report the end
         return Found(
             x=best.x,
-            converged=best.distance < MATCHED,
+            converged=best.distance < self.matched,
             ended=f"{best.offers - recipe.restarts} of {total} steps, gradients at cosine distance {best.distance:.2g}",
             residual=best.value,
             details={"labels": labels, "labels_inferred": inferred, "cosine_distance": best.distance},
@@ -109,8 +117,9 @@ class _Objective:
 
     def __init__(self, recipe: Recipe, seen: Observation, labels: Tensor) -> None:
         self.recipe, self.labels, self.candidates = recipe, labels, Candidates(seen)
-        leaked = leaked_features(seen) if recipe.features else None
-        self.features = None if leaked is None else leaked[1][labels]
+        last = last_layer(seen) if recipe.features else None
+        leaked = None if last is None else last.features
+        self.features = None if leaked is None else leaked[labels]
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         gradients = self.candidates.gradients(x, self.labels)

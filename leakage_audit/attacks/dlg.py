@@ -14,9 +14,6 @@ from leakage_audit.matching.objective import Candidates, relative_distance, squa
 from leakage_audit.observation import Observation
 from leakage_audit.runtime import Budget
 
-MATCHED = 1e-3  # relative distance of the gradients, as long vectors, below which they count as matched
-PATIENCE = 10  # iterations without a better iterate after which none is expected
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -64,6 +61,15 @@ class DLG(Attack):
             cross entropy does.
         iterations: Calls of L-BFGS, each of up to 20 steps; by default the preset's.
         seed: Of the start.
+        matched: Relative distance of the gradients, as long vectors, below which they count as matched.
+        patience: Iterations without a better iterate after which none is expected.
+
+    Example:
+        >>> import torch
+        >>> from leakage_audit import models, observe
+        >>> seen = observe(models.build("cnn2_v1", image_size=12), torch.rand(3, 12, 12), 3)
+        >>> DLG("scaled", iterations=1)(seen).images.shape
+        torch.Size([1, 3, 12, 12])
 
     Raises:
         ValueError: If there is no such preset, or there are no iterations.
@@ -72,10 +78,17 @@ class DLG(Attack):
     name: ClassVar[str] = "dlg"
     choice = "preset"
 
-    def __init__(self, preset: str = "original", iterations: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        preset: str = "original",
+        iterations: int | None = None,
+        seed: int = 0,
+        matched: float = 1e-3,
+        patience: int = 10,
+    ) -> None:
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-        self.preset, self.seed = preset, seed
+        self.preset, self.seed, self.matched, self.patience = preset, seed, matched, patience
         self.iterations = PRESETS[preset].iterations if iterations is None else iterations
         if self.iterations < 1:
             raise ValueError(f"iterations must be at least 1, got {self.iterations}")
@@ -94,7 +107,7 @@ class DLG(Attack):
             value = lbfgs.step(guess.distance)
             since = 0 if guess.best_value < best_before else since + 1
             best_before = guess.best_value
-            if not torch.isfinite(value) or since == PATIENCE:
+            if not torch.isfinite(value) or since == self.patience:
                 ended = "nothing got better any more"
                 break
         else:
@@ -105,7 +118,7 @@ class DLG(Attack):
         relative = (apart / torch.cat([g.flatten() for g in guess.candidates.targets]).norm()).item()
         return Found(
             x=_filled(x, guess.start) if recipe.fill else x,
-            converged=relative < MATCHED,
+            converged=relative < self.matched,
             ended=f"{ended}, gradients apart by {relative:.2g} of their length",
             residual=guess.best_value,
             details={"labels": labels.argmax(1) if guess.joint else labels, "labels_inferred": guess.inferred},

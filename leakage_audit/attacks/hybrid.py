@@ -15,14 +15,13 @@ from leakage_audit.layerwise.recursion import sweep
 from leakage_audit.matching.objective import cosine_distance
 from leakage_audit.matching.subnetwork import Subnetwork
 from leakage_audit.networks.chain import read_chain
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import SpatialLayer
 from leakage_audit.observation import Observation
 from leakage_audit.runtime import Budget
 
 # The paper's Table 2, from the layer nearest the image on; the last row serves all deeper layers.
 TABLE_2 = (Terms(10000, 1.0, 1.0, 0.05), Terms(8000, 1.0, 1.0, 0.1), Terms(1000, 10.0, 0.1, 1.0))
 PRESETS: dict[str, Correct] = {"penalty": penalty, "constrained": constrained, "trust_region": trust_region}
-MATCHED = 0.01  # cosine distance, all gradients as one vector, below which they count as matched
 
 
 class Hybrid(Attack):
@@ -34,6 +33,17 @@ class Hybrid(Attack):
             `trust_region`, the same by scipy's trust-region solver, for small layers.
         scale: Multiplies Table 2's iterations (10000 for the layer nearest the image, 8000, then 1000).
         lr: Adam's step size.
+        tolerance: Singular values below this share of the largest count as zero; float32 gradients leave 1e-7.
+        matched: Cosine distance, all gradients as one vector, below which they count as matched.
+        largest_null_space: Unknowns of a layer up to which `trust_region` forms a basis of its null space.
+        kink: Rounding of the variation's kinks for `trust_region`, in units of the layer's input.
+
+    Example:
+        >>> import torch
+        >>> from leakage_audit import models, observe
+        >>> seen = observe(models.build("cnn2_v2", image_size=12), torch.rand(3, 12, 12), 3)
+        >>> Hybrid(scale=0.001)(seen).images.shape
+        torch.Size([1, 3, 12, 12])
 
     Raises:
         ValueError: If there is no such preset, or a number is not positive.
@@ -42,12 +52,23 @@ class Hybrid(Attack):
     name: ClassVar[str] = "hybrid"
     choice = "preset"
 
-    def __init__(self, preset: str = "penalty", scale: float = 1.0, lr: float = 1e-3) -> None:
+    def __init__(
+        self,
+        preset: str = "penalty",
+        scale: float = 1.0,
+        lr: float = 1e-3,
+        tolerance: float = TOLERANCE,
+        matched: float = 0.01,
+        largest_null_space: int = 2000,
+        kink: float = 1e-2,
+    ) -> None:
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         if not scale > 0 or not lr > 0:
             raise ValueError(f"scale and lr must be positive, got {scale} and {lr}")
         self.preset, self.scale, self.lr = preset, scale, lr
+        self.tolerance, self.matched = tolerance, matched
+        self.largest_null_space, self.kink = largest_null_space, kink
 
     def reconstruct(self, seen: Observation, budget: Budget) -> Found:
         """Walk back, correcting each layer; the residual is the cosine distance of all gradients at the end."""
@@ -55,14 +76,15 @@ class Hybrid(Attack):
         chain = read_chain(seen.network, seen.input_shape)
         labels, inferred = labels_for(seen)
         labels = labels[:1]  # a gradient that averages several images is read as if it were one's
-        convolutions = [i for i, layer in enumerate(chain) if isinstance(layer, Convolution)]
+        convolutions = [i for i, layer in enumerate(chain) if isinstance(layer, SpatialLayer)]
 
         def solve(system: LayerSystem, i: int) -> Tensor:
-            factor = Factor(system, TOLERANCE)
+            factor = Factor(system, self.tolerance)
             start = factor.pseudo_inverse(system.v)
             row = TABLE_2[min(convolutions.index(i), len(TABLE_2) - 1)]
             terms = replace(row, iterations=max(1, round(row.iterations * self.scale)))
-            problem = Problem(system, factor, Subnetwork(chain, i, seen, labels), terms, self.lr, budget)
+            tail, limits = Subnetwork(chain, i, seen, labels), (self.largest_null_space, self.kink)
+            problem = Problem(system, factor, tail, terms, self.lr, budget, *limits)
             return PRESETS[self.preset](problem, start)
 
         x = sweep(chain, seen, solve).x
@@ -71,4 +93,4 @@ class Hybrid(Attack):
         ended = f"gradients at cosine distance {distance:.2g}"
         if budget.exhausted:
             ended = f"out of time; {ended}"
-        return Found(x, distance < MATCHED, ended, distance, {"labels": labels, "labels_inferred": inferred})
+        return Found(x, distance < self.matched, ended, distance, {"labels": labels, "labels_inferred": inferred})

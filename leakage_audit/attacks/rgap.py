@@ -18,7 +18,15 @@ class RGAP(Attack):
     one's.
 
     Args:
-        tolerance: Singular values below this share of the largest count as zero.
+        tolerance: Singular values below this share of the largest count as zero; float32 gradients leave 1e-7.
+        solved: ‖u x − v‖/‖v‖ of the worst layer below which the systems count as solved.
+
+    Example:
+        >>> import torch
+        >>> from leakage_audit import models, observe
+        >>> found = RGAP()(observe(models.build("cnn2_v1", image_size=12), torch.rand(3, 12, 12), 3))
+        >>> found.converged, found.ended
+        (True, "every layer's system determines its input")
 
     Raises:
         ValueError: If the tolerance is not in (0, 1).
@@ -26,10 +34,10 @@ class RGAP(Attack):
 
     name = "rgap"
 
-    def __init__(self, tolerance: float = TOLERANCE) -> None:
+    def __init__(self, tolerance: float = TOLERANCE, solved: float = 1e-3) -> None:
         if not 0 < tolerance < 1:
             raise ValueError(f"tolerance must lie between 0 and 1, got {tolerance}")
-        self.tolerance = tolerance
+        self.tolerance, self.solved = tolerance, solved
 
     def reconstruct(self, seen: Observation, budget: Budget) -> Found:
         """Walk back; the residual is the worst layer's ‖u x − v‖/‖v‖."""
@@ -56,5 +64,5 @@ class RGAP(Attack):
         if seen.batch_size > 1:
             ended += f"; the gradient averages {seen.batch_size} images and was read as one's"
         residual = max(residuals, default=0.0)
-        exact = not short and seen.batch_size == 1 and residual < 1e-3
+        exact = not short and seen.batch_size == 1 and residual < self.solved
         return Found(x, exact, ended, residual, {"deficiency": short})

@@ -69,9 +69,8 @@ def inspect(
         Console().print(inspection)
         if found is not None:
             at_least = "" if found.solved else "at least "
-            print(
-                f"The gradient of a drawn image determines it to {at_least}{found.psnr[0]:.1f} dB (rank of its equations {found.rank[0] if found.rank else 'unknown'})."
-            )
+            rank = found.rank[0] if found.rank else "unknown"
+            print(f"A drawn image's gradient determines it to {at_least}{found.psnr[0]:.1f} dB (rank of J {rank}).")
 
 
 def compare(

@@ -134,6 +134,9 @@ class Experiment:
         """The one look at a pair: what leaks, and, for the scores, the true image `(3, H, W)` and its label.
 
         An image of a class that the network has no score for is trained on as its label modulo the network's classes.
+
+        Raises:
+            ValueError: If the network does not map images to class scores.
         """
         model, (image, label, _) = self.network(network).to(device), self.data.image_at(index)
         given = image.to(device, TYPES[self.precision])

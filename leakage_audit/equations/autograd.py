@@ -20,7 +20,8 @@ from leakage_audit.equations.base import Block, Equations, rms
 from leakage_audit.equations.batch_separation import SeparatedBatch
 from leakage_audit.equations.count_sketch import SketchOptions, sketch_gradients
 from leakage_audit.layerwise.fully_connected import input_from_gradient
-from leakage_audit.layerwise.label_inference import labels_for, last_linear
+from leakage_audit.layerwise.label_inference import labels_for
+from leakage_audit.layerwise.last_layer import last_layer
 from leakage_audit.networks.stateless import activation_count, stateless
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY
@@ -74,20 +75,19 @@ class AutogradEquations(Equations):
         self, seen: Observation, gradients: dict[str, Tensor], relative_error: float, separated: SeparatedBatch | None
     ) -> list[Block]:
         """Take the last layer's gradients out and put δ and the features in their place, if Lemma 3.1 applies."""
-        found = last_linear(self._network)
-        if found is None or (seen.batch_size > 1 and separated is None):
+        last = last_layer(seen)
+        if last is None or (seen.batch_size > 1 and separated is None):
             return []
-        prefix = f"{found[0]}." if found[0] else ""
-        delta, weight = gradients.get(f"{prefix}bias"), gradients.get(f"{prefix}weight")
+        delta, weight = last.delta, last.weight_gradient
         if delta is None or weight is None or not delta.any():
             return []
-        handle = found[1].register_forward_hook(self._keep)
+        handle = self._network.get_submodule(last.name).register_forward_hook(self._keep)
         grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
         self._network(seen.to_input(grey))
         if self._features is None or self._features.shape != (seen.batch_size, weight.shape[1]):
             handle.remove()  # used on something else than one vector an image
             return []
-        del gradients[f"{prefix}bias"], gradients[f"{prefix}weight"]
+        del gradients[last.parameter("bias")], gradients[last.parameter("weight")]
         if separated is None:
             features = input_from_gradient(weight, delta)
             self._delta = delta[None]

@@ -10,21 +10,35 @@ rectifier keeps for its derivative; and δ is known where it is the same for all
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from leakage_audit.equations.input_from_gradient import PartialInput, solve_for_input
-from leakage_audit.layerwise.label_inference import last_linear
+from leakage_audit.equations.input_from_gradient import InputOptions, PartialInput, solve_for_input
+from leakage_audit.layerwise.last_layer import last_layer
+from leakage_audit.networks.layer_types import type_of
 from leakage_audit.networks.stateless import stateless
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY
 
-GUESSES = 4
-SAME = 1e-6  # relative difference between guesses below which a derivative is known
-CUT = 5.0  # entries of an input within this many standard deviations of zero are zero
+
+@dataclass(frozen=True)
+class RecoveryOptions:
+    """How it is told what is known.
+
+    Attributes:
+        guesses: Of the image: an unknown derivative differs between them by its own size.
+        same: Relative difference between guesses below which a derivative is known; rounding leaves 1e-15.
+        cut: Entries of an input within this many standard deviations of zero are zero: one wrong unit in 1.7 million.
+        inputs: When an input counts as found.
+    """
+
+    guesses: int = 4
+    same: float = 1e-6
+    cut: float = 5.0
+    inputs: InputOptions = field(default_factory=InputOptions)
 
 
 @dataclass
@@ -44,30 +58,33 @@ class RecoveredInput:
     is_bottleneck: bool = False
 
 
-def recover_backwards(seen: Observation, rounding: float, seed: int = 0) -> list[RecoveredInput]:
+def recover_backwards(
+    seen: Observation, rounding: float, seed: int = 0, options: RecoveryOptions = RecoveryOptions()
+) -> list[RecoveredInput]:
     """The inputs that follow from the gradients alone, the last layer's first, the one nearest the image last.
 
     Args:
         seen: What leaked, in float64.
         rounding: Relative error of a gradient's entry, as `base.relative_error_of` has it.
         seed: Of the guesses.
+        options: How it is told what is known.
 
     Returns:
         Nothing where the last layer is not fully connected with a bias, or more than one image was seen.
     """
     network = stateless(seen.network)
-    last = last_linear(network)
-    delta = None if last is None else seen.gradient_of(last[0], "bias")
+    last = last_layer(seen)
+    delta = None if last is None else last.delta
     if last is None or seen.batch_size > 1 or delta is None or not delta.any():
         return []
     generator = torch.Generator().manual_seed(seed)
-    guesses = torch.randn(GUESSES, *seen.input_shape, generator=generator, dtype=seen.dtype).to(seen.device)
+    guesses = torch.randn(options.guesses, *seen.input_shape, generator=generator, dtype=seen.dtype).to(seen.device)
     image = seen.to_input(GREY + 0.2 * guesses).requires_grad_()
-    walk = _Walk(seen, network, rounding)
+    walk = _Walk(seen, network, rounding, options)
     with saved_tensors_hooks(lambda tensor: tensor, walk.known):
         network(image)
-        end = walk.outputs.get(last[0])
-        if end is None or end.shape != (GUESSES, len(delta)):
+        end = walk.outputs.get(last.name)
+        if end is None or end.shape != (options.guesses, len(delta)):
             return []
         return walk(end, delta.expand_as(end), image)
 
@@ -75,8 +92,8 @@ def recover_backwards(seen: Observation, rounding: float, seed: int = 0) -> list
 class _Walk:
     """What is found while autograd walks back."""
 
-    def __init__(self, seen: Observation, network: nn.Module, rounding: float) -> None:
-        self._rounding = rounding
+    def __init__(self, seen: Observation, network: nn.Module, rounding: float, options: RecoveryOptions) -> None:
+        self._rounding, self._options = rounding, options
         self._inputs: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
         self._repeated: set[str] = set()
@@ -85,7 +102,7 @@ class _Walk:
         self._recovered: dict[str, RecoveredInput] = {}
         for name, module in network.named_modules():
             gradient = seen.gradient_of(name, "weight")
-            if gradient is not None and isinstance(module, nn.Conv2d | nn.Linear):
+            if gradient is not None and type_of(module) is not None:
                 module.register_forward_hook(self._watch(name, gradient))
 
     def __call__(self, end: Tensor, delta: Tensor, image: Tensor) -> list[RecoveredInput]:
@@ -104,7 +121,7 @@ class _Walk:
         """What a tensor kept for a derivative was in the observed step, where that is known; else itself."""
         for guess, value in self._values:
             if kept.numel() == guess.numel() and torch.equal(kept.flatten(), guess.flatten()):
-                return value.expand(GUESSES, -1).reshape(kept.shape).clone()
+                return value.expand(self._options.guesses, -1).reshape(kept.shape).clone()
         return kept
 
     def _watch(self, name: str, gradient: Tensor) -> Callable:
@@ -115,29 +132,29 @@ class _Walk:
                 self._repeated.add(name)  # the gradient is then a sum over its uses
             (guess,) = inputs
             self._inputs[name], self.outputs[name] = guess, output
-            if len(guess) == GUESSES and output.requires_grad:
+            if len(guess) == self._options.guesses and output.requires_grad:
                 output.register_hook(lambda delta: self._open(name, layer, guess, delta, gradient))
                 guess.register_hook(lambda input_gradient: self._keep(name, input_gradient))
 
         return up
 
     def _open(self, name: str, layer: nn.Module, guess: Tensor, delta: Tensor, gradient: Tensor) -> None:
-        if name in self._recovered or name in self._repeated or not _same(delta):
+        if name in self._recovered or name in self._repeated or not _same(delta, self._options.same):
             return
-        found = solve_for_input(layer, guess.shape[1:], delta[0], gradient, self._rounding)
+        found = solve_for_input(layer, guess.shape[1:], delta[0], gradient, self._rounding, self._options.inputs)
         if found is None:
             return
         self._recovered[name] = RecoveredInput(name, found)
         if found.basis is None:
-            value = found.value.where(found.value.abs() > CUT * found.noise, 0.0)
+            value = found.value.where(found.value.abs() > self._options.cut * found.noise, 0.0)
             self._values.append((guess.detach(), value.flatten()))
 
     def _keep(self, name: str, input_gradient: Tensor) -> None:
-        if name not in self._input_gradients and _same(input_gradient):
+        if name not in self._input_gradients and _same(input_gradient, self._options.same):
             self._input_gradients[name] = input_gradient[0].detach()
 
 
-def _same(derivative: Tensor) -> bool:
+def _same(derivative: Tensor, tolerance: float) -> bool:
     """Whether the derivative is the same for all guesses, and not zero."""
     apart = float((derivative - derivative[:1]).norm())
-    return apart <= SAME * float(derivative.norm()) and bool(derivative.any())
+    return apart <= tolerance * float(derivative.norm()) and bool(derivative.any())

@@ -26,7 +26,8 @@ from torch import Tensor
 from torch.func import grad, jacrev
 
 from leakage_audit.equations.base import rms
-from leakage_audit.layerwise.label_inference import labels_for, last_linear, least_counts
+from leakage_audit.layerwise.label_inference import labels_for, least_counts
+from leakage_audit.layerwise.last_layer import last_layer
 from leakage_audit.observation import Observation
 from leakage_audit.options import Checked
 from leakage_audit.runtime import Budget
@@ -100,14 +101,13 @@ def separate_batch(
         than classes, an image twice, an image without loss), or if no labels agree with them.
     """
     options = options or SeparationOptions()
-    layer = last_linear(seen.network)
-    if layer is None:
+    last, size = last_layer(seen), seen.batch_size
+    if last is None or last.bias is None:
         return None
-    weight, bias = (seen.gradient_of(layer[0], kind) for kind in ("weight", "bias"))
-    size = seen.batch_size
+    weight, bias = last.weight_gradient, last.delta
     if weight is None or bias is None or size >= len(bias) or size**3 * len(bias) > options.largest:
         return None
-    own = torch.cat([layer[1].weight, layer[1].bias[:, None]], 1).detach().cpu()
+    own = torch.cat([last.weight, last.bias[:, None]], 1).cpu()
     problem = _MixingProblem(torch.cat([weight, bias[:, None]], 1).cpu(), own, seen, relative_error, options)
     if not problem.complete:
         return None

@@ -1,8 +1,8 @@
 """A chain's equations, compressed by Lemma 3.1: all layers' systems at once, written in the image.
 
-The walk of METHOD, section 2, goes back from the output as long as each layer's system determines its input. Where
-it first falls short, at layer D, the pre-activation z_D and the derivative ∂L/∂z_D are known and nothing below is.
-What remains is said in the image x, with h_i(x) the input of layer i:
+The recursion (docs/method.md, section 2.4) goes back from the output as long as each layer's system determines its
+input. Where it first falls short, at layer D, the pre-activation z_D and the derivative ∂L/∂z_D are known and nothing
+below is. What remains is said in the image x (section 5.2, (M31)), with h_i(x) the input of layer i:
 
     z_D    = W_D h_D(x) + b_D                          linear in h_D
     g_D    = K_D h_D(x)                                linear in h_D, since ∂L/∂z_D is known
@@ -16,15 +16,12 @@ import math
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from leakage_audit.equations.base import Block, Equations, rms
 from leakage_audit.equations.smoothed_activation import gaussian_smoothed
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import SpatialLayer
 from leakage_audit.observation import Observation
-
-POOL = 0.1  # part of a unit's variance that it takes from its layer, as few moves say little of one unit
 
 
 class ChainEquations(Equations):
@@ -38,19 +35,21 @@ class ChainEquations(Equations):
         noise: Relative standard deviation of what is known of D's output.
         gradient_noise: Standard deviation of a gradient's entry beyond its own rounding.
         rounding: Relative standard deviation of a gradient's entry.
+        pool: Part of a unit's variance that it takes from its layer, as few moves say little of one unit.
     """
 
     def __init__(
         self,
         seen: Observation,
-        layers: tuple[Convolution, ...],
+        layers: tuple[SpatialLayer, ...],
         z: Tensor,
         dz: Tensor,
         noise: float,
         gradient_noise: float,
         rounding: float,
+        pool: float = 0.1,
     ) -> None:
-        self.layers = layers
+        self.layers, self._pool = layers, pool
         last = layers[-1]
         self._dz = dz
         trust = last.activation.derivative(z).flatten()
@@ -95,11 +94,11 @@ class ChainEquations(Equations):
         for (i, layer), names in zip(reversed(list(enumerate(self.layers))), self._gradients, strict=True):
             for name in names:
                 if name.endswith("weight"):
-                    found.append(weight_gradient(layer, inputs[i], dz).flatten())
+                    found.append(layer.weight_gradient(inputs[i], dz).flatten())
                 else:
                     found.append(dz.sum((0, 2, 3)))
             if i:
-                dz = carry_back(layer, dz) * self.layers[i - 1].activation.derivative(outputs[i - 1])
+                dz = layer.adjoint(dz) * self.layers[i - 1].activation.derivative(outputs[i - 1])
         return found
 
     def _forward(self, image: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -119,32 +118,9 @@ class ChainEquations(Equations):
         layers = []
         for layer, z, around in zip(self.layers[:-1], centre, zip(*moved, strict=True), strict=False):
             variance = (torch.stack(around) - z).square().mean(0)
-            spread = ((1 - POOL) * variance + POOL * variance.mean()).sqrt()
+            spread = ((1 - self._pool) * variance + self._pool * variance.mean()).sqrt()
             layers.append(replace(layer, activation=gaussian_smoothed(layer.activation, spread)))
         twin = copy.copy(self)
         twin.__dict__.pop("kinked", None)  # these are other equations
         twin.layers = (*layers, self.layers[-1])
         return twin
-
-
-def weight_gradient(layer: Convolution, x: Tensor, dz: Tensor) -> Tensor:
-    """∂L/∂w of a convolution from its input `(1, c_in, H, W)` and ∂L/∂z, shaped like the filters.
-
-    In operations that `torch.func` differentiates and maps without a detour, unlike `torch.nn.grad.conv2d_weight`.
-    """
-    size = tuple(layer.weight.shape[2:])
-    windows = F.unfold(x, size, layer.dilation, layer.padding, layer.stride)[0]
-    windows = windows.reshape(layer.groups, -1, windows.shape[-1])
-    return (dz.reshape(layer.groups, -1, windows.shape[-1]) @ windows.mT).reshape(layer.weight.shape)
-
-
-def carry_back(layer: Convolution, dz: Tensor) -> Tensor:
-    """∂L/∂x of a convolution from ∂L/∂z: `Wᵀ ∂L/∂z`."""
-    spare = []
-    for i in (0, 1):
-        covered = (
-            (layer.out_shape[1 + i] - 1) * layer.stride[i] + layer.dilation[i] * (layer.weight.shape[2 + i] - 1) + 1
-        )
-        spare.append(layer.in_shape[1 + i] + 2 * layer.padding[i] - covered)
-    geometry = layer.stride, layer.padding, tuple(spare), layer.groups, layer.dilation
-    return F.conv_transpose2d(dz, layer.weight, None, *geometry)

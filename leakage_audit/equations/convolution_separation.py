@@ -17,7 +17,7 @@ from torch import Tensor
 
 from leakage_audit.equations.convolution_range import ConvolutionRangeOptions, MixedInputs, mixed_inputs, reads
 from leakage_audit.equations.sparsest_basis import SparsestBasisOptions, sparsest_basis
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import Convolution
 from leakage_audit.networks.tracing import convolutions_met
 from leakage_audit.observation import Observation
 from leakage_audit.runtime import Budget
@@ -175,6 +175,6 @@ def _certified(
 def _geometry(seen: Observation, layer: str) -> Convolution:
     """The convolution's shapes, from one grey image through a copy of the network."""
     for convolution in convolutions_met(copy.deepcopy(seen.network).eval(), seen.input_shape):
-        if convolution.name == layer:
+        if convolution.name == layer and isinstance(convolution, Convolution):
             return convolution
     raise ValueError(f"the network has no convolution {layer!r}")

@@ -10,12 +10,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from leakage_audit.layerwise.layer_system import LayerSystem
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import SpatialLayer, type_of
 
-DETERMINED = 1e-4  # singular values of K₀ below this share of the largest count as zero
-CONSISTENT = 1e-4  # relative residual of `K₀ h = g` above which δ was wrong, or the gradient is too noisy to tell
-LARGEST = 3e7  # entries of the largest K₀
+
+@dataclass(frozen=True)
+class InputOptions:
+    """When an input counts as found.
+
+    Attributes:
+        determined: Singular values of K₀ below this share of the largest count as zero; float32 noise of 1e-7 grows to
+            at most 1e-3.
+        consistent: Relative residual of `K₀ h = g` above which δ was wrong, or the gradient is too noisy to tell:
+            rounding leaves 1e-7, a wrong δ a residual of order one.
+        largest: Entries of the largest K₀, 240 MB.
+    """
+
+    determined: float = 1e-4
+    consistent: float = 1e-4
+    largest: float = 3e7
 
 
 @dataclass(frozen=True)
@@ -34,49 +46,54 @@ class PartialInput:
 
 
 def solve_for_input(
-    layer: nn.Module, shape: tuple[int, ...], delta: Tensor, gradient: Tensor, rounding: float
+    layer: nn.Module,
+    shape: tuple[int, ...],
+    delta: Tensor,
+    gradient: Tensor,
+    rounding: float,
+    options: InputOptions = InputOptions(),
 ) -> PartialInput | None:
     """Solve `K h = g`.
 
     Args:
-        layer: An `nn.Conv2d` or `nn.Linear`.
+        layer: A convolution or fully connected layer, of a type in `layer_types.MODULES`.
         shape: Of its input, `(C, H, W)` or `(C,)`.
         delta: The derivative at its output, `(c_out, H', W')` or `(out,)`.
         gradient: Of its weights.
         rounding: Relative error of `gradient`.
+        options: When the input counts as found.
 
     Returns:
         None where the gradient does not fit δ or tells nothing, and for layers that are not understood: padding other
         than with zeros, deficient ones with several groups, and any too large.
     """
-    if isinstance(layer, nn.Linear):
-        if len(shape) != 1:
-            return None
-        return _solve(delta[None, :, None], gradient[None], rounding)
-    assert isinstance(layer, nn.Conv2d)
-    entries = gradient[:, 0].numel() * math.prod(shape[1:])
-    if layer.padding_mode != "zeros" or isinstance(layer.padding, str) or len(shape) != 3 or entries > LARGEST:
+    kind = type_of(layer)
+    assert kind is not None  # only such are watched
+    entries = gradient.numel() // shape[0] * math.prod(shape[1:])
+    if (
+        len(shape) != (3 if issubclass(kind, SpatialLayer) else 1)
+        or entries > options.largest
+        or kind.refusal(layer, shape)
+    ):
         return None
-    geometry = (layer.stride, layer.padding, layer.dilation, layer.groups)
-    convolution = Convolution("", layer.weight, None, *geometry, tuple(shape), tuple(delta.shape))  # type: ignore[arg-type]
-    system = LayerSystem(convolution, delta, delta, gradient)
-    k0 = torch.stack([torch.from_numpy(system.gradient_block(group)) for group in range(layer.groups)]).to(delta)
-    per_channel = gradient.unflatten(0, (layer.groups, -1)).permute(0, 1, 3, 4, 2)  # the channels last, the rows first
-    return _solve(k0, per_channel.flatten(1, 3), rounding)
+    read = kind.read("", layer, shape, gradient)
+    k0 = torch.stack([torch.from_numpy(read.gradient_block(delta[None], g)) for g in range(len(read.block_places))])
+    g = gradient.flatten()[torch.from_numpy(read.block_places).to(gradient.device)]
+    return _solve(k0.to(delta), g, rounding, options)
 
 
-def _solve(k0: Tensor, g: Tensor, rounding: float) -> PartialInput | None:
+def _solve(k0: Tensor, g: Tensor, rounding: float, options: InputOptions) -> PartialInput | None:
     """`K₀ (groups, rows, positions)` and `g (groups, rows, channels)` to the channels of all groups in a row."""
     rows, positions = k0.shape[1:]
     squares, basis = torch.linalg.eigh(k0.mT @ k0)
-    kept = squares > DETERMINED**2 * squares.amax(1, keepdim=True)
+    kept = squares > options.determined**2 * squares.amax(1, keepdim=True)
     h = basis.mT @ (k0.mT @ g) / squares[..., None].clamp_min(torch.finfo(g.dtype).tiny)  # in the basis
     error = rounding * g.square().mean(1, keepdim=True).sqrt()  # of the gradient's entries, `(groups, 1, channels)`
     if bool(kept.all()):
         h = basis @ h
         if rows > positions:
             rest = (g - k0 @ h).square().sum(1, keepdim=True)
-            if float(rest.sum()) > CONSISTENT**2 * float(g.square().sum()):
+            if float(rest.sum()) > options.consistent**2 * float(g.square().sum()):
                 return None
             error = torch.maximum(error, (rest / (rows - positions)).sqrt())
         spread = (basis.square() / squares[:, None]).sum(2, keepdim=True).sqrt()

@@ -1,30 +1,45 @@
 """The walk back from a chain's output: which layers are solved on their own, and how errors grow on the way."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from leakage_audit.equations.base import rms
-from leakage_audit.equations.chain import ChainEquations, carry_back
+from leakage_audit.equations.chain import ChainEquations
 from leakage_audit.layerwise.factorization import Factor
-from leakage_audit.layerwise.fully_connected import input_from_gradient, last_layer
-from leakage_audit.layerwise.layer_system import LayerSystem
+from leakage_audit.layerwise.fully_connected import delta_and_features
+from leakage_audit.layerwise.recursion import Level, recurse
 from leakage_audit.networks.chain import UnreadableNetwork, read_chain
-from leakage_audit.networks.layers import Convolution, Layer, Linear
+from leakage_audit.networks.layer_types import Layer, SpatialLayer
 from leakage_audit.observation import Observation
 
-LARGEST_SYSTEM = 10000  # inputs beyond which a layer is not solved on its own: its system would fill the memory
-REPLICAS = 4  # walks from gradients with other errors, which tell how errors grow on the way
-WORST_NOISE = 1e-4  # a layer is solved on its own only while its input comes out at least this precise
+
+@dataclass(frozen=True)
+class PeelingOptions:
+    """When a layer is solved by itself.
+
+    Attributes:
+        largest_system: Inputs beyond which it is not: a dense Gram matrix of as many takes 0.8 GB.
+        replicas: Walks from gradients with other errors, which tell how errors grow on the way; the root mean square of
+            four is known to about a third, and enters as a noise level only.
+        pool: Part of a unit's variance that it takes from its layer (see `ChainEquations`).
+        worst_noise: Relative error of the input up to which it is; beyond, the layer's equations say more in the image.
+    """
+
+    largest_system: int = 10000
+    replicas: int = 4
+    worst_noise: float = 1e-4
+    pool: float = 0.1
 
 
-def peel_layers(seen: Observation, rounding: float) -> ChainEquations:
+def peel_layers(seen: Observation, rounding: float, options: PeelingOptions = PeelingOptions()) -> ChainEquations:
     """Walk back while each layer's system determines its input, then write what is left in the image.
 
     Args:
         seen: What leaked from one image, in float64.
         rounding: Relative error of a gradient's entry, as `base.relative_error_of` has it.
+        options: When a layer is solved by itself.
 
     Raises:
         UnreadableNetwork: If the network is no chain of convolutions under fully connected layers, or an activation
@@ -33,48 +48,41 @@ def peel_layers(seen: Observation, rounding: float) -> ChainEquations:
     """
     chain = tuple(_detached(layer) for layer in read_chain(seen.network, seen.input_shape))
     last = chain[-1]
-    assert isinstance(last, Linear)  # read_chain promises it
-    delta, x = last_layer(last, seen)
-    observed = seen.gradients[f"{last.name}.weight" if last.name else "weight"]
+    delta, x = delta_and_features(last, seen)
+    observed = seen.gradient_of(last.name, "weight")
+    assert observed is not None  # it gave δ and x
     # The last gradient is δ xᵀ: what of it has more than rank one is noise.
-    defect = rms(observed - torch.outer(delta, x))
+    defect = rms(observed - last.weight_gradient(x[None], delta[None]))
     floor = rounding * rms(observed)
     gradient_noise = defect if defect > 10 * floor else 0.0
-    replicas = [_resample(seen, rounding, gradient_noise, seed) for seed in range(REPLICAS)]
-    ends = [last_layer(last, one) for one in (seen, *replicas)]
-    inputs, slopes = [x for _, x in ends], [last.weight.T @ delta for delta, _ in ends]
-    for i in range(len(chain) - 2, -1, -1):
-        layer = chain[i]
-        shape = layer.out_shape if isinstance(layer, Convolution) else inputs[0].shape
-        noise = max(rounding, _spread(inputs))
-        if layer.activation.invert is None:  # a rectifier's output is not negative, whatever its error
-            inputs = [inputs[0], *(layer.activation.forward(x) for x in inputs[1:])]
-        z = [_preimage(layer, x.reshape(shape)) for x in inputs]
-        dz = [dx.reshape(shape) * layer.activation.derivative(at) for dx, at in zip(slopes, z, strict=True)]
-        gradients = [one.gradients.get(f"{layer.name}.weight") for one in (seen, *replicas)]
-        if isinstance(layer, Linear):
-            inputs = []
-            for gradient, slope in zip(gradients, dz, strict=True):
-                if gradient is None:
-                    raise ValueError(f"the gradient of {layer.name}.weight was not shared: its input cannot be found")
-                inputs.append(input_from_gradient(gradient, slope))
-            slopes = [layer.weight.T @ slope for slope in dz]
-            continue
-        systems = [LayerSystem(layer, *one) for one in zip(dz, z, gradients, strict=True)]
-        system = systems[0]
-        if i and layer.activation.invert is not None and system.equations >= system.n <= LARGEST_SYSTEM:
+    replicas = [_resample(seen, rounding, gradient_noise, seed) for seed in range(options.replicas)]
+    ends = [(delta, x), *(delta_and_features(last, one) for one in replicas)]
+    left: list[ChainEquations] = []
+
+    def visit(level: Level) -> list[Tensor] | None:
+        layer, system = chain[level.place], level.systems[0]
+        invertible = layer.activation.invert is not None
+        if level.place and invertible and system.equations >= system.n <= options.largest_system:
             factor = Factor(system)
             if factor.rank == system.n:
                 x = factor.pseudo_inverse(system.v)
-                found = [x, *(x + factor.pseudo_inverse(other.v - other.apply(x)) for other in systems[1:])]
-                if _spread(found) < WORST_NOISE:
-                    inputs, slopes = found, [carry_back(layer, slope[None])[0] for slope in dz]
-                    continue
-        below = chain[: i + 1]
-        if not all(isinstance(layer, Convolution) for layer in below):
+                found = [x, *(x + factor.pseudo_inverse(other.v - other.apply(x)) for other in level.systems[1:])]
+                if _spread(found) < options.worst_noise:
+                    return found
+        below = chain[: level.place + 1]
+        spatial = tuple(one for one in below if isinstance(one, SpatialLayer))
+        if len(spatial) < len(below):
             raise UnreadableNetwork("a fully connected layer lies below a convolution")
-        return ChainEquations(seen, below, z[0][None], dz[0][None], noise, gradient_noise, rounding)  # type: ignore[arg-type]
-    raise UnreadableNetwork("the network has no convolution: Lemma 3.1 alone gives its input")
+        noise = max(rounding, _spread(level.outputs))
+        left.append(
+            ChainEquations(seen, spatial, system.z[None], system.dz, noise, gradient_noise, rounding, options.pool)
+        )
+        return None
+
+    recurse(chain, [seen, *replicas], ends, visit, _preimage)
+    if not left:
+        raise UnreadableNetwork("the network has no convolution: Lemma 3.1 alone gives its input")
+    return left[0]
 
 
 def _resample(seen: Observation, rounding: float, noise: float, seed: int) -> Observation:
@@ -93,13 +101,18 @@ def _spread(likely: list[Tensor]) -> float:
     return rms(torch.stack(likely[1:]) - likely[0]) / size if size > 0 else 0.0
 
 
-def _preimage(layer: Layer, h: Tensor) -> Tensor:
+def _preimage(layer: Layer, h: Tensor, replica: int) -> Tensor:
     """A z with σ(z) = h; where σ is flat the derivative there is zero, so that the choice does not matter.
 
     Rectifiers leave their own values as they are and are zero where the derivative is, so h itself serves.
+
+    Raises:
+        UnreadableNetwork: If the activation cannot be inverted and h is none of its values.
     """
     if layer.activation.invert is not None:
         return layer.activation.inverse(h)
+    if replica:
+        return layer.activation.forward(h)  # a rectifier's output is not negative, whatever its error
     if torch.allclose(layer.activation.forward(h), h, rtol=1e-6, atol=0.0):
         return h
     raise UnreadableNetwork(f"{layer.name}: {layer.activation.name} cannot be inverted: {layer.activation.refusal}")

@@ -1,4 +1,4 @@
-"""WᵀW of a convolution, row of pixels by row of pixels, and its Cholesky factor.
+"""WᵀW of a layer, row of pixels by row of pixels, and its Cholesky factor.
 
 Two inputs meet in WᵀW only if a window reads both, so with the inputs in the order (row, column, channel) it is block
 tridiagonal once the rows are gathered in blocks as high as a window. Its Cholesky factor costs n·b² instead of n³,
@@ -74,9 +74,9 @@ def weight_gram_blocks(system: LayerSystem) -> tuple[list[np.ndarray], list[np.n
         Diagonal blocks and the blocks below them, as `BlockCholesky` takes them.
     """
     channels, height, width = system.layer.in_shape
-    rows = _rows(system)
+    rows = system.layer.gram_rows(system.weight)
     reach = len(rows)
-    y, x = np.unravel_index(np.setdiff1d(np.arange(height * width), system.windows), (height, width))
+    y, x = np.unravel_index(np.setdiff1d(np.arange(height * width), system.layer.pixels_read), (height, width))
     y, x, c = y[:, None], x[:, None], np.arange(channels)
     rows[0, y, x, c, x, c] = 1
     rows = rows.reshape(reach, height, width * channels, width * channels)
@@ -89,37 +89,6 @@ def weight_gram_blocks(system: LayerSystem) -> tuple[list[np.ndarray], list[np.n
         if stop < height:
             below.append(_block(rows, range(stop, min(stop + high, height)), range(start, stop)))
     return diagonal, below
-
-
-def _rows(system: LayerSystem) -> np.ndarray:
-    """How the inputs of row y meet those of row y + Δ, `(reach, H, W, c_in, W, c_in)`."""
-    layer, groups = system.layer, system.layer.groups
-    channels, height, width = layer.in_shape
-    per_group = channels // groups
-    w = system.weight.double().cpu().numpy()
-    kernel = w.shape[2:]
-    meet = np.zeros((channels, *kernel, channels, *kernel))
-    for g in range(groups):
-        own = slice(g * per_group, (g + 1) * per_group)
-        filters = w[g * len(w) // groups : (g + 1) * len(w) // groups]
-        meet[own, :, :, own] = np.einsum("ocij,odkl->cijdkl", filters, filters, optimize=True)
-    reads = [
-        layer.stride[i] * np.arange(layer.out_shape[1 + i])
-        + layer.dilation[i] * np.arange(kernel[i])[:, None]
-        - layer.padding[i]
-        for i in (0, 1)
-    ]  # along each axis, the pixel that tap t of window p reads
-    found = np.zeros((layer.dilation[0] * (kernel[0] - 1) + 1, height, width, channels, width, channels))
-    for i in range(kernel[0]):
-        for k in range(i, kernel[0]):
-            y = reads[0][i][(reads[0][i] >= 0) & (reads[0][k] < height)]
-            step = layer.dilation[0] * (k - i)
-            for j in range(kernel[1]):
-                for m in range(kernel[1]):
-                    one, two = reads[1][j], reads[1][m]
-                    inside = (np.minimum(one, two) >= 0) & (np.maximum(one, two) < width)
-                    found[step, y[:, None], one[inside], :, two[inside], :] += meet[:, i, j, :, k, m]
-    return found
 
 
 def _block(rows: np.ndarray, ys: range, xs: range) -> np.ndarray:

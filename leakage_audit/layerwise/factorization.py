@@ -1,8 +1,8 @@
 """Rank, condition and pseudo-inverse of a layer system, from a factored Gram matrix.
 
 With G the smaller of uᵀu and uuᵀ, `u⁺ = G⁺uᵀ = uᵀ(uuᵀ)⁺` needs no singular value decomposition. The layer systems
-allow it: their non-zero singular values lie above 1e-2 of the largest and the zero ones at rounding (METHOD, section
-3), a gap that squaring leaves wide open.
+allow it: their non-zero singular values lie above 1e-2 of the largest and the zero ones at rounding, a gap that
+squaring leaves wide open (docs/method.md, sections 3.7 to 3.9).
 """
 
 from functools import cached_property
@@ -12,12 +12,17 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
-from leakage_audit.layerwise.gram_factors import BlockTridiagonalCholesky, DeflatedCholesky, GramFactor, PivotedCholesky
+from leakage_audit.layerwise.gram_factors import (
+    DEFAULT,
+    BlockTridiagonalCholesky,
+    DeflatedCholesky,
+    FactorOptions,
+    GramFactor,
+    PivotedCholesky,
+)
 from leakage_audit.layerwise.layer_system import LayerSystem
 
 TOLERANCE = 1e-5  # singular values below this share of the largest count as zero; float32 gradients leave 1e-7
-SMALL = 20  # size of G below which singular values are simply computed
-ROUNDS = 6  # of refinement at most; each takes away what squaring u in G and cutting its spectrum lost
 
 
 def tolerance_for(dtype: torch.dtype) -> float:
@@ -34,6 +39,7 @@ class Factor:
     Args:
         system: The layer's `u x = v`.
         tolerance: Singular values below this share of the largest count as zero.
+        options: How it is factored.
 
     Attributes:
         rank: rank(u).
@@ -43,13 +49,13 @@ class Factor:
         ValueError: If the system holds values that are not finite.
     """
 
-    def __init__(self, system: LayerSystem, tolerance: float = TOLERANCE) -> None:
-        self.system = system
+    def __init__(self, system: LayerSystem, tolerance: float = TOLERANCE, options: FactorOptions = DEFAULT) -> None:
+        self.system, self._options = system, options
         dz, w = system.dz.double(), system.weight.double()
         if not (torch.isfinite(dz).all() and torch.isfinite(w).all()):
             raise ValueError(f"the system of {system.layer.name} holds values that are not finite")
         size_w, size_k = (
-            w.square().sum() / len(w),
+            w.square().sum() / system.layer.out_shape[0],
             dz.square().sum() / len(dz[0]),
         )  # mean square of a row, up to borders
         self._weighting = float((size_w / size_k).sqrt()) if size_k > 0 and size_w > 0 else 1.0
@@ -63,7 +69,7 @@ class Factor:
                 return BlockTridiagonalCholesky(self.system, self._weighting, cut)
             return DeflatedCholesky(self.system, self._weighting, cut, self._largest)
         except np.linalg.LinAlgError:  # not the rank that shapes predict, or not for the reason that is cheap to check
-            return PivotedCholesky(self.system, self._weighting, cut)
+            return PivotedCholesky(self.system, self._weighting, cut, self._options)
 
     @cached_property
     def _largest(self) -> float:
@@ -108,7 +114,7 @@ class Factor:
     def _smallest(self) -> float:
         """Smallest non-zero eigenvalue of G, to a few per mille."""
         size = self.system.n if self._tall else self.system.equations
-        if size < SMALL:
+        if size < self._options.small:
             weights = self._weights(self.system.dz.double()).cpu().numpy()
             values = np.linalg.svd(weights[:, None] * self.system.matrix(), compute_uv=False)
             return float(values[self.rank - 1] ** 2)
@@ -119,7 +125,7 @@ class Factor:
     def pseudo_inverse(self, v: Tensor) -> Tensor:
         """`u⁺ v`, `(n,)`: the shortest of the least-squares solutions (its blocks at equal size)."""
         x, rest, last = torch.zeros(self.system.n).to(v), v, float("inf")
-        for _ in range(ROUNDS):
+        for _ in range(self._options.rounds):
             step = self._shortest(rest)
             if not float(step.norm()) < last / 2:
                 break

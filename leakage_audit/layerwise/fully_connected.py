@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from leakage_audit.layerwise.label_inference import labels_for
-from leakage_audit.networks.layers import Linear
+from leakage_audit.networks.layer_types import Layer
 from leakage_audit.observation import Observation
 
 
@@ -35,7 +35,7 @@ def input_from_gradient(weight_gradient: Tensor, delta: Tensor) -> Tensor:
     return weight_gradient.T @ delta / power
 
 
-def last_layer(layer: Linear, seen: Observation) -> tuple[Tensor, Tensor]:
+def delta_and_features(layer: Layer, seen: Observation) -> tuple[Tensor, Tensor]:
     """δ and x of the last layer, from its own gradients.
 
     Args:
@@ -57,10 +57,13 @@ def last_layer(layer: Linear, seen: Observation) -> tuple[Tensor, Tensor]:
     return delta, input_from_gradient(weight_gradient, delta)
 
 
-def _derivative_without_bias(layer: Linear, seen: Observation, weight_gradient: Tensor) -> Tensor:
+def _derivative_without_bias(layer: Layer, seen: Observation, weight_gradient: Tensor) -> Tensor:
     """δ = t·a for the rank-one gradient `s a bᵀ`: the t at which the loss at scores `W (s/t) b` has derivative t·a.
 
     A bias that was not trained is added to the scores.
+
+    Raises:
+        ValueError: If no scale fits the loss.
     """
     left, s, right = torch.linalg.svd(weight_gradient, full_matrices=False)
     label, _ = labels_for(seen)

@@ -6,6 +6,7 @@ cut. Where it does not exist the third finds the rank. Eigenvalues of G are squa
 singular value is told from zero down to about 1e-7 of the largest.
 """
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -17,8 +18,27 @@ from leakage_audit.layerwise.block_cholesky import BlockCholesky, weight_gram_bl
 from leakage_audit.layerwise.gram import gram_matrix, identities
 from leakage_audit.layerwise.layer_system import LayerSystem
 
-CLEAR = 1e4  # ratio of neighbouring pivots, that is of squared singular values, that counts as a gap
-LARGEST_SVD = 1500  # size of G up to which a gap that is not clear is settled by singular values
+
+@dataclass(frozen=True)
+class FactorOptions:
+    """How a layer system is factored.
+
+    Attributes:
+        clear: Ratio of neighbouring pivots, that is of squared singular values, that counts as a gap; the layers' gaps
+            are nine orders of magnitude wider.
+        largest_svd: Size of G up to which a gap that is not clear is settled by singular values, in seconds.
+        small: Size of G below which singular values are simply computed, quicker than by Lanczos.
+        rounds: Of refinement at most; each takes away what squaring u in G and cutting its spectrum lost, about six
+            digits, so that two or three suffice.
+    """
+
+    clear: float = 1e4
+    largest_svd: int = 1500
+    small: int = 20
+    rounds: int = 6
+
+
+DEFAULT = FactorOptions()
 
 
 class GramFactor(Protocol):
@@ -55,7 +75,7 @@ class BlockTridiagonalCholesky:
         self._system, self._weighting = system, weighting
         self._cholesky = BlockCholesky(diagonal, below)
         self._order = np.arange(system.n).reshape(system.layer.in_shape).transpose(1, 2, 0).reshape(-1)
-        self.rank = system.layer.in_shape[0] * np.unique(system.windows[system.windows >= 0]).size
+        self.rank = system.layer.in_shape[0] * system.layer.pixels_read.size
 
     @cached_property
     def _update(self) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, bool]]:
@@ -133,7 +153,7 @@ class PivotedCholesky:
     Where the pivots show no clear gap at the cut, singular values of u settle the rank.
     """
 
-    def __init__(self, system: LayerSystem, weighting: float, cut: float) -> None:
+    def __init__(self, system: LayerSystem, weighting: float, cut: float, options: FactorOptions = DEFAULT) -> None:
         gram = gram_matrix(system, weighting)
         self._size = len(gram)
         # The transpose is the same matrix in the order of memory that LAPACK wants, so that nothing is copied.
@@ -145,7 +165,7 @@ class PivotedCholesky:
             floor = self._size * np.finfo(float).eps * pivots.max(initial=0.0)
             next_one = float(pivots[rank]) if rank < found else floor
             self.dropped = float(np.sqrt(next_one))
-            if rank and pivots[rank - 1] < CLEAR * next_one and self._size <= LARGEST_SVD:
+            if rank and pivots[rank - 1] < options.clear * next_one and self._size <= options.largest_svd:
                 u = system.matrix()
                 u[system.z.numel() :] *= weighting
                 values = np.append(np.linalg.svd(u, compute_uv=False), 0.0)

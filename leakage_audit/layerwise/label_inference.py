@@ -7,36 +7,12 @@ entry lies below the average probability, which is read from the features that t
 """
 
 import torch
+import torch.nn.functional as F
 from scipy.optimize import nnls
-from torch import Tensor, nn
+from torch import Tensor
 
+from leakage_audit.layerwise.last_layer import last_layer, why_no_last_layer
 from leakage_audit.observation import Observation
-
-
-def last_linear(network: nn.Module) -> tuple[str, nn.Linear] | None:
-    """The last fully connected layer in the order of definition, with its name; None if there is none."""
-    found = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    return found[-1] if found else None
-
-
-def leaked_features(seen: Observation) -> tuple[Tensor, Tensor] | None:
-    """The last layer's δ and the features that its gradient gives away, class by class (Lemma 3.1).
-
-    Row k of ∂L/∂W divided by entry k of ∂L/∂b is the image's features for a single image, and an average of the
-    images' features, dominated by those of class k, for a batch.
-
-    Returns:
-        The bias gradient `(classes,)` and the quotients `(classes, features)`, rows of zeros where δ is zero; None
-        without a fully connected layer that has a bias and both gradients.
-    """
-    layer = last_linear(seen.network)
-    if layer is None:
-        return None
-    prefix = f"{layer[0]}." if layer[0] else ""
-    weight, bias = seen.gradients.get(f"{prefix}weight"), seen.gradients.get(f"{prefix}bias")
-    if weight is None or bias is None:
-        return None
-    return bias, torch.where(bias[:, None] == 0, 0, weight / bias[:, None])
 
 
 def labels_for(seen: Observation) -> tuple[Tensor, bool]:
@@ -74,8 +50,8 @@ def least_counts(seen: Observation) -> Tensor:
         ValueError: As `labels_for`.
     """
     delta = _delta(seen)
-    leaked = leaked_features(seen)
-    if leaked is None:
+    last = last_layer(seen)
+    if last is None or last.features is None:
         certain = torch.zeros_like(delta, dtype=torch.long)
         return certain.scatter(0, delta.argmin(), 1) if seen.batch_size == 1 else certain
     return torch.where(delta < 0, torch.floor(-seen.batch_size * delta * (1 - 1e-5)) + 1, 0).long()
@@ -83,16 +59,13 @@ def least_counts(seen: Observation) -> Tensor:
 
 def _delta(seen: Observation) -> Tensor:
     """The average δ of the last layer `(classes,)`: exact with a bias, up to a positive factor without one."""
-    leaked = leaked_features(seen)
-    if leaked is not None:
-        return leaked[0]
-    layer = last_linear(seen.network)
-    rows = seen.gradients.get(f"{layer[0]}.weight" if layer[0] else "weight") if layer is not None else None
+    last = last_layer(seen)
+    rows = None if last is None else last.weight_gradient
     if rows is None:
-        raise ValueError(
-            "the labels cannot be inferred: the network has no fully connected layer with an observed gradient; "
-            "grant them with observe(..., grant_labels=True)"
-        )
+        why = why_no_last_layer(seen) or "the gradient of the last fully connected layer was not shared"
+        raise ValueError(f"the labels cannot be inferred: {why}; grant them with observe(..., grant_labels=True)")
+    if last is not None and last.delta is not None:
+        return last.delta
     if seen.batch_size > 1:
         # Features positive on average, probabilities alike, and a class that the batch lacks: its δ is the largest.
         shares = rows.sum(1)
@@ -103,11 +76,10 @@ def _delta(seen: Observation) -> Tensor:
 
 def _estimated_counts(seen: Observation) -> Tensor:
     """Counts `(classes,)` that add up to the batch size, at least the certain ones."""
-    size, delta, leaked, layer = seen.batch_size, _delta(seen), leaked_features(seen), last_linear(seen.network)
+    size, delta, last = seen.batch_size, _delta(seen), last_layer(seen)
     p = delta.new_full((len(delta), len(delta)), 1 / len(delta))
-    if leaked is not None and layer is not None:
-        with torch.no_grad():
-            p = torch.softmax(layer[1](leaked[1]), 1).nan_to_num(1 / len(delta))
+    if last is not None and last.features is not None:
+        p = torch.softmax(F.linear(last.features, last.weight, last.bias), 1).nan_to_num(1 / len(delta))
     # n_k images of class k have about the class's leaked features x_k, so B·δ = Σ_k n_k (softmax(W x_k + b) − e_k).
     system = torch.cat([p.T - torch.eye(len(delta), device=p.device, dtype=p.dtype), torch.ones_like(delta)[None]])
     right = torch.cat([size * delta, delta.new_tensor([float(size)])])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from leakage_audit.layerwise.label_inference import last_linear
+from leakage_audit.layerwise.last_layer import last_layer
 from leakage_audit.networks.double_backward import differentiable_twice
 from leakage_audit.observation import Observation
 
@@ -33,9 +33,9 @@ class Candidates:
         self.features: Tensor | None = None
         self._parameters = [own[name].requires_grad_() for name in seen.gradients]
         self._loss = seen.loss
-        layer = last_linear(self.network)
-        if layer is not None:
-            layer[1].register_forward_pre_hook(self._keep_features)
+        last = last_layer(seen)
+        if last is not None:
+            self.network.get_submodule(last.name).register_forward_pre_hook(self._keep_features)
 
     def _keep_features(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         self.features = inputs[0]

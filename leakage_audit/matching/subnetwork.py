@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from leakage_audit.networks.layers import Convolution, Layer
+from leakage_audit.networks.layer_types import Layer
 from leakage_audit.observation import Observation
 
 
@@ -35,7 +35,7 @@ class Subnetwork:
                 if tensor is None:
                     continue
                 own[kind] = tensor.detach().clone()
-                if target is not None and (kind == "bias" or not isinstance(layer, Convolution) or layer.learned):
+                if target is not None and (kind == "bias" or layer.learned):
                     self._parameters.append(own[kind].requires_grad_())
                     self.targets.append(target)
             self._layers.append(replace(layer, weight=own["weight"], bias=own.get("bias")))

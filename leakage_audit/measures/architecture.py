@@ -21,12 +21,9 @@ from leakage_audit.measures.probe_systems import systems_at
 from leakage_audit.measures.security import LayerReport, Security
 from leakage_audit.measures.structural import structural_rank
 from leakage_audit.networks.chain import UnreadableNetwork, read_chain
-from leakage_audit.networks.layers import Convolution, Layer
+from leakage_audit.networks.layer_types import Layer, SpatialLayer
 from leakage_audit.networks.tracing import convolutions_met
 from leakage_audit.runtime import single_blas
-
-LARGEST_PROBE = 15000  # unknowns of a layer up to which its condition is worth its seconds
-SUGGESTIONS = 3
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,13 @@ class Inspection:
         return Group(table, *lines, *(Text(f"· {text}") for text in self.suggestions))
 
 
-def inspect_network(network: nn.Module, input_shape: tuple[int, int, int], name: str = "") -> Inspection:
+def inspect_network(
+    network: nn.Module,
+    input_shape: tuple[int, int, int],
+    name: str = "",
+    suggestions: int = 3,
+    largest_probe: int = 15000,
+) -> Inspection:
     """Rank every convolution's system from shapes alone, and say what that means.
 
     A network that cannot be read as a chain still gets a table: each convolution that an image meets, ranked as if
@@ -86,6 +89,17 @@ def inspect_network(network: nn.Module, input_shape: tuple[int, int, int], name:
         network: Any image classifier; it is not touched.
         input_shape: `(C, H, W)` of one image.
         name: What to call it; its class by default.
+        suggestions: Most changes that are proposed.
+        largest_probe: Unknowns of a layer up to which its condition is worth its seconds.
+
+    Returns:
+        The layer table and what it means.
+
+    Example:
+        >>> from leakage_audit.models import build
+        >>> found = inspect_network(build("cnn2_v2"), (3, 32, 32))
+        >>> found.c, found.joint_deficiency, found.layers[0].rank
+        (-1470.0, -1470, 1602)
 
     Raises:
         ValueError: If the network does not accept images of this shape.
@@ -103,21 +117,23 @@ def inspect_network(network: nn.Module, input_shape: tuple[int, int, int], name:
         problem = ""
     except UnreadableNetwork as error:
         problem = f"{error}."
-    convolutions = [layer for layer in chain if isinstance(layer, Convolution)]
-    security = Security.weigh([shape_report(*pair) for pair in zip(convolutions, _conditions(chain), strict=True)])
+    convolutions = [layer for layer in chain if isinstance(layer, SpatialLayer)]
+    security = Security.weigh(
+        [shape_report(*pair) for pair in zip(convolutions, _conditions(chain, largest_probe), strict=True)]
+    )
     if problem:
         verdict = "The ranks hold for known inputs of the activations; the walk back stops before it knows them."
         return Inspection(name, security.c, None, security.layers, verdict, problem=problem)
     unknowns = prod(input_shape)
     joint = joint_deficiency(convolutions)
-    suggestions = tuple(
+    changes = tuple(
         f"{v.change} would leave {-v.joint_deficiency} of {unknowns} unknowns of the image open, not {-joint}"
-        for v in architecture_changes(convolutions)[:SUGGESTIONS]
+        for v in architecture_changes(convolutions)[:suggestions]
     )
-    return Inspection(name, security.c, joint, security.layers, _verdict(security.layers, joint, unknowns), suggestions)
+    return Inspection(name, security.c, joint, security.layers, _verdict(security.layers, joint, unknowns), changes)
 
 
-def shape_report(layer: Convolution, condition: float | None = None) -> LayerReport:
+def shape_report(layer: SpatialLayer, condition: float | None = None) -> LayerReport:
     """A row of the layer table from a convolution's shapes, without its weight."""
     n, equations = prod(layer.in_shape), prod(layer.out_shape) + (layer.weight.numel() if layer.learned else 0)
     found = structural_rank(layer)
@@ -125,12 +141,12 @@ def shape_report(layer: Convolution, condition: float | None = None) -> LayerRep
     return LayerReport(layer.name, n, equations, found.rank, found.rank - n, None, condition, found.rank, way)
 
 
-def _conditions(chain: Sequence[Layer]) -> list[float | None]:
+def _conditions(chain: Sequence[Layer], largest: int) -> list[float | None]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, *chain[0].in_shape, dtype=torch.float64, generator=generator)
     systems = systems_at(chain, x, torch.zeros(1, dtype=torch.long), F.cross_entropy)
     with single_blas():
-        return [Factor(system).condition if system.n <= LARGEST_PROBE else None for system in systems]
+        return [Factor(system).condition if system.n <= largest else None for system in systems]
 
 
 def _verdict(layers: Sequence[LayerReport], joint: int, unknowns: int) -> str:

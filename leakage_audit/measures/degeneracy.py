@@ -5,18 +5,18 @@ from torch import Tensor
 
 from leakage_audit.layerwise.layer_system import LayerSystem
 
-SATURATED = 1e-3  # σ′, over its largest value in the layer, below which a unit counts as saturated
-NOTABLE = 0.01  # share of saturated units worth a remark
 
-
-def remark(system: LayerSystem, tolerance: float) -> str:
+def remark(system: LayerSystem, tolerance: float, saturated: float = 1e-3, notable: float = 0.01) -> str:
     """Zero filters, dead channels, saturation, zero gradient: what is unusual about a layer, or nothing.
 
     Args:
         system: The layer's `u x = v`.
         tolerance: Share of the largest below which a norm or singular value counts as zero.
+        saturated: σ′, over its largest value in the layer, below which a unit counts as saturated: it then weakens δ
+            below the least singular value that otherwise counts (1e-2).
+        notable: Share of saturated units worth a remark.
     """
-    w, dz = system.weight.flatten(1), system.dz[0].flatten(1)
+    w, dz = system.weight.flatten()[torch.from_numpy(system.layer.filter_places)], system.dz[0].flatten(1)
     if not dz.any():
         return "no gradient reaches it"
     found = []
@@ -32,8 +32,8 @@ def remark(system: LayerSystem, tolerance: float) -> str:
             if rank < most:
                 found.append(f"{'filters' if rows is w else 'derivatives'} of rank {rank} instead of {most}")
     slope = system.layer.activation.derivative(system.z).abs()
-    share = float((slope < SATURATED * slope.max()).double().mean())
-    if share > NOTABLE:
+    share = float((slope < saturated * slope.max()).double().mean())
+    if share > notable:
         found.append(f"{share:.0%} of its {system.layer.activation.name} units are saturated")
     return "; ".join(found)
 

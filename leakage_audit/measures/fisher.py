@@ -26,6 +26,18 @@ def fisher_information_leakage(seen: Observation, x: Tensor, noise: float, steps
         steps: Of the power iteration; the result is a lower bound that grows with them.
         seed: Of the iteration's start.
 
+    Returns:
+        η.
+
+    Example:
+        >>> import torch
+        >>> from leakage_audit import models, observe
+        >>> image = torch.rand(1, 3, 12, 12)
+        >>> seen = observe(models.build("cnn2_v2", image_size=12), image, 3)
+        >>> one, ten = (fisher_information_leakage(seen, image, noise) for noise in (1.0, 10.0))
+        >>> round(one / ten, 6)
+        10.0
+
     Raises:
         ValueError: If the noise is not positive.
     """

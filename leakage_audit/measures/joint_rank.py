@@ -1,4 +1,4 @@
-"""How many unknowns of the image all equations together determine (METHOD, section 5).
+"""How many unknowns of the image all equations together determine (docs/method.md, section 3.4, (M15)).
 
 By counting: above the deepest layer D whose system falls short, everything is known; its own rank(u⁽ᴰ⁾) equations and
 the gradients of the layers below say something about the image, if generically independent
@@ -18,14 +18,12 @@ import torch
 from leakage_audit.equations.base import relative_error_of
 from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.measures.structural import structural_rank
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import SpatialLayer
 from leakage_audit.observation import Observation
 from leakage_audit.solvers.gaussian_update import rank
 
-TOLERANCE = 1e-6  # METHOD found the same ranks from 1e-6 to 1e-12; a Gram matrix tells no smaller value from zero
 
-
-def counted_joint_rank(convolutions: Sequence[Convolution]) -> int:
+def counted_joint_rank(convolutions: Sequence[SpatialLayer]) -> int:
     """rank J by counting; an upper bound where the equations are not independent.
 
     Args:
@@ -43,7 +41,7 @@ def counted_joint_rank(convolutions: Sequence[Convolution]) -> int:
     return seen
 
 
-def joint_deficiency(convolutions: Sequence[Convolution]) -> int:
+def joint_deficiency(convolutions: Sequence[SpatialLayer]) -> int:
     """rank J − unknowns by counting, never positive; 0 without convolutions (Lemma 3.1 alone gives the image).
 
     Args:
@@ -52,28 +50,23 @@ def joint_deficiency(convolutions: Sequence[Convolution]) -> int:
     return counted_joint_rank(convolutions) - prod(convolutions[0].in_shape) if convolutions else 0
 
 
-def seen_inputs(convolutions: Sequence[Convolution]) -> int:
+def seen_inputs(convolutions: Sequence[SpatialLayer]) -> int:
     """Number of the image's entries that reach the top of the chain."""
     rows, columns = (set(range(size)) for size in convolutions[-1].out_shape[1:])
     for layer in reversed(convolutions):
-        rows, columns = (_read(layer, i, needed) for i, needed in ((0, rows), (1, columns)))
+        rows, columns = (layer.reads(i, needed) for i, needed in ((0, rows), (1, columns)))
     return convolutions[0].in_shape[0] * len(rows) * len(columns)
 
 
-def _read(layer: Convolution, i: int, windows: set[int]) -> set[int]:
-    """The pixels of axis i that these windows read."""
-    taps = range(layer.weight.shape[2 + i])
-    reads = {layer.stride[i] * p + layer.dilation[i] * t - layer.padding[i] for p in windows for t in taps}
-    return reads & set(range(layer.in_shape[1 + i]))
-
-
-def joint_rank(seen: Observation, memory_gb: float = 1.0, seed: int = 0) -> int:
+def joint_rank(seen: Observation, memory_gb: float = 1.0, seed: int = 0, tolerance: float = 1e-6) -> int:
     """rank J in fact, at a random image: every equation that the walk back leaves, differentiated.
 
     Args:
         seen: What leaked from one image.
         memory_gb: Memory that the passes may take.
         seed: Of the random image.
+        tolerance: Singular values below this share of the largest count as zero: the same ranks from 1e-6 to 1e-12
+            (docs/method.md, section 3.4); a Gram matrix tells none smaller.
 
     Raises:
         UnreadableNetwork: If the network is no chain that the walk can go back through.
@@ -86,4 +79,4 @@ def joint_rank(seen: Observation, memory_gb: float = 1.0, seed: int = 0) -> int:
     low, high = seen.value_range
     draw = torch.rand(equations.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     image = (low + (high - low) * draw).to(seen.device)
-    return rank(equations.linearize(image, memory_gb * 1e9)[1], TOLERANCE)
+    return rank(equations.linearize(image, memory_gb * 1e9)[1], tolerance)

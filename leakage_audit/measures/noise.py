@@ -25,16 +25,26 @@ from torch import Tensor
 
 from leakage_audit.layerwise.block_cholesky import BlockCholesky, weight_gram_blocks
 from leakage_audit.layerwise.factorization import Factor
-from leakage_audit.layerwise.fully_connected import last_layer
 from leakage_audit.layerwise.gram import gram_matrix
 from leakage_audit.layerwise.layer_system import LayerSystem
 from leakage_audit.layerwise.recursion import sweep
 from leakage_audit.networks.chain import read_chain
 from leakage_audit.observation import Observation
 
-CLEAREST = 1e12  # largest squared singular value, in units of the noise, that float64 tells from the rest
-SMALLEST = 1e-9  # loss, in directions, below which there is only rounding
-FEW = 1000  # unknowns up to which a dense inverse is quickest
+
+@dataclass(frozen=True)
+class NoiseOptions:
+    """How traces are taken.
+
+    Attributes:
+        clearest: Largest squared singular value, in units of the noise, that float64 tells from the rest.
+        smallest: Loss, in directions, below which there is only rounding.
+        few: Unknowns up to which a dense inverse is quickest.
+    """
+
+    clearest: float = 1e12
+    smallest: float = 1e-9
+    few: int = 1000
 
 
 @dataclass(frozen=True)
@@ -67,12 +77,26 @@ class EffectiveSecurity:
     layers: tuple[EffectiveLayer, ...]
 
 
-def effective_metric(seen: Observation, epsilons: Sequence[float]) -> list[EffectiveSecurity]:
+def effective_metric(
+    seen: Observation, epsilons: Sequence[float], options: NoiseOptions = NoiseOptions()
+) -> list[EffectiveSecurity]:
     """c_ε(M) at each noise level.
 
     Args:
         seen: What leaked.
         epsilons: Standard deviations of the noise on the gradients' entries, over their root mean square.
+        options: How traces are taken.
+
+    Returns:
+        One result a noise level, in their order.
+
+    Example:
+        >>> import torch
+        >>> from leakage_audit import models, observe
+        >>> seen = observe(models.build("cnn2_v2", image_size=12), torch.rand(3, 12, 12), 3)
+        >>> strong, weak = effective_metric(seen, [1.0, 1e-6])
+        >>> strong.c < weak.c < 0
+        True
 
     Raises:
         UnreadableNetwork: If the network is no chain of known, invertible layers.
@@ -97,12 +121,11 @@ def effective_metric(seen: Observation, epsilons: Sequence[float]) -> list[Effec
         met.append(_Met(system, float(x.square().mean().sqrt()), rank))
         return x if i else x.new_zeros(system.n)
 
-    sweep(chain, seen, solve)
-    delta, _ = last_layer(chain[-1], seen)  # type: ignore[arg-type]
+    delta = sweep(chain, seen, solve).delta
     square, count = (
         sum(f(g) for g in seen.gradients.values()) for f in (lambda g: float(g.square().sum()), Tensor.numel)
     )
-    return [_at(met, epsilon, epsilon * sqrt(square / count), float(delta.norm())) for epsilon in epsilons]
+    return [_at(met, epsilon, epsilon * sqrt(square / count), float(delta.norm()), options) for epsilon in epsilons]
 
 
 @dataclass(frozen=True)
@@ -114,29 +137,29 @@ class _Met:
     rank: int
 
 
-def _at(met: list[_Met], epsilon: float, noise: float, delta: float) -> EffectiveSecurity:
+def _at(met: list[_Met], epsilon: float, noise: float, delta: float, options: NoiseOptions) -> EffectiveSecurity:
     layers: list[EffectiveLayer] = []
     deviation = noise / delta  # of the last layer's input, by Lemma 3.1
     for system, s, rank in ((m.system, m.s, m.rank) for m in met):
         slope = float(system.layer.activation.derivative(system.z).square().mean().sqrt())
-        lost = _lost(system, s * slope / deviation, s / noise)
+        lost = _lost(system, s * slope / deviation, s / noise, options)
         layers.insert(0, EffectiveLayer(system.layer.name, system.n, system.n - lost))
-        share = min(max(lost - (system.n - rank), SMALLEST) / max(rank, 1), 1 - SMALLEST)
+        share = min(max(lost - (system.n - rank), options.smallest) / max(rank, 1), 1 - options.smallest)
         deviation = s * sqrt(share / (1 - share))
     d = len(layers)
     c = sum((d - i) / d * (layer.effective_rank - layer.unknowns) for i, layer in enumerate(layers))
     return EffectiveSecurity(epsilon, c, tuple(layers))
 
 
-def _lost(system: LayerSystem, a: float, b: float) -> float:
+def _lost(system: LayerSystem, a: float, b: float, options: NoiseOptions) -> float:
     """`tr (I + a² WᵀW + b² KᵀK)⁻¹`, over n unknowns."""
     w, dz = system.weight, system.dz[0]
     size_w, size_k = float(w.square().sum()), float(dz.square().sum())  # bounds of the squared singular values
-    a = min(a, sqrt(CLEAREST / size_w)) if size_w > 0 else 1.0
-    b = min(b, sqrt(CLEAREST / size_k)) if size_k > 0 else 1.0
+    a = min(a, sqrt(options.clearest / size_w)) if size_w > 0 else 1.0
+    b = min(b, sqrt(options.clearest / size_k)) if size_k > 0 else 1.0
     small = min(system.n, system.equations)
     gradients = 0 if system.gradient is None else system.gradient.numel()
-    if system.equations < system.n or small <= FEW or 4 * gradients > system.n:
+    if system.equations < system.n or small <= options.few or 4 * gradients > system.n:
         gram = a**2 * gram_matrix(system, b / a)
         gram[np.diag_indices(small)] += 1
         lower = scipy.linalg.cholesky(gram, lower=True, overwrite_a=True, check_finite=False)
@@ -146,7 +169,7 @@ def _lost(system: LayerSystem, a: float, b: float) -> float:
     cholesky = BlockCholesky(
         [np.eye(len(block)) + a**2 * block for block in diagonal], [a**2 * block for block in below]
     )
-    unread = system.n - system.layer.in_shape[0] * np.unique(system.windows[system.windows >= 0]).size
+    unread = system.n - system.layer.in_shape[0] * system.layer.pixels_read.size
     trace = cholesky.trace_of_inverse() + unread * a**2 / (1 + a**2)
     if not gradients:
         return trace

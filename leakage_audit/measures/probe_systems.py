@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from leakage_audit.layerwise.layer_system import LayerSystem
-from leakage_audit.networks.layers import Convolution, Layer
+from leakage_audit.networks.layer_types import Layer, SpatialLayer
 from leakage_audit.observation import Loss
 
 
@@ -29,7 +29,7 @@ def systems_at(chain: Sequence[Layer], x: Tensor, labels: Tensor, loss: Loss) ->
         derivatives = torch.autograd.grad(loss(h, labels), pre_activations)
     systems = []
     for layer, z, dz in zip(chain, pre_activations, derivatives, strict=True):
-        if isinstance(layer, Convolution):
+        if isinstance(layer, SpatialLayer):
             seen = layer.weight if layer.learned else None  # u needs its gradient's shape only
             systems.append(LayerSystem(layer, dz[0], z.detach()[0], seen))
     return systems

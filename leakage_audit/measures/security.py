@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from leakage_audit.layerwise.factorization import Factor, tolerance_for
+from leakage_audit.layerwise.gram_factors import DEFAULT, FactorOptions
 from leakage_audit.layerwise.layer_system import LayerSystem
 from leakage_audit.layerwise.recursion import sweep
 from leakage_audit.measures.degeneracy import remark
 from leakage_audit.measures.joint_rank import joint_deficiency
 from leakage_audit.measures.structural import structural_rank
 from leakage_audit.networks.chain import read_chain
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import SpatialLayer
 from leakage_audit.observation import Observation
 from leakage_audit.runtime import single_blas
 
@@ -89,13 +90,24 @@ class Security:
         return {"c": self.c, "joint_deficiency": self.joint_deficiency, "layers": layers}
 
 
-def security_metric(seen: Observation, tolerance: float | None = None) -> Security:
+def security_metric(seen: Observation, tolerance: float | None = None, options: FactorOptions = DEFAULT) -> Security:
     """Rank every convolution's system at the observed weights and gradients, and weigh the deficiencies (12).
 
     Args:
         seen: What leaked.
         tolerance: Singular values below this share of the largest count as zero; by default ten times the rounding of
             the gradients' type.
+        options: How the systems are factored.
+
+    Returns:
+        c(M) and the layer table.
+
+    Example:
+        >>> import torch
+        >>> from leakage_audit import models, observe
+        >>> found = security_metric(observe(models.build("cnn2_v2", image_size=12), torch.rand(3, 12, 12), 3))
+        >>> found.c, [(layer.name, layer.rank, layer.unknowns) for layer in found.layers]
+        (-30.0, [('conv1', 402, 432)])
 
     Raises:
         UnreadableNetwork: If the network is no chain of known, invertible layers.
@@ -110,14 +122,14 @@ def security_metric(seen: Observation, tolerance: float | None = None) -> Securi
     found: list[LayerReport] = []
 
     def solve(system: LayerSystem, i: int) -> Tensor:
-        factor = Factor(system, tolerance)
+        factor = Factor(system, tolerance, options)
         found.insert(0, report(factor, remark(system, tolerance)))
         # The image itself is not needed.
         return factor.pseudo_inverse(system.v) if i else torch.zeros(system.n, dtype=system.z.dtype).to(system.z)
 
     with single_blas():
         sweep(chain, seen, solve)
-    convolutions = [layer for layer in chain if isinstance(layer, Convolution)]
+    convolutions = [layer for layer in chain if isinstance(layer, SpatialLayer)]
     return replace(Security.weigh(found), joint_deficiency=joint_deficiency(convolutions))
 
 

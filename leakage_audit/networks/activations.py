@@ -1,7 +1,7 @@
 """σ, σ′ and σ⁻¹ of each activation the sweep can meet: one table.
 
-The layer-wise sweep (METHOD, step 3) walks from x⁽ⁱ⁺¹⁾ = σ(z⁽ⁱ⁾) back to z⁽ⁱ⁾, so it needs σ⁻¹. An activation without
-one is in the table too, with the reason, since the measures that need only shapes still apply to its network.
+The recursion (docs/method.md, section 2.4) goes from x⁽ⁱ⁺¹⁾ = σ(z⁽ⁱ⁾) back to z⁽ⁱ⁾, so it needs σ⁻¹. An activation
+without one is in the table too, with the reason, since the measures that need only shapes still apply to its network.
 """
 
 import math
@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Map = Callable[[Tensor], Tensor]
-EDGE = 1e-4  # how far inside σ's range values from outside it are put (the paper's script: tanh at ±0.9999)
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,7 @@ class Activation:
         bounds: Infimum and supremum of σ.
         refusal: Why there is no inverse; empty if there is one.
         smooth: Whether σ′ is continuous.
+        edge: How far inside σ's range values from outside it are put (the paper's script: tanh at ±0.9999).
     """
 
     name: str
@@ -38,6 +38,7 @@ class Activation:
     bounds: tuple[float, float] = (-math.inf, math.inf)
     refusal: str = ""
     smooth: bool = True
+    edge: float = 1e-4
 
     def inverse(self, y: Tensor) -> Tensor:
         """σ⁻¹(y), with what lies outside σ's open range first moved a little way inside.
@@ -51,7 +52,8 @@ class Activation:
         if self.invert is None:
             raise ValueError(f"{self.name} has no inverse: {self.refusal}")
         low, high = self.bounds
-        inside = y.clamp(low + EDGE if math.isfinite(low) else low, high - EDGE if math.isfinite(high) else high)
+        least = low + self.edge if math.isfinite(low) else low
+        inside = y.clamp(least, high - self.edge if math.isfinite(high) else high)
         y = torch.where((y > low) & (y < high), y, inside)
         return self.invert(y)
 

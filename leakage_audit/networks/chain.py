@@ -6,21 +6,16 @@ read here as one link of the chain.
 """
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from leakage_audit.networks import activations
 from leakage_audit.networks.activations import IDENTITY, Activation
-from leakage_audit.networks.layers import Convolution, Layer, Linear
+from leakage_audit.networks.layer_types import FUNCTIONS, Layer, UnreadableNetwork, type_of
 
-
-class UnreadableNetwork(ValueError):
-    """The network is no chain of known layers; the message names the operation and the reason."""
-
+__all__ = ["UnreadableNetwork", "read_chain"]
 
 _PASS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _PASS_NAMES = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "contiguous", "float", "double"}
@@ -34,7 +29,6 @@ _WHY = {
     nn.LayerNorm: "its scale depends on the whole input, so it is not linear",
     nn.GroupNorm: "its scale depends on the whole input, so it is not linear",
     nn.InstanceNorm2d: "its scale depends on the whole input, so it is not linear",
-    nn.ConvTranspose2d: "transposed convolutions are not supported",
     nn.PReLU: "its learned slope is shared by every unit; use LeakyReLU",
 }
 
@@ -46,9 +40,18 @@ def read_chain(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[L
         network: Maps `(B, C, H, W)` to class scores; modules or functions, dropout is read as the identity.
         input_shape: `(C, H, W)` of one image.
 
+    Returns:
+        The layers, each with its activation.
+
+    Example:
+        >>> from leakage_audit.models import build
+        >>> [(layer.name, layer.activation.name) for layer in read_chain(build("cnn2_v1"), (3, 32, 32))]
+        [('conv1', 'tanh'), ('fc', 'identity')]
+
     Raises:
-        UnreadableNetwork: If an operation is neither convolution, activation, average pooling, flattening, dropout
-            nor fully connected, if the data flow branches, or if the last layer is not fully connected.
+        UnreadableNetwork: If an operation is neither a layer type (convolution, transposed convolution, average
+            pooling, fully connected), activation, flattening nor dropout, if the data flow branches, or if the last
+            layer is not fully connected.
     """
     try:
         graph = fx.Tracer().trace(network)
@@ -57,7 +60,7 @@ def read_chain(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[L
     reader = _Reader(network, tuple(input_shape))
     for node in graph.nodes:
         reader.read(node)
-    if not reader.layers or not isinstance(reader.layers[-1], Linear):
+    if not reader.layers or reader.layers[-1].spatial:
         raise UnreadableNetwork("the last layer must be fully connected: Lemma 3.1 starts there")
     return tuple(reader.layers)
 
@@ -70,6 +73,7 @@ class _Reader:
         self.shape = shape
         self.layers: list[Layer] = []
         self.data: list[fx.Node] = []  # the nodes that hold image data, in order; the last one is the chain's end
+        self.like = next(network.parameters(), torch.ones(()))
         self.activated = True  # an activation needs a layer before it, and only one may follow each
 
     def read(self, node: fx.Node) -> None:
@@ -96,18 +100,8 @@ class _Reader:
         activation = activations.from_module(module)
         if activation is not None:
             self._activate(name, activation)
-        elif isinstance(module, nn.Conv2d):
-            self._convolution(name, module)
-        elif isinstance(module, nn.Linear):
-            self._linear(name, module)
-        elif isinstance(module, nn.AvgPool2d):
-            if module.divisor_override is not None:
-                raise UnreadableNetwork(f"{name}: average pooling with divisor_override is not supported")
-            if not module.count_include_pad and _pair(module.padding) != (0, 0):
-                raise UnreadableNetwork(f"{name}: average pooling with count_include_pad=False is not supported")
-            self._pool(name, module.kernel_size, module.stride, module.padding, module.ceil_mode)
-        elif isinstance(module, nn.AdaptiveAvgPool2d):
-            self._adaptive_pool(name, module.output_size)
+        elif type_of(module) is not None:
+            self._layer(name, module)
         elif isinstance(module, nn.Flatten):
             self._flatten(name, module.start_dim, module.end_dim)
         elif not isinstance(module, _PASS):
@@ -115,34 +109,16 @@ class _Reader:
             raise UnreadableNetwork(f"{name} ({type(module).__name__}): {reason}")
 
     def _function(self, name: str, node: fx.Node) -> None:
-        arguments: Sequence[Any] = node.args[1:]
-        keywords: Mapping[str, Any] = node.kwargs
+        arguments, keywords = node.args[1:], node.kwargs
         activation = activations.from_function(name, arguments, keywords)
         if activation is not None:
             self._activate(name, activation)
-        elif name == "avg_pool2d":
-            kernel, stride, padding, ceil, include, divisor = (
-                keywords.get(key, arguments[i] if i < len(arguments) else default)
-                for i, (key, default) in enumerate(
-                    (
-                        ("kernel_size", None),
-                        ("stride", None),
-                        ("padding", 0),
-                        ("ceil_mode", False),
-                        ("count_include_pad", True),
-                        ("divisor_override", None),
-                    )
-                )
-            )
-            if divisor is not None or (not include and _pair(padding) != (0, 0)):
-                raise UnreadableNetwork(f"{node.name}: average pooling with another divisor is not supported")
-            self._pool(node.name, kernel, stride, padding, ceil)
-        elif name == "adaptive_avg_pool2d":
-            self._adaptive_pool(node.name, arguments[0] if arguments else keywords["output_size"])
+        elif name in FUNCTIONS:
+            self._layer(node.name, FUNCTIONS[name](*arguments, **{k: v for k, v in keywords.items() if k != "input"}))
         elif name == "flatten":
             start = arguments[0] if arguments else keywords.get("start_dim", 0)
             end = arguments[1] if len(arguments) > 1 else keywords.get("end_dim", -1)
-            self._flatten(node.name, start, end)
+            self._flatten(node.name, int(start), int(end))  # type: ignore[arg-type]
         elif name in ("view", "reshape"):
             sizes = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], tuple | list) else arguments
             if len(sizes) != 2:
@@ -160,81 +136,23 @@ class _Reader:
         self.layers[-1] = replace(self.layers[-1], activation=activation)
         self.activated = True
 
-    def _append(self, layer: Layer, out_shape: tuple[int, ...]) -> None:
+    def _layer(self, name: str, module: nn.Module) -> None:
+        kind = type_of(module)
+        assert kind is not None  # the caller has looked
+        refusal = kind.refusal(module, self.shape)
+        if refusal:
+            raise UnreadableNetwork(f"{name}: {refusal}")
+        layer = kind.read(name, module, self.shape, self.like)
         if any(layer.name == other.name for other in self.layers):
-            raise UnreadableNetwork(f"{layer.name}: used twice; its gradient adds two uses, which no system separates")
+            raise UnreadableNetwork(f"{name}: used twice; its gradient adds two uses, which no system separates")
         if any(layer.weight is other.weight for other in self.layers):
-            raise UnreadableNetwork(f"{layer.name}: its weight is another layer's too; the gradient adds the two uses")
+            raise UnreadableNetwork(f"{name}: its weight is another layer's too; the gradient adds the two uses")
+        if not layer.spatial and self.layers and self.layers[-1].spatial:
+            layer = replace(layer, in_shape=self.layers[-1].out_shape)
         self.layers.append(layer)
-        self.shape, self.activated = out_shape, False
-
-    def _linear(self, name: str, module: nn.Linear) -> None:
-        if math.prod(self.shape) != module.in_features or len(self.shape) != 1:
-            raise UnreadableNetwork(f"{name}: expects {module.in_features} features, gets {self.shape}: flatten first")
-        in_shape = self.layers[-1].out_shape if self.layers and isinstance(self.layers[-1], Convolution) else self.shape
-        self._append(Linear(name, module.weight, module.bias, in_shape), (module.out_features,))
-
-    def _convolution(self, name: str, module: nn.Conv2d) -> None:
-        if module.padding_mode != "zeros":
-            raise UnreadableNetwork(f"{name}: padding_mode {module.padding_mode!r} is not supported, only 'zeros'")
-        padding = module.padding
-        if isinstance(padding, str):
-            total = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-            if padding == "same" and any(t % 2 for t in total):
-                raise UnreadableNetwork(f"{name}: padding 'same' is uneven for kernel {module.kernel_size}")
-            padding = tuple(t // 2 if padding == "same" else 0 for t in total)
-        self._map(name, module.weight, module.bias, module.stride, padding, module.dilation, module.groups)
-
-    def _pool(self, name: str, kernel: object, stride: object, padding: object, ceil_mode: bool) -> None:
-        if len(self.shape) != 3:
-            raise UnreadableNetwork(f"{name}: pooling needs feature maps, gets shape {self.shape}")
-        (kh, kw), channels = _pair(kernel), self.shape[0]
-        stride = _pair(stride if stride else kernel)
-        if ceil_mode and any(
-            (s + 2 * p - k) % t for s, p, k, t in zip(self.shape[1:], _pair(padding), (kh, kw), stride, strict=True)
-        ):
-            raise UnreadableNetwork(
-                f"{name}: average pooling with ceil_mode over an incomplete window is not supported"
-            )
-        like = next(
-            (parameter for module in self.modules.values() for parameter in module.parameters()), torch.ones(())
-        )
-        weight = torch.full((channels, 1, kh, kw), 1 / (kh * kw), dtype=like.dtype, device=like.device)
-        self._map(name, weight, None, stride, _pair(padding), (1, 1), channels, learned=False)
-
-    def _adaptive_pool(self, name: str, output: object) -> None:
-        sizes = [s if o is None else o for s, o in zip(self.shape[1:], _pair(output), strict=True)]
-        if any(s % o for s, o in zip(self.shape[1:], sizes, strict=True)):
-            raise UnreadableNetwork(f"{name}: pooling {self.shape[1:]} to {tuple(sizes)} has windows of unequal size")
-        kernel = tuple(s // o for s, o in zip(self.shape[1:], sizes, strict=True))
-        self._pool(name, kernel, kernel, 0, False)
-
-    def _map(
-        self,
-        name: str,
-        weight: Tensor,
-        bias: Tensor | None,
-        stride: tuple[int, ...],
-        padding: tuple[int, ...],
-        dilation: tuple[int, ...],
-        groups: int,
-        learned: bool = True,
-    ) -> None:
-        if len(self.shape) != 3 or self.shape[0] != weight.shape[1] * groups:
-            raise UnreadableNetwork(f"{name}: expects {weight.shape[1] * groups} channels, gets shape {self.shape}")
-        geometry = zip(self.shape[1:], weight.shape[2:], stride, padding, dilation, strict=True)
-        height, width = ((s + 2 * p - d * (k - 1) - 1) // t + 1 for s, k, t, p, d in geometry)
-        out_shape = (weight.shape[0], height, width)
-        if min(height, width) < 1:
-            raise UnreadableNetwork(f"{name}: its input {self.shape} is smaller than its kernel")
-        pairs = _pair(stride), _pair(padding), _pair(dilation)
-        self._append(Convolution(name, weight, bias, *pairs, groups, self.shape, out_shape, learned), out_shape)
+        self.shape, self.activated = layer.out_shape, False
 
     def _flatten(self, name: str, start: int, end: int) -> None:
         if start != 1 or end not in (-1, len(self.shape)):
             raise UnreadableNetwork(f"{name}: only flattening everything but the batch is supported")
         self.shape = (math.prod(self.shape),)
-
-
-def _pair(value: object) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)  # type: ignore[arg-type, return-value]

@@ -1,48 +1,42 @@
 """The convolutions that an image meets on its way through any network, chain or not."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import SpatialLayer, type_of
 
 
-def convolutions_met(network: nn.Module, input_shape: tuple[int, int, int]) -> list[Convolution]:
+def convolutions_met(network: nn.Module, input_shape: tuple[int, int, int]) -> list[SpatialLayer]:
     """Send one image through and note each convolution with its shapes, in the order of use.
 
     Args:
         network: Any network; left in the modes it is in.
         input_shape: `(C, H, W)` of one image.
 
+    Returns:
+        Convolutions of all types; padding of every mode is read as zeros.
+
     Raises:
         ValueError: If the network does not accept images of this shape.
     """
-    met: list[Convolution] = []
+    met: list[SpatialLayer] = []
+    parameter = next(network.parameters(), torch.zeros(()))
 
-    def note(name: str) -> Any:
-        def hook(module: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            padding = module.padding if not isinstance(module.padding, str) else _same(module)
-            (_, *in_shape), (_, *out_shape) = inputs[0].shape, output.shape
-            met.append(
-                Convolution(
-                    name,
-                    module.weight,
-                    module.bias,
-                    _pair(module.stride),
-                    _pair(padding),
-                    _pair(module.dilation),
-                    module.groups,
-                    _triple(in_shape),
-                    _triple(out_shape),
-                )
-            )
+    def note(name: str, kind: type[SpatialLayer]) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            layer = kind.read(name, module, tuple(inputs[0].shape[1:]), parameter)
+            met.append(replace(layer, out_shape=tuple(output.shape[1:])))
 
         return hook
 
-    modules = [(name, m) for name, m in network.named_modules() if isinstance(m, nn.Conv2d)]
-    handles = [module.register_forward_hook(note(name)) for name, module in modules]
-    parameter = next(network.parameters(), torch.zeros(()))
+    handles = []
+    for name, module in network.named_modules():
+        kind = type_of(module)
+        if kind is not None and issubclass(kind, SpatialLayer) and next(module.parameters(), None) is not None:
+            handles.append(module.register_forward_hook(note(name, kind)))
     try:
         with torch.no_grad():
             network(torch.zeros(1, *input_shape, dtype=parameter.dtype, device=parameter.device))
@@ -52,20 +46,3 @@ def convolutions_met(network: nn.Module, input_shape: tuple[int, int, int]) -> l
         for handle in handles:
             handle.remove()
     return met
-
-
-def _same(module: nn.Conv2d) -> tuple[int, int]:
-    if module.padding == "valid":
-        return 0, 0
-    height, width = (d * (k - 1) // 2 for d, k in zip(module.dilation, module.kernel_size, strict=True))
-    return height, width
-
-
-def _triple(shape: list[int]) -> tuple[int, int, int]:
-    channels, height, width = shape
-    return channels, height, width
-
-
-def _pair(value: tuple[int, ...]) -> tuple[int, int]:
-    height, width = value
-    return height, width

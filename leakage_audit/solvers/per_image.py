@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from leakage_audit.equations.base import Equations, rms
 from leakage_audit.equations.batch_separation import SeparatedBatch
-from leakage_audit.layerwise.label_inference import last_linear
+from leakage_audit.layerwise.last_layer import last_layer
 from leakage_audit.observation import Observation
 from leakage_audit.priors import Tikhonov
 from leakage_audit.runtime import Budget
@@ -38,13 +38,12 @@ def observations(seen: Observation, separated: SeparatedBatch) -> Iterator[tuple
         seen: What leaked of the batch.
         separated: What follows of each image.
     """
-    layer = last_linear(seen.network)
-    assert layer is not None  # it was what the batch was separated by
-    prefix = f"{layer[0]}." if layer[0] else ""
+    last = last_layer(seen)
+    assert last is not None  # it was what the batch was separated by
     for delta, h, noise, label in zip(
         separated.delta, separated.features, separated.noise, separated.labels, strict=True
     ):
-        gradients = {f"{prefix}weight": torch.outer(delta, h), f"{prefix}bias": delta}
+        gradients = {last.parameter("weight"): torch.outer(delta, h), last.parameter("bias"): delta}
         yield replace(seen, gradients=gradients, batch_size=1, labels=label[None]), float(noise) / rms(h)
 
 

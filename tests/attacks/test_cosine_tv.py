@@ -135,7 +135,8 @@ def test_half_precision_gradients_are_attacked_in_single_precision():
 
 def test_settings_say_what_the_preset_meant():
     assert CosineTV("paper").settings == {
-        "preset": "paper", "iterations": 4800, "restarts": 1, "lr": 1e-3, "tv": 0.01, "seed": 0
+        "preset": "paper", "iterations": 4800, "restarts": 1, "lr": 1e-3, "tv": 0.01, "seed": 0,
+        "matched": 0.01,
     }  # fmt: skip
     assert CosineTV("original", restarts=7).settings["restarts"] == 7
 

@@ -93,7 +93,13 @@ def test_budget():
 
 
 def test_settings_say_what_the_preset_meant():
-    assert DLG("paper").settings == {"preset": "paper", "iterations": 300, "seed": 0}
+    assert DLG("paper").settings == {
+        "preset": "paper",
+        "iterations": 300,
+        "seed": 0,
+        "matched": 1e-3,
+        "patience": 10,
+    }
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,6 @@ def test_bad_settings_are_refused(settings, message):
         Hybrid(**settings)
 
 
-def test_trust_region_refuses_a_layer_that_is_too_large(monkeypatch):
-    monkeypatch.setattr(corrections, "LARGEST_NULL_SPACE", 100)
+def test_trust_region_refuses_a_layer_that_is_too_large():
     with pytest.raises(ValueError, match=r"432 unknowns.*use the preset 'constrained'"):
-        Hybrid("trust_region")(seen_and_truth()[0])
+        Hybrid("trust_region", largest_null_space=100)(seen_and_truth()[0])

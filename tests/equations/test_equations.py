@@ -7,7 +7,6 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 
 from leakage_audit.equations.autograd import AutogradEquations
 from leakage_audit.equations.base import relative_error_of
-from leakage_audit.equations.chain import carry_back, weight_gradient
 from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import observe
@@ -58,8 +57,8 @@ def test_convolution_derivatives(case):
     x, dz = draw(1, *layer.in_shape), draw(1, *layer.out_shape, seed=2)
     geometry = layer.stride, layer.padding, layer.dilation, layer.groups
     expected = conv2d_weight(x, layer.weight.shape, dz, *geometry)
-    torch.testing.assert_close(weight_gradient(layer, x, dz), expected)
-    torch.testing.assert_close(carry_back(layer, dz), conv2d_input(x.shape, layer.weight, dz, *geometry))
+    torch.testing.assert_close(layer.weight_gradient(x, dz), expected)
+    torch.testing.assert_close(layer.adjoint(dz), conv2d_input(x.shape, layer.weight, dz, *geometry))
 
 
 class TestChain:

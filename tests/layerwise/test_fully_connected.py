@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from cases import draw
 from torch import nn
 
-from leakage_audit.layerwise.fully_connected import input_from_gradient, last_layer
+from leakage_audit.layerwise.fully_connected import delta_and_features, input_from_gradient
 from leakage_audit.networks.chain import read_chain
 from leakage_audit.observation import observe
 
@@ -29,7 +29,7 @@ def linear(*layers, seed=0):
 def test_input_of_one_layer(loss, bias, label):
     network, x = linear(nn.Linear(18, 4, bias=bias)), draw(1, *SHAPE)
     seen = observe(network, x, label, loss, grant_labels=True)
-    delta, found = last_layer(read_chain(network, SHAPE)[-1], seen)
+    delta, found = delta_and_features(read_chain(network, SHAPE)[-1], seen)
     torch.testing.assert_close(found, x.flatten(), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(torch.outer(delta, found), seen.gradients["1.weight"], rtol=1e-9, atol=1e-12)
 
@@ -37,7 +37,7 @@ def test_input_of_one_layer(loss, bias, label):
 @pytest.mark.parametrize("bias", [True, False])
 def test_labels_need_not_be_granted(bias):
     network, x = linear(nn.Linear(18, 4, bias=bias)), draw(1, *SHAPE)
-    _, found = last_layer(read_chain(network, SHAPE)[-1], observe(network, x, 2))
+    _, found = delta_and_features(read_chain(network, SHAPE)[-1], observe(network, x, 2))
     torch.testing.assert_close(found, x.flatten(), rtol=1e-9, atol=1e-9)
 
 
@@ -48,7 +48,7 @@ def test_without_a_bias_from_a_hesitant_or_a_confident_network(scale, seed):
     with torch.no_grad():
         network[1].weight *= scale
     seen = observe(network, x, 1, grant_labels=True)
-    _, found = last_layer(read_chain(network, SHAPE)[-1], seen)
+    _, found = delta_and_features(read_chain(network, SHAPE)[-1], seen)
     torch.testing.assert_close(found, x.flatten(), rtol=1e-6, atol=1e-6)
 
 
@@ -56,7 +56,7 @@ def test_without_a_bias_from_a_hesitant_or_a_confident_network(scale, seed):
 def test_an_activation_on_the_scores(activation):
     network, x = linear(nn.Linear(18, 4), activation), draw(1, *SHAPE)
     seen = observe(network, x, 2, grant_labels=True)
-    delta, found = last_layer(read_chain(network, SHAPE)[-1], seen)
+    delta, found = delta_and_features(read_chain(network, SHAPE)[-1], seen)
     torch.testing.assert_close(found, x.flatten(), rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(delta, seen.gradients["1.bias"], rtol=1e-8, atol=1e-10)
 
@@ -64,7 +64,7 @@ def test_an_activation_on_the_scores(activation):
 def test_a_bias_that_was_not_trained():
     network, x = linear(nn.Linear(18, 4)), draw(1, *SHAPE)
     network[1].bias.requires_grad_(False)
-    _, found = last_layer(read_chain(network, SHAPE)[-1], observe(network, x, 2, grant_labels=True))
+    _, found = delta_and_features(read_chain(network, SHAPE)[-1], observe(network, x, 2, grant_labels=True))
     torch.testing.assert_close(found, x.flatten(), rtol=1e-9, atol=1e-9)
 
 
@@ -78,7 +78,7 @@ def test_nothing_to_start_from():
     network, x = linear(nn.Linear(18, 4)), draw(1, *SHAPE)
     network[1].weight.requires_grad_(False)
     with pytest.raises(ValueError, match=r"the gradient of 1\.weight was not shared"):
-        last_layer(read_chain(network, SHAPE)[-1], observe(network, x, 0))
+        delta_and_features(read_chain(network, SHAPE)[-1], observe(network, x, 0))
 
 
 def test_a_flat_loss():
@@ -90,4 +90,4 @@ def test_the_wrong_loss():
     network, x = linear(nn.Linear(18, 4, bias=False)), draw(1, *SHAPE)
     seen = observe(network, x, 0, lambda s, y: s.sum() * 1e-30 - 1e9 * F.cross_entropy(s, y), grant_labels=True)
     with pytest.raises(ValueError, match="no scale of 1's input fits the loss"):
-        last_layer(read_chain(network, SHAPE)[-1], seen)
+        delta_and_features(read_chain(network, SHAPE)[-1], seen)

@@ -5,7 +5,7 @@ from torch import nn
 
 from leakage_audit.layerwise.recursion import check_invertible, sweep
 from leakage_audit.networks.chain import UnreadableNetwork, read_chain
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import Convolution
 from leakage_audit.observation import observe
 
 

@@ -15,7 +15,7 @@ from leakage_audit.measures.security import security_metric
 from leakage_audit.models import VARIANTS, Variant, build
 
 C = [0, -1470, -2266.5, -1995, 0, -2146, -2772, -18632 / 3]
-JOINT = [0, -1470, -2043, -2484, 0, -2146, -1836, -189]  # METHOD.md, section 5: the rank of J in fact
+JOINT = [0, -1470, -2043, -2484, 0, -2146, -1836, -189]  # docs/method.md, section 3.3: as found
 
 
 def printed(inspection, width=80):

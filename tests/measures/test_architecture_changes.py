@@ -7,7 +7,7 @@ from leakage_audit.measures.architecture_changes import architecture_changes
 from leakage_audit.measures.joint_rank import counted_joint_rank
 from leakage_audit.models import build
 from leakage_audit.networks.chain import read_chain
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import Convolution
 
 SHAPE = (3, 16, 16)
 

@@ -9,7 +9,7 @@ from torch import nn
 from leakage_audit.measures.joint_rank import counted_joint_rank, joint_rank, seen_inputs
 from leakage_audit.models import build
 from leakage_audit.networks.chain import read_chain
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import Convolution
 from leakage_audit.observation import observe
 
 

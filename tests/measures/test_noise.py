@@ -5,7 +5,7 @@ import torch
 from cases import NETWORKS, pictures, system_of
 from torch import nn
 
-from leakage_audit.measures.noise import _lost, effective_metric
+from leakage_audit.measures.noise import NoiseOptions, _lost, effective_metric
 from leakage_audit.measures.security import security_metric
 from leakage_audit.models import VARIANTS, build
 from leakage_audit.observation import observe
@@ -29,7 +29,7 @@ def test_what_is_lost_against_singular_values(module, size, a, b):
     scale[: system.z.numel()] = a
     values = torch.linalg.svdvals(scale * u)
     expected = system.n - float((values**2 / (1 + values**2)).sum())
-    assert _lost(system, a, b) == pytest.approx(expected, rel=1e-9)
+    assert _lost(system, a, b, NoiseOptions()) == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from leakage_audit.models import VARIANTS, build
 from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import observe
 
-# METHOD.md's table: rank − n layer by layer, and c(M).
+# The table of docs/method.md, section 3.3: rank − n layer by layer, and c(M).
 TABLE = {
     "cnn2_v1": ([0], 0),
     "cnn2_v2": ([-1470], -1470),

@@ -8,11 +8,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from leakage_audit.layerwise.layer_system import LayerSystem
-from leakage_audit.measures import structural
-from leakage_audit.measures.structural import structural_rank
+from leakage_audit.measures.structural import InstanceOptions, structural_rank
 from leakage_audit.models import VARIANTS, build
 from leakage_audit.networks.chain import read_chain
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import Convolution
 
 DEFICIENCIES = {
     "cnn2_v1": [0], "cnn2_v2": [-1470], "cnn3_v1": [0, -4533], "cnn3_v2": [-1470, -1050], "cnn3_v3": [0, 0],
@@ -57,7 +56,7 @@ def instance(c_in, c_out, groups, kernel, stride, padding, dilation, size, share
     in_shape, out_shape = (groups * c_in, *size), (groups * c_out, *out)
     assume(math.prod(in_shape) <= 300 and math.prod(out_shape) <= 500)
     weight = draw(groups * c_out, c_in, *kernel, seed=seed)
-    layer = Convolution("", weight, None, stride, padding, dilation, groups, in_shape, out_shape)
+    layer = Convolution("", weight, None, in_shape, out_shape, groups, stride, padding, dilation)
     dz = draw(*out_shape, seed=seed + 1)
     return LayerSystem(layer, dz, torch.zeros_like(dz), weight if shared else None)
 
@@ -72,12 +71,8 @@ def test_random_layers(shape):
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(geometry())
 def test_counting_never_falls_short(shape):
-    system, largest = instance(**shape, seed=5), structural.LARGEST_INSTANCE
-    structural.LARGEST_INSTANCE = -1
-    try:
-        found = structural_rank(system.layer, shape["shared"])
-    finally:
-        structural.LARGEST_INSTANCE = largest
+    system = instance(**shape, seed=5)
+    found = structural_rank(system.layer, shape["shared"], InstanceOptions(largest=-1))
     assert found.how != "instance"
     assert found.rank >= matrix_rank(system)
     if found.how != "counted":
@@ -105,6 +100,6 @@ def test_unread_inputs_are_never_known():
 
 
 def test_a_layer_of_practice_is_counted_not_tried():
-    layer = Convolution("", torch.zeros(128, 64, 3, 3), None, (2, 2), (1, 1), (1, 1), 1, (64, 56, 56), (128, 28, 28))
+    layer = Convolution("", torch.zeros(128, 64, 3, 3), None, (64, 56, 56), (128, 28, 28), 1, (2, 2), (1, 1))
     found = structural_rank(layer)
     assert (found.how, found.rank) == ("counted", 128 * 28**2 + 128 * 64 * 9 - 128**2)

@@ -8,7 +8,7 @@ from torch import nn
 
 from leakage_audit.models import VARIANTS, Variant, build
 from leakage_audit.networks.chain import UnreadableNetwork, read_chain
-from leakage_audit.networks.layers import Convolution, Linear
+from leakage_audit.networks.layer_types import Convolution, Linear
 
 SHAPE = (3, 8, 8)
 
@@ -135,7 +135,7 @@ REFUSALS = {
     "max pool, function": (lambda: Body(lambda s, x: s.fc(F.max_pool2d(x, 1).flatten(1))), "max_pool2d.*the maximum"),
     "batch norm": (chain(lambda: nn.BatchNorm2d(3)), r"0 \(BatchNorm2d\): batch normalisation couples"),
     "group norm": (chain(lambda: nn.GroupNorm(1, 3)), "its scale depends on the whole input"),
-    "transposed": (chain(lambda: nn.ConvTranspose2d(3, 3, 1)), "transposed convolutions are not supported"),
+    "transposed": (chain(lambda: nn.ConvTranspose2d(4, 3, 1)), "0: expects 4 channels, gets shape"),
     "reflect": (chain(lambda: nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")), "'reflect' is not supported"),
     "uneven same": (chain(lambda: nn.Conv2d(3, 3, 2, padding="same")), "padding 'same' is uneven"),
     "pooling divisor": (chain(lambda: nn.AvgPool2d(2, divisor_override=3), features=48), "divisor_override"),

@@ -5,7 +5,7 @@ from cases import CONVOLUTIONS, NETWORKS, conv, layer_of
 from torch import nn
 
 from leakage_audit.networks.chain import read_chain
-from leakage_audit.networks.layers import Convolution
+from leakage_audit.networks.layer_types import Convolution
 from leakage_audit.networks.tracing import convolutions_met
 
 GEOMETRY = ("stride", "padding", "dilation", "groups", "in_shape", "out_shape")

@@ -199,7 +199,7 @@ def _solve(linear: LinearizedGradient, truth: Tensor, prior: Prior, options: Lim
         return solve_dense(linear, truth, prior, options, budget)
     if not around_grey:
         raise ValueError(
-            f"a prior whose mean is not grey needs a Jacobian, {needed / 1e9:.1f} GB here; allow for it by max_memory_gb"
+            f"a prior whose mean is not grey needs a Jacobian, {needed / 1e9:.1f} GB here; allow it by max_memory_gb"
         )
     return solve_free(linear, truth, prior, options, budget)
 

@@ -1,6 +1,6 @@
 import pytest
 
-from leakage_audit.measures.axis import axis
+from leakage_audit.networks.layer_types.axis import axis
 
 
 @pytest.mark.parametrize("pixels", [5, 8])
