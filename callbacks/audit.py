@@ -21,8 +21,8 @@ from leakage_audit.callbacks.output.write_report import write as write_report
 from leakage_audit.callbacks.schedule import Schedule
 from leakage_audit.callbacks.session import Session
 from leakage_audit.callbacks.settings import Settings, name_attacks
-from leakage_audit.scores.extraction import short
-from leakage_audit.scores.metric_table import METRICS, VIOLATIONS
+from leakage_audit.readings.extraction import short
+from leakage_audit.readings.metric_table import METRICS, VIOLATIONS
 
 
 class LeakageAudit(Callback):

@@ -10,7 +10,7 @@ from typing_extensions import override
 from leakage_audit.callbacks.audit import LeakageAudit, audits_of
 from leakage_audit.callbacks.output import loggers
 from leakage_audit.callbacks.output.chart_layout import LAYOUT
-from leakage_audit.scores.metric_table import PSNR, C
+from leakage_audit.readings.metric_table import PSNR, C
 
 
 class LeakageDashboard(Callback):

@@ -14,7 +14,7 @@ from leakage_audit.callbacks.audit import audits_of
 from leakage_audit.callbacks.evaluation.results import Audit
 from leakage_audit.callbacks.judgement import Finding, judge, may_be_limited
 from leakage_audit.callbacks.output import loggers, records
-from leakage_audit.scores.metric_table import VIOLATIONS
+from leakage_audit.readings.metric_table import VIOLATIONS
 
 log = logging.getLogger("leakage_audit")
 

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from leakage_audit.callbacks.evaluation.results import Audit
-from leakage_audit.scores.metric_table import LIMIT, LIMIT_OTHERS_KNOWN, PSNR, PSNR_MEAN, metric_of
+from leakage_audit.readings.metric_table import LIMIT, LIMIT_OTHERS_KNOWN, PSNR, PSNR_MEAN, metric_of
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from leakage_audit.callbacks.evaluation.results import Audit, Pending, Result
 from leakage_audit.callbacks.evaluation.shape_metrics import has_dead_filters, shape_metrics
 from leakage_audit.callbacks.output import console, publish, records
 from leakage_audit.callbacks.settings import Settings
-from leakage_audit.scores.evaluation import audit_status, no_results
+from leakage_audit.readings.evaluation import audit_status, no_results
 
 log = logging.getLogger("leakage_audit")
 

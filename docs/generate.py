@@ -3,14 +3,14 @@
 import json
 from pathlib import Path
 
+from leakage_audit.readings.metric_table import as_markdown
 from leakage_audit.report.records.audit_lines import AuditLine, GateLine
 from leakage_audit.report.records.report_file import Report
 from leakage_audit.report.records.schema import json_schema
-from leakage_audit.scores.metric_table import as_markdown
 
 METRICS = """# The metrics
 
-Made by `python docs/generate.py` from `leakage_audit/scores/metric_table.py`, where a metric is a row. A gate limits
+Made by `python docs/generate.py` from `leakage_audit/readings/metric_table.py`, where a metric is a row. A gate limits
 what leaks more when it is *higher*. A number that is not known is missing, never low: see *limit* and *status* in
 [the report](report.md).
 

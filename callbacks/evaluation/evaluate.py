@@ -11,10 +11,10 @@ from leakage_audit.attacks.base import Attack, Reconstruction
 from leakage_audit.measures.security import security_metric
 from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import Observation
+from leakage_audit.readings.evaluation import AttackOutcome as AttackOutcome
+from leakage_audit.readings.evaluation import Evaluation as Evaluation
+from leakage_audit.readings.evaluation import LimitOutcome
 from leakage_audit.runtime import Budget
-from leakage_audit.scores.evaluation import AttackOutcome as AttackOutcome
-from leakage_audit.scores.evaluation import Evaluation as Evaluation
-from leakage_audit.scores.evaluation import LimitOutcome
 from leakage_audit.scores.metrics import chance_floor, score
 
 log = logging.getLogger("leakage_audit")

@@ -5,7 +5,7 @@ from typing import Any
 
 from leakage_audit.callbacks.capture.gradient_check import GradientCheck
 from leakage_audit.callbacks.evaluation.evaluate import Evaluation
-from leakage_audit.scores.reading import Status
+from leakage_audit.readings.reading import Status
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Audit:
         metrics: Logged names and numbers; empty if the audit was skipped.
         skipped: Why it was, or None.
         severities: By attack, the word (see `scores.severity`) of the image that gave most away.
-        status: What is known of the worst image (see `scores.reading`); None where nothing was attacked.
+        status: What is known of the worst image (see `readings.reading`); None where nothing was attacked.
         no_results: Attacks without a result: the PSNR that they had reached, and the reason.
     """
 

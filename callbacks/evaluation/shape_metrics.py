@@ -15,8 +15,8 @@ from leakage_audit.measures.security import Security
 from leakage_audit.networks.chain import UnreadableNetwork, read_chain
 from leakage_audit.networks.layer_types import SpatialLayer
 from leakage_audit.networks.tracing import convolutions_met
-from leakage_audit.scores import metric_table as table
-from leakage_audit.scores.extraction import short
+from leakage_audit.readings import metric_table as table
+from leakage_audit.readings.extraction import short
 
 
 def shape_metrics(network: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from leakage_audit.scores.metric_table import LEAKAGE, METRICS, SSIM
+from leakage_audit.readings.metric_table import LEAKAGE, METRICS, SSIM
 
 OVER_LOSS = (LEAKAGE, SSIM.chart)
 Layout = dict[str, dict[str, list[Any]]]

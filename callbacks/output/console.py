@@ -13,8 +13,8 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from leakage_audit.callbacks.evaluation.results import Audit
-from leakage_audit.scores.metric_table import METRICS, PSNR
-from leakage_audit.scores.reading import Status, shown_word
+from leakage_audit.readings.metric_table import METRICS, PSNR
+from leakage_audit.readings.reading import Status, shown_word
 from leakage_audit.scores.severity import SEVERITIES
 
 PATIENCE = 3.0  # seconds that an audit may take unannounced

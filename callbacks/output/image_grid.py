@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from leakage_audit.figures import audit_grid, caption
-from leakage_audit.scores.evaluation import Evaluation, attack_names
-from leakage_audit.scores.reading import limit_severity, shown_word
+from leakage_audit.readings.evaluation import Evaluation, attack_names
+from leakage_audit.readings.reading import limit_severity, shown_word
 from leakage_audit.scores.severity import severities
 
 COLUMNS = 8  # images shown; a step's batch may hold many more

@@ -11,7 +11,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from leakage_audit.scores.metric_table import metric_of
+from leakage_audit.readings.metric_table import metric_of
 
 LAYOUT_TAG = b"custom_scalars__config__"
 

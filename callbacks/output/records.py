@@ -16,8 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from leakage_audit.report.records.audit_lines import SCHEMA, AttackEntry, LimitEntry
-from leakage_audit.scores.evaluation import (
+from leakage_audit.readings.evaluation import (
     AttackOutcome,
     Evaluation,
     LimitOutcome,
@@ -27,10 +26,11 @@ from leakage_audit.scores.evaluation import (
     image_status,
     no_results,
 )
-from leakage_audit.scores.extraction import short
-from leakage_audit.scores.metric_table import SECONDS, read_all
+from leakage_audit.readings.extraction import short
+from leakage_audit.readings.metric_table import SECONDS, read_all
+from leakage_audit.readings.reading import shown_word
+from leakage_audit.report.records.audit_lines import SCHEMA, AttackEntry, LimitEntry
 from leakage_audit.scores.metrics import Scores
-from leakage_audit.scores.reading import shown_word
 from leakage_audit.scores.severity import most_severe, severities
 
 

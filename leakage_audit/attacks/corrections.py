@@ -163,7 +163,7 @@ def trust_region(problem: Problem, x: Tensor) -> Tensor:
 
     start = np.zeros(len(basis))
     if next(steps, None) is not None:
-        scipy.optimize.minimize(
+        scipy.optimize.minimize(  # type: ignore[call-overload]  # scipy-stubs want the slope as a list's protocol
             value_and_slope, start, jac=True, hessp=curvature, method="trust-krylov", callback=stop,
             options={"maxiter": problem.terms.iterations},
         )  # fmt: skip

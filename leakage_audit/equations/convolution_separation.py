@@ -96,9 +96,10 @@ def separate_convolution(
     gradient = seen.gradient_of(layer, "weight")
     if gradient is None or geometry.groups > 1 or gradient[0, 0].numel() == 1:
         return None
-    positions = geometry.in_shape[1] * geometry.in_shape[2]
+    _, height, width = geometry.in_shape
+    positions = height * width
     kernel = (geometry.weight.shape[2], geometry.weight.shape[3])
-    read = reads(geometry.in_shape[1:], kernel, geometry.stride, geometry.padding, geometry.dilation)
+    read = reads((height, width), kernel, geometry.stride, geometry.padding, geometry.dilation)
     if gradient.shape[1] < positions or len(read[read >= 0].unique()) < positions:
         return None
     mixed = mixed_inputs(gradient, read, positions, rounding, options.range, budget, max_memory_gb)

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from statistics import fmean
 from typing import Any, cast
 
+from leakage_audit.readings.metric_table import CHANCE, JOINT_DEFICIENCY, PSNR, SECONDS, SSIM, C
+from leakage_audit.readings.reading import Status, status
 from leakage_audit.report.records.report_file import AttackNumbers, AuditDigest
-from leakage_audit.scores.metric_table import CHANCE, JOINT_DEFICIENCY, PSNR, SECONDS, SSIM, C
-from leakage_audit.scores.reading import Status, status
 from leakage_audit.scores.severity import SEVERITIES, severity
 
 Numbers = dict[str, Any]

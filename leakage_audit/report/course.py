@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import Any
 
+from leakage_audit.readings.metric_table import LEAKAGE, LIMIT, LIMIT_OTHERS_KNOWN, METRICS, SSIM
 from leakage_audit.report.charts import Band, Line, chart
-from leakage_audit.scores.metric_table import LEAKAGE, LIMIT, LIMIT_OTHERS_KNOWN, METRICS, SSIM
 from leakage_audit.scores.severity import EXACT_PSNR, GAIN
 
 CURVES = 4  # of the fit's own numbers in one chart

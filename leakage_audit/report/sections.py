@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from leakage_audit.readings.metric_table import METRICS
+from leakage_audit.readings.reading import PROOF, Status
 from leakage_audit.report.charts import number
-from leakage_audit.scores.metric_table import METRICS
-from leakage_audit.scores.reading import PROOF, Status
 from leakage_audit.scores.severity import EXACT_PSNR, GAIN, SEVERITIES, SHARE
 
 Report = Mapping[str, Any]

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from leakage_audit.readings.reading import WORST_FIRST, Status
 from leakage_audit.report.audits import leak
 from leakage_audit.report.records.report_file import Verdict
-from leakage_audit.scores.reading import WORST_FIRST, Status
 
 HEADLINES = {
     "exact": "Training images came back exactly",

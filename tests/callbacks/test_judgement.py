@@ -7,7 +7,7 @@ from fits import Grey, Raises, Sleeps, fit, lines
 
 from leakage_audit.callbacks import Audit, LeakageAudit, LeakageGate, LeakageLimitExceeded
 from leakage_audit.callbacks.judgement import judge
-from leakage_audit.scores.reading import Status
+from leakage_audit.readings.reading import Status
 
 
 def audit(metrics=None, no_results=None):

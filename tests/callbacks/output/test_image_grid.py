@@ -7,7 +7,7 @@ import torch
 from leakage_audit.attacks.base import Reconstruction
 from leakage_audit.callbacks.output.image_grid import picture
 from leakage_audit.figures.sheet import PAPER, RULE
-from leakage_audit.scores.evaluation import AttackOutcome, Evaluation, LimitOutcome
+from leakage_audit.readings.evaluation import AttackOutcome, Evaluation, LimitOutcome
 from leakage_audit.scores.metrics import Scores
 
 BLUE = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1).expand(1, 3, 8, 8)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from leakage_audit.scores import extraction
-from leakage_audit.scores.evaluation import Evaluation
+from leakage_audit.readings import extraction
+from leakage_audit.readings.evaluation import Evaluation
 
 Read = Callable[[Sequence[Evaluation]], Mapping[str, float]]
 

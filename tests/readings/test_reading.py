@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from leakage_audit.scores.reading import Status, limit_severity, shown_word, status, worst
+from leakage_audit.readings.reading import Status, limit_severity, shown_word, status, worst
 from leakage_audit.scores.severity import SEVERITIES
 
 LOW, HIGH = SEVERITIES[:2], SEVERITIES[2:]

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from leakage_audit.attacks.base import Reconstruction
 from leakage_audit.measures.security import Security
+from leakage_audit.readings.reading import PROOF, Status, limit_severity, status, worst
 from leakage_audit.scores.metrics import Scores
-from leakage_audit.scores.reading import PROOF, Status, limit_severity, status, worst
 from leakage_audit.scores.severity import SEVERITIES, severities
 
 

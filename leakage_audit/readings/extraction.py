@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
 from leakage_audit.measures.security import LayerReport
-from leakage_audit.scores.evaluation import (
+from leakage_audit.readings.evaluation import (
     Evaluation,
     LimitOutcome,
     attack_names,

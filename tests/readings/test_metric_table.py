@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from leakage_audit.attacks.base import Reconstruction
-from leakage_audit.scores import extraction
-from leakage_audit.scores.evaluation import AttackOutcome, Evaluation, LimitOutcome, audit_status, no_results
-from leakage_audit.scores.metric_table import METRICS, metric_of, read_all
+from leakage_audit.readings import extraction
+from leakage_audit.readings.evaluation import AttackOutcome, Evaluation, LimitOutcome, audit_status, no_results
+from leakage_audit.readings.metric_table import METRICS, metric_of, read_all
 from leakage_audit.scores.metrics import Scores
 
 
