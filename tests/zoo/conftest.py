@@ -8,7 +8,7 @@ EXPECTED = (
     "ignore:GPU available but not used",
     "ignore:.*weight_norm.* is deprecated:FutureWarning",
     "ignore:Detected call of `lr_scheduler.step:UserWarning",
-    "ignore:Attribute 'net' is an instance of `nn.Module`",
+    "ignore:Found .* module.s. in eval mode at the start of training",
 )
 
 

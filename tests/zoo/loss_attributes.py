@@ -38,7 +38,7 @@ class MethodWithMetric(Classifier):
 
     def loss_fn(self, logits, target):
         loss = F.cross_entropy(logits, target)
-        self.history.append(float(loss))
+        self.history.append(loss.item())
         return loss
 
     def training_step(self, batch, batch_idx):

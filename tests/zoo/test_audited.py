@@ -36,6 +36,8 @@ def check(case, found):
         assert verified["scale"] == pytest.approx(case.scale, rel=10 * verified["tolerance"])
         assert case.scale != 1 or verified["error"] <= verified["tolerance"]
         assert not set(record["problems"]) & ({"keeps", "rgap", "c"} if case.chain else {"keeps"})
+        if case.chain:  # every layer of these determines its input: R-GAP must find the very images
+            assert min(psnr for one in record["samples"] for psnr in one["attacks"]["rgap"]["psnr"]) > 60
     assert len(found.seen) == len(found.gradients)
     if case.alone:
         for seen, gradients in zip(found.seen, found.gradients, strict=True):
