@@ -1,5 +1,6 @@
 """LeakageAudit: while a network trains, look at what its gradients give away."""
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from leakage_audit.callbacks.capture.supported_trainers import refuse_unsupporte
 from leakage_audit.callbacks.defence import find_defence
 from leakage_audit.callbacks.evaluation.results import Audit
 from leakage_audit.callbacks.output import records
+from leakage_audit.callbacks.run_folder import choose_folder
 from leakage_audit.callbacks.output.write_report import write as write_report
 from leakage_audit.callbacks.schedule import Schedule
 from leakage_audit.callbacks.session import Session
@@ -128,12 +130,21 @@ class LeakageAudit(Callback):
         self._report = report
         self.folder: Path | None = None
         self._earlier: Path | None = None
+        self._counted: Callable[[], Trainer | None] = lambda: None  # whose steps have been counted
 
     @property
     @override
     def state_key(self) -> str:
         chosen = self.settings
-        return self._generate_state_key(gradient=chosen.gradient, attacks=list(chosen.attacks), probe=chosen.probe)
+        return self._generate_state_key(
+            gradient=chosen.gradient,
+            attacks=list(chosen.attacks),
+            probe=chosen.probe,
+            optimizer=chosen.optimizer,
+            grant_labels=chosen.grant_labels,
+            samples=chosen.samples,
+            seed=chosen.seed,
+        )
 
     def should_audit(self, step: int) -> bool:
         """Whether optimiser step `step`, counted from 0, is audited; override for a schedule of your own."""
@@ -157,6 +168,12 @@ class LeakageAudit(Callback):
             write_report(trainer, self.folder)
 
     @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and self._counted() is not trainer:  # before a checkpoint's counts are loaded
+            self._steps, self._audits.audits = 0, 0
+            self._counted = weakref.ref(trainer)
+
+    @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         refuse_unsupported(trainer, self.settings.optimizer, self.settings.background)
         self._begin(trainer, pl_module)
@@ -167,7 +184,7 @@ class LeakageAudit(Callback):
         if self._session and self._session.busy:
             self._collect()
         if self._session and self._planned:
-            self._session.remember(batch)
+            self._session.remember(batch, batch_idx)
 
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -177,6 +194,8 @@ class LeakageAudit(Callback):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.drain()
+        if self._session is not None and trainer.is_global_zero:
+            self._session.say_how_many()
         self._close()
 
     @override
@@ -202,8 +221,7 @@ class LeakageAudit(Callback):
         self._earlier = Path(state_dict["folder"]) if state_dict["folder"] else None
 
     def _begin(self, trainer: Trainer, module: LightningModule) -> None:
-        folder = trainer.log_dir or trainer.default_root_dir  # asked on every rank: Lightning broadcasts it
-        self.folder = None if getattr(trainer, "fast_dev_run", False) else Path(folder)
+        self.folder = choose_folder(trainer)
         self._session = Session(trainer, module, self.settings, self.folder, self._earlier, find_defence(trainer, self))
         self._planned = None
         self._audits.start()

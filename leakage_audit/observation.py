@@ -26,10 +26,13 @@ class Observation:
         input_shape: `(C, H, W)` of one image.
         batch_size: How many images the gradient averages over.
         loss: `loss(scores, labels)`, averaged over the batch.
-        labels: The classes `(B,)` if the user grants them to the attacker, else None.
+        labels: The classes `(B,)`, or rows of several or soft labels `(B, classes)`, if the user grants them to the
+            attacker, else None.
         mean: Per channel; the network's input is `(image - mean) / std`.
         std: Per channel.
         value_range: Lowest and highest value of an image (before normalisation).
+        class_targets: Whether each image has one class, which its gradient may give away; False for several labels,
+            soft labels and the like.
     """
 
     network: nn.Module
@@ -41,6 +44,7 @@ class Observation:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     value_range: tuple[float, float] = (0.0, 1.0)
+    class_targets: bool = True
 
     @property
     def dtype(self) -> torch.dtype:
@@ -122,7 +126,7 @@ def observe(
     Args:
         model: Any image classifier, `(B, C, H, W)` to `(B, classes)`.
         image: `(C, H, W)` or `(B, C, H, W)` in `value_range`; the network gets `(image - mean) / std`.
-        label: Class, or classes `(B,)`.
+        label: Class, or classes `(B,)`; or floating-point targets of which the first dimension is B.
         loss: `loss(scores, labels)`, averaged over the batch.
         mean: Subtracted from the image, one for all channels or one each.
         std: Divides the image, one for all channels or one each.
@@ -136,7 +140,9 @@ def observe(
     if images.ndim != 4 or not images.is_floating_point():
         shape = tuple(image.shape)
         raise ValueError(f"image must be floating point, (C, H, W) or (B, C, H, W), got {image.dtype} {shape}")
-    labels = torch.as_tensor(label, device=images.device).reshape(-1).clone()
+    labels = torch.as_tensor(label, device=images.device).clone()
+    class_targets = not labels.is_floating_point()
+    labels = labels.reshape(-1) if class_targets or labels.ndim == 0 else labels
     if len(labels) != len(images):
         raise ValueError(f"{len(images)} images but {len(labels)} labels")
     network = copy.deepcopy(model)
@@ -148,12 +154,13 @@ def observe(
     scores = network(x.to(next(iter(parameters.values())).dtype))
     if scores.ndim != 2:
         raise ValueError(f"the model must return class scores (B, classes), got shape {tuple(scores.shape)}")
-    if labels.min() < 0 or labels.max() >= scores.shape[1]:
-        raise ValueError(f"labels must lie in 0 … {scores.shape[1] - 1}, got {labels.tolist()}")
+    highest = max(scores.shape[1] - 1, 1)  # one score tells two classes apart
+    if class_targets and (labels.min() < 0 or labels.max() > highest):
+        raise ValueError(f"labels must lie in 0 … {highest}, got {labels.tolist()}")
     found = torch.autograd.grad(loss(scores, labels), list(parameters.values()), allow_unused=True)
     return Observation(
         network=network,
-        gradients={name: g.detach() for name, g in zip(parameters, found, strict=True) if g is not None},
+        gradients={name: g.detach().to_dense() for name, g in zip(parameters, found, strict=True) if g is not None},
         input_shape=(images.shape[1], images.shape[2], images.shape[3]),
         batch_size=len(images),
         loss=loss,
@@ -161,4 +168,5 @@ def observe(
         mean=mean,
         std=std,
         value_range=value_range,
+        class_targets=class_targets and scores.shape[1] > 1,
     )

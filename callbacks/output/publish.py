@@ -4,9 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Trainer
-from torch import Tensor
 
 from leakage_audit.callbacks.evaluation.evaluate import Evaluation
 from leakage_audit.callbacks.output import loggers, records
@@ -67,23 +65,3 @@ def _pictures(trainer: Trainer, evaluations: Sequence[Evaluation], record: dict[
 def _line(evaluations: Sequence[Evaluation], record: dict[str, Any], folder: Path | None) -> None:
     if folder is not None:
         records.append(folder / "audit.jsonl", record | (records.describe(evaluations) if evaluations else {}))
-
-
-def save_probe(probe: tuple[Tensor, Tensor], folder: Path | None, trainer: Trainer, say: Say) -> None:
-    """Leave the fixed images beside the log, so that a resumed fit follows the same ones."""
-    if folder is None:
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.save([part.cpu() for part in probe], folder / f"probe_{trainer.global_rank}.pt")
-    except OSError as error:
-        say(f"the fixed images could not be saved; a resumed fit will follow others: {error}")
-
-
-def load_probe(folder: Path | None, trainer: Trainer, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    """The fixed images that an earlier run of the same fit left, if they are still there."""
-    path = None if folder is None else folder / f"probe_{trainer.global_rank}.pt"
-    if path is None or not path.is_file():
-        return None
-    images, labels = torch.load(path, weights_only=True)
-    return images.to(device), labels.to(device)
