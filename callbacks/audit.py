@@ -17,8 +17,8 @@ from leakage_audit.callbacks.capture.supported_trainers import refuse_unsupporte
 from leakage_audit.callbacks.defence import find_defence
 from leakage_audit.callbacks.evaluation.results import Audit
 from leakage_audit.callbacks.output import records
-from leakage_audit.callbacks.run_folder import choose_folder
 from leakage_audit.callbacks.output.write_report import write as write_report
+from leakage_audit.callbacks.run_folder import choose_folder
 from leakage_audit.callbacks.schedule import Schedule
 from leakage_audit.callbacks.session import Session
 from leakage_audit.callbacks.settings import Settings, name_attacks

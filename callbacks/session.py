@@ -14,12 +14,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from leakage_audit.callbacks.capture import distributed
+from leakage_audit.callbacks.capture.captured_sample import CapturedSample
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
 from leakage_audit.callbacks.capture.gradient_check import GradientCheck, MicroBatch
 from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.probe import load_probe, save_probe
 from leakage_audit.callbacks.capture.rng_isolation import isolated, kept_generators
-from leakage_audit.callbacks.capture.step_reader import CapturedSample, ReadStep, StepReader
+from leakage_audit.callbacks.capture.step_reader import ReadStep, StepReader
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.evaluation.background import Worker
 from leakage_audit.callbacks.evaluation.baseline import BaselineImage
@@ -59,7 +60,7 @@ class Session:
             forward=settings.forward,
             loss=settings.loss,
             unpack=settings.unpack,
-            input_range=InputRange(settings.mean, settings.std, settings.value_range),
+            inputs=InputRange(settings.mean, settings.std, settings.value_range),
             grant_labels=settings.grant_labels,
         )
         self.tally = Tally()

@@ -75,7 +75,7 @@ class Observation:
         """The same observation with weights and gradients in another floating type."""
         if dtype == self.dtype and all(p.dtype == dtype for p in self.network.parameters()):
             return self
-        network = copy.deepcopy(self.network).to(dtype)
+        network = copy_network(self.network).to(dtype)
         return replace(self, network=network, gradients={k: g.to(dtype) for k, g in self.gradients.items()})
 
     def to_image(self, x: Tensor) -> Tensor:
@@ -94,6 +94,20 @@ class Observation:
         if all(not gradient.any() for gradient in self.gradients.values()):
             return "every gradient is zero: the loss is flat here and nothing leaks"
         return None
+
+
+def copy_network(network: nn.Module) -> nn.Module:
+    """Deep copy of a network that may have run: tensors that it keeps with their graph are copied without it.
+
+    Weight normalisation by hooks, pruning, and modules that remember their features keep such tensors as plain
+    attributes, or in a list or dict, and `copy.deepcopy` refuses them.
+    """
+    memo: dict[int, Tensor] = {}
+    for part in network.modules():
+        for value in vars(part).values():
+            held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+            memo.update((id(t), t.detach().clone()) for t in held if isinstance(t, Tensor) and t.grad_fn is not None)
+    return copy.deepcopy(network, memo)
 
 
 def per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
@@ -145,7 +159,7 @@ def observe(
     labels = labels.reshape(-1) if class_targets or labels.ndim == 0 else labels
     if len(labels) != len(images):
         raise ValueError(f"{len(images)} images but {len(labels)} labels")
-    network = copy.deepcopy(model)
+    network = copy_network(model)
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     if not parameters:
         raise ValueError(f"{type(model).__name__} has no trainable parameter, so it shares no gradient")

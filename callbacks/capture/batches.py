@@ -53,7 +53,7 @@ def unpack(batch: Any) -> tuple[Tensor, list[tuple[str, Tensor]]]:
     images = _pick([(n, t) for n, t in found if t.ndim == 4 and t.is_floating_point()], IMAGE_NAMES)
     if images is None:
         raise ValueError(f"no floating-point images (B, C, H, W) in the batch, only {_list(found)}; give `unpack`")
-    others = [(n, t) for n, t in found if t is not images and 0 < t.ndim and len(t) == len(images)]
+    others = [(n, t) for n, t in found if t is not images and t.ndim > 0 and len(t) == len(images)]
     return images, sorted(others, key=lambda pair: pair[0].lower() not in LABEL_NAMES)
 
 

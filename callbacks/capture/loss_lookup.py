@@ -60,6 +60,7 @@ class ShapedLoss:
     floating: bool = False
 
     def __call__(self, scores: Tensor, target: Tensor) -> Tensor:
+        """The loss of scores `(B, classes)` and targets of any form that fits."""
         if self.scores_tail is not None:
             scores = scores.reshape(len(scores), *self.scores_tail)
         return self.function(scores, self.shaped(target, scores), **self.keywords)

@@ -60,6 +60,7 @@ class Scores(nn.Module):
         self.core, self.call, self.pick = core, call, pick
 
     def forward(self, x: Tensor) -> Any:
+        """Scores `(B, classes)` where they are found, else the output as it is."""
         output = self.core(x) if self.call is None else self.call(self.core, x)
         # In eval mode some return scores alone where they return more while they train.
         found = (

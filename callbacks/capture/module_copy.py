@@ -92,7 +92,7 @@ def copy_module(module: nn.Module, trainer: Any) -> tuple[nn.Module, list[str]]:
 
 
 def _hanging_on(module: nn.Module, met: set[int]) -> Iterator[Any]:
-    """Every object that hangs on a module and must not be copied by the book: graphs, generators, locks, …"""
+    """Every object that hangs on a module and must not be copied by the book: graphs, generators, locks and so on."""
     waiting: deque[tuple[Any, int]] = deque([(module, 0)])
     while waiting:
         value, depth = waiting.popleft()

@@ -5,8 +5,10 @@ None is believed for how plausible it looks; the step's own gradient decides (se
 
 from dataclasses import dataclass
 
+from lightning import Trainer
 from torch import Tensor, nn
 
+from leakage_audit.callbacks.capture import distributed
 from leakage_audit.callbacks.capture.batches import Target, find_targets
 from leakage_audit.callbacks.capture.listening import Heard, heard_classifiers
 from leakage_audit.callbacks.capture.loss_lookup import USUAL_LOSSES, LossSource, ShapedLoss, find_losses, heard_loss
@@ -123,3 +125,12 @@ def _is_target(target: Target, source: LossSource, tensors: list[Tensor], scores
     except (RuntimeError, ValueError, IndexError):
         return False
     return shaped.shape == heard.shape and bool((shaped == heard).all())
+
+
+def common(trainer: Trainer, readings: list[Reading]) -> list[Reading]:
+    """The readings that every rank has found, in rank 0's order: all of them must try the same ones."""
+    if trainer.world_size == 1:
+        return readings
+    keys = [(*reading.words, reading.target, reading.plain_output) for reading in readings]
+    everywhere = distributed.gather(trainer, keys)
+    return [readings[keys.index(key)] for key in everywhere[0] if all(key in other for other in everywhere)]

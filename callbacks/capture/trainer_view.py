@@ -6,10 +6,11 @@ from leakage_audit.callbacks.capture.distributed import AuditSkipped
 
 # Read when the view is made: the state of that moment, which a worker process can be sent too.
 _FROZEN = (
-    "current_epoch global_step max_epochs max_steps min_epochs min_steps training validating testing predicting "
-    "sanity_checking world_size global_rank local_rank node_rank num_nodes num_devices is_global_zero is_last_batch "
-    "precision num_training_batches accumulate_grad_batches log_every_n_steps fast_dev_run default_root_dir"
-).split()
+    *("current_epoch", "global_step", "max_epochs", "max_steps", "min_epochs", "min_steps"),
+    *("training", "validating", "testing", "predicting", "sanity_checking", "is_last_batch"),
+    *("world_size", "global_rank", "local_rank", "node_rank", "num_nodes", "num_devices", "is_global_zero"),
+    *("precision", "num_training_batches", "accumulate_grad_batches", "log_every_n_steps", "default_root_dir"),
+)
 _ABSENT = {"logger": None, "loggers": [], "callbacks": [], "checkpoint_callback": None, "early_stopping_callback": None}
 _FORBIDDEN = ("optimizers", "strategy", "lr_scheduler_configs", "fit_loop", "fit", "save_checkpoint")
 

@@ -45,19 +45,9 @@ class ReturnsItsLabels(Classifier):
         return F.cross_entropy(scores, y)
 
 
-def submodule(core, x):
-    return core.net(x)
-
-
 CASES = [
-    Case("forward(x, y)", WantsLabels, refused=r"forward.*takes.*`forward`", cure={"forward": "net"}),
-    Case(
-        "forward(batch)",
-        WantsBatch,
-        as_dicts("image", "label"),
-        refused=r"forward.*images.*`forward`",
-        cure={"forward": submodule},
-    ),
+    Case("forward(x, y)", WantsLabels),
+    Case("forward(batch)", WantsBatch, as_dicts("image", "label")),
     Case("forward with options", OptionalMask),
     Case("forward hands the labels through", ReturnsItsLabels),
 ]
