@@ -157,7 +157,8 @@ def _detach(part: nn.Module, trainer: Any) -> None:
         for key in [k for k, hook in kept.items() if not _computes(hook)]:
             del kept[key]
     if "_trainer" in own:
-        own["_trainer"] = None if trainer is None else TrainerView(trainer)
+        if not isinstance(own["_trainer"], TrainerView):  # a copy's copy keeps its own, of the same moment
+            own["_trainer"] = None if trainer is None else TrainerView(trainer)
         own["__getstate__"] = _State(part)
         own.update({name: _nothing for name in _SILENT})
 

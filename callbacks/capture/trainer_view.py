@@ -11,7 +11,13 @@ _FROZEN = (
     *("world_size", "global_rank", "local_rank", "node_rank", "num_nodes", "num_devices", "is_global_zero"),
     *("precision", "num_training_batches", "accumulate_grad_batches", "log_every_n_steps", "default_root_dir"),
 )
-_ABSENT = {"logger": None, "loggers": [], "callbacks": [], "checkpoint_callback": None, "early_stopping_callback": None}
+_ABSENT: dict[str, Any] = {
+    "logger": None,
+    "loggers": [],
+    "callbacks": [],
+    "checkpoint_callback": None,
+    "early_stopping_callback": None,
+}
 _FORBIDDEN = ("optimizers", "strategy", "lr_scheduler_configs", "fit_loop", "fit", "save_checkpoint")
 
 

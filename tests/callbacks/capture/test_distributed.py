@@ -22,7 +22,7 @@ def run(folder, name, gradient="sample", attack="grey"):
 
 
 def lines(folder):
-    return [json.loads(line) for line in (folder / "audit.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in next(folder.rglob("audit.jsonl")).read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
