@@ -33,7 +33,9 @@ class LeakageAudit(Callback):
     `audit/c` (the paper's security metric, 0 is worst), `audit/joint_deficiency`, `audit/psnr/<attack>`,
     `audit/ssim/<attack>`, `audit/chance` (PSNR of a guess without a gradient), `audit/seconds`,
     `audit/layer/<name>/deficiency`, `audit/layer/<name>/condition`; the picture `audit/images`; the text
-    `audit/summary`; and one JSON line an audit in `audit.jsonl` (see `records`).
+    `audit/summary`; and one JSON line an audit in `audit.jsonl` (see `records`). Of several audits in one trainer the
+    first has these names; those of another begin with what it does otherwise (`audit_step/…`, `audit_optimizer1/…`).
+    Without a logger the files are in `leakage_audit/run_N` below the trainer's `default_root_dir`.
 
     Args:
         every_n_steps: Audit optimiser steps 0, N, 2N, …
@@ -130,6 +132,7 @@ class LeakageAudit(Callback):
         self._report = report
         self.folder: Path | None = None
         self._earlier: Path | None = None
+        self._tag = "audit"
         self._counted: Callable[[], Trainer | None] = lambda: None  # whose steps have been counted
 
     @property
@@ -153,9 +156,10 @@ class LeakageAudit(Callback):
     def names(self, module: LightningModule) -> list[str]:
         """The names that audits of this module may log, as far as they are known before the first one."""
         layers = [name for name, part in module.named_modules() if isinstance(part, nn.Conv2d)]
-        found = ["audit/c", "audit/joint_deficiency", "audit/chance", "audit/seconds"]
-        found += [f"audit/layer/{name}/{x}" for name in records.short(layers) for x in ("deficiency", "condition")]
-        return found + [f"audit/{x}/{name}" for name in self.settings.attacks for x in ("psnr", "ssim")]
+        found = ["c", "joint_deficiency", "chance", "seconds"]
+        found += [f"layer/{name}/{x}" for name in records.short(layers) for x in ("deficiency", "condition")]
+        found += [f"{x}/{name}" for name in self.settings.attacks for x in ("psnr", "ssim")]
+        return [f"{self._tag}/{name}" for name in found]
 
     def drain(self) -> None:
         """Wait for the audits that are still under way in the background."""
@@ -172,6 +176,7 @@ class LeakageAudit(Callback):
         if stage == "fit" and self._counted() is not trainer:  # before a checkpoint's counts are loaded
             self._steps, self._audits.audits = 0, 0
             self._counted = weakref.ref(trainer)
+        self._tag = self._find_tag(audits_of(trainer))
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -222,9 +227,22 @@ class LeakageAudit(Callback):
 
     def _begin(self, trainer: Trainer, module: LightningModule) -> None:
         self.folder = choose_folder(trainer)
-        self._session = Session(trainer, module, self.settings, self.folder, self._earlier, find_defence(trainer, self))
+        defence = find_defence(trainer, self)
+        self._session = Session(trainer, module, self.settings, self.folder, self._earlier, defence, self._tag)
         self._planned = None
         self._audits.start()
+
+    def _find_tag(self, audits: "list[LeakageAudit]") -> str:
+        """What this audit's names begin with: `audit` for the first one, else what it does otherwise than that one."""
+        place, first = audits.index(self), audits[0].settings
+        if place == 0:
+            return "audit"
+        own = self.settings
+        parts = [own.gradient] * (own.gradient != first.gradient)
+        parts += [f"optimizer{own.optimizer}"] * (own.optimizer != first.optimizer)
+        tag = "_".join(["audit", *parts])
+        taken = {audit._find_tag(audits) for audit in audits[:place]}
+        return tag if tag not in taken else f"{tag}_{place + 1}"
 
     def _plan(self, trainer: Trainer) -> None:
         """At the first batch of a window, decide whether its step will be audited."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
 from rich.progress import track
 from torch import Tensor
@@ -18,7 +17,7 @@ from leakage_audit.callbacks.capture.captured_sample import CapturedSample
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
 from leakage_audit.callbacks.capture.gradient_check import GradientCheck, MicroBatch
 from leakage_audit.callbacks.capture.input_range import InputRange
-from leakage_audit.callbacks.capture.probe import load_probe, save_probe
+from leakage_audit.callbacks.capture.probe import Probe
 from leakage_audit.callbacks.capture.rng_isolation import isolated, kept_generators
 from leakage_audit.callbacks.capture.step_reader import ReadStep, StepReader
 from leakage_audit.callbacks.defence import GradientDefence
@@ -44,6 +43,7 @@ class Session:
         folder: Where files go; None writes none.
         probe: Where an earlier run of the same fit left its fixed images.
         defence: What is done to gradients before they are shared.
+        tag: What the logged names begin with, where there are several audits.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Session:
         folder: Path | None,
         probe: Path | None,
         defence: GradientDefence | None = None,
+        tag: str = "audit",
     ) -> None:
         self.trainer, self.module, self.settings, self.folder = trainer, module, settings, folder
         self.reader = StepReader(
@@ -64,10 +65,10 @@ class Session:
             grant_labels=settings.grant_labels,
         )
         self.tally = Tally()
-        self._defence = defence
+        self._defence, self._tag = defence, tag
         self._guess = BaselineImage()
-        self._probe: tuple[Tensor, Tensor] | None = None
-        self._probe_left = probe
+        fixed = settings.probe == "fixed"
+        self._probe = Probe(trainer, fixed, settings.seed, folder, probe, self._warn_once)
         self._window: list[MicroBatch] = []
         self._problem: Exception | None = None
         self._said: set[str] = set()
@@ -92,8 +93,9 @@ class Session:
         """Log c(M) and the layers' deficiencies: by their shapes, or on one image's gradient if a filter is dead."""
         if self._shapes and self._problem is None and not has_dead_filters(self.module):
             self._forget()
-            publish.repeat(self.trainer, self._shapes)
-            return Audit(publish.log_step(self.trainer), step, self._shapes)
+            shapes = self._tagged(self._shapes)
+            publish.repeat(self.trainer, shapes)
+            return Audit(publish.log_step(self.trainer), step, shapes)
         return self._take(step, self._measured, "measure")
 
     @property
@@ -161,6 +163,9 @@ class Session:
             return None
         return self._record_and_publish(record, result, skipped, time.perf_counter() - start)
 
+    def _tagged(self, metrics: dict[str, float]) -> dict[str, float]:
+        return {self._tag + name.removeprefix("audit"): value for name, value in metrics.items()}
+
     def _forget(self) -> None:
         self._window, self._problem = [], None
         self.reader.forget()
@@ -171,10 +176,11 @@ class Session:
         self._warn_of(step, result.evaluations, skipped)
         if record["kind"] == "audit":
             self.tally.note(skipped)
-        metrics = records.metrics(result.evaluations, seconds) if result.evaluations else result.numbers
+        found = records.metrics(result.evaluations, seconds) if result.evaluations else result.numbers
+        metrics = self._tagged(found)
         publish.publish(self.trainer, result.evaluations, metrics, record, self.folder, self._warn_once)
         audit = Audit(record["step"], step, metrics, skipped, records.most_severe_by_attack(result.evaluations))
-        console.show(self.trainer, audit.metrics, audit.severities)
+        console.show(self.trainer, found, audit.severities)
         return audit
 
     def _measured(self) -> Result:
@@ -220,37 +226,18 @@ class Session:
 
     def _capture(self, count: int) -> list[CapturedSample]:
         self._raise_problem()
-        images, labels = self._images(count)
-        sample = self.reader.sample
-        samples = [sample(self.trainer, self.module, x, y) for x, y in zip(images[:count], labels[:count], strict=True)]
+        batch = self.reader.pairs(self.trainer, self.module, self._window)[0]
+        images, labels = self._probe.choose(batch, count, distributed.share(self.trainer, self.settings.samples))
+        samples = (self.reader.sample(self.trainer, self.module, x, y) for x, y in zip(images, labels, strict=True))
         world, rank = self.trainer.world_size, self.trainer.global_rank
-        return [
-            self._defended(captured, 1 + i * world + rank) for i, captured in enumerate(samples)
-        ]  # draw 0 is the step's
+        # Draw 0 is the step's.
+        return [self._defended(captured, 1 + i * world + rank) for i, captured in enumerate(samples)]
 
     def _defended(self, captured: CapturedSample, draw: int) -> CapturedSample:
         if self._defence is None:
             return captured
         gradients = self._defence.defend(captured.seen.gradients, draw)
         return replace(captured, seen=replace(captured.seen, gradients=gradients))
-
-    def _images(self, count: int) -> tuple[Tensor, Tensor]:
-        """Which images are looked at: the same ones all along, or some of this window's first batch."""
-        if self.settings.probe == "batch":
-            return self._pick(count)
-        if self._probe is None:
-            device = self.reader.pairs(self.trainer, self.module, self._window)[0][0].device
-            self._probe = load_probe(self._probe_left, self.trainer, device, self._warn_once)
-        if self._probe is None:
-            self._probe = self._pick(distributed.share(self.trainer, self.settings.samples))
-            save_probe(self._probe, self.folder, self.trainer, self._warn_once)
-        return self._probe
-
-    def _pick(self, count: int) -> tuple[Tensor, Tensor]:
-        images, labels = self.reader.pairs(self.trainer, self.module, self._window)[0]
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        rows = torch.randperm(len(images), generator=generator)[:count].to(images.device)
-        return images[rows].clone(), labels[rows.to(labels.device)].clone()
 
     def _evaluate(self, samples: list[CapturedSample], attack: bool = True) -> list[Evaluation]:
         with console.progress(self.trainer) as report:
@@ -282,6 +269,8 @@ class Session:
             "precision": str(self.trainer.precision),
             "ranks": self.trainer.world_size,
         }
+        if self._tag != "audit":
+            head["tag"] = self._tag
         if self._defence is not None:
             head["defence"] = {"clip": self._defence.clip, "noise": self._defence.noise, "seed": self._defence.seed}
         if gradient_check is not None:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
+
+from leakage_audit.callbacks.capture.supported_trainers import is_kind
 
 
 def log_step(trainer: Trainer) -> int:
@@ -39,9 +40,9 @@ def log_image(trainer: Trainer, name: str, image: Tensor, step: int, caption: st
     """
     taken = False
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
+        if is_kind(logger, "TensorBoardLogger"):
             logger.experiment.add_image(name, image, step)
-        elif isinstance(logger, WandbLogger):
+        elif is_kind(logger, "WandbLogger"):
             logger.log_image(key=name, images=[to_pil_image(image)], step=step, caption=[caption])
         else:
             continue
@@ -55,14 +56,14 @@ def log_image(trainer: Trainer, name: str, image: Tensor, step: int, caption: st
 def log_text(trainer: Trainer, name: str, text: str, step: int) -> None:
     """Hand Markdown to every logger that shows text."""
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
+        if is_kind(logger, "TensorBoardLogger"):
             logger.experiment.add_text(name, text, step)
-        elif isinstance(logger, WandbLogger):
+        elif is_kind(logger, "WandbLogger"):
             logger.log_text(key=name, columns=["text"], data=[[text]], step=step)
 
 
 def flush(trainer: Trainer) -> None:
     """Let pictures appear now, not when the writer's queue is full."""
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
+        if is_kind(logger, "TensorBoardLogger"):
             logger.experiment.flush()

@@ -55,10 +55,11 @@ def repeat(trainer: Trainer, metrics: dict[str, float]) -> None:
 def _pictures(trainer: Trainer, evaluations: Sequence[Evaluation], record: dict[str, Any], folder: Path | None) -> None:
     if not evaluations:
         return
-    loggers.log_text(trainer, "audit/summary", records.summary(evaluations, record), record["step"])
+    tag = record.get("tag", "audit")  # where a trainer has several audits
+    loggers.log_text(trainer, f"{tag}/summary", records.summary(evaluations, record), record["step"])
     shown = picture(evaluations, f"step {record['step']}")
     if shown is not None:
-        loggers.log_image(trainer, "audit/images", shown[0], record["step"], shown[1], folder)
+        loggers.log_image(trainer, f"{tag}/images", shown[0], record["step"], shown[1], folder)
     loggers.flush(trainer)
 
 

@@ -289,3 +289,17 @@ def test_a_corrupt_probe_is_no_reason_to_end_a_resumed_fit(tmp_path, caplog):
         fit(tmp_path / "b", LeakageAudit(**settings), max_steps=14, ckpt_path=tmp_path / "last.ckpt")
     assert [line.get("skipped") for line in lines(tmp_path / "b")] == [None, None]
     assert len([r for r in caplog.records if "cannot be read" in r.message]) == 1
+
+
+def test_several_audits_in_one_trainer_log_under_names_of_their_own(tmp_path):
+    sample, step = LeakageAudit(attacks=[Grey()]), LeakageAudit(attacks=[Grey()], gradient="step")
+    more = LeakageAudit(attacks=[Grey()], seed=3)
+    attached, module = fit(tmp_path, sample, step, more, max_steps=2)
+    assert {"audit/psnr/grey", "audit_step/psnr/grey", "audit_3/psnr/grey"} & set(attached.callback_metrics) == {
+        "audit/psnr/grey",
+        "audit_step/psnr/grey",
+    }
+    assert more.latest.skipped is step.latest.skipped is None
+    for audit in (sample, step, more):
+        assert set(audit.latest.metrics) <= set(attached.callback_metrics)
+        assert set(audit.latest.metrics) <= set(audit.names(module))

@@ -190,3 +190,14 @@ def test_an_attribute_that_is_not_the_loss_is_passed_over(name, other):
     fit(module, reads := Reads())
     assert reads.reader.assumed[1] == "loss cross entropy"
     assert all(gradient_check.same for gradient_check in reads.verdicts)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_rounding_does_not_hide_label_smoothing(precision):
+    """0.04 of smoothing is more than bfloat16's rounding: not plain cross entropy."""
+    reads = Reads(loss="torch.nn.functional.cross_entropy")
+    fit(Net(smoothing=0.04), reads, precision=precision)
+    assert not any(check.same for check in reads.verdicts)
+    heard = Reads()
+    fit(Net(smoothing=0.04), heard, precision=precision)
+    assert all(check.same for check in heard.verdicts)
