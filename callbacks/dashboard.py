@@ -3,11 +3,11 @@
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 from typing_extensions import override
 
 from leakage_audit.callbacks.audit import LeakageAudit, audits_of
+from leakage_audit.callbacks.capture.supported_trainers import is_kind
 
 LAYOUT = {
     "Leakage over loss": {
@@ -38,7 +38,7 @@ class LeakageDashboard(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         audits = audits_of(trainer)
         for logger in trainer.loggers if trainer.is_global_zero else ():
-            if isinstance(logger, TensorBoardLogger):
+            if is_kind(logger, "TensorBoardLogger"):
                 logger.experiment.add_custom_scalars(LAYOUT)
                 # Before Lightning's own: TensorBoard shows the columns that it hears of first.
                 names = {name: 0.0 for audit in audits for name in audit.names(pl_module) if "/psnr/" in name}

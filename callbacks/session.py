@@ -67,8 +67,7 @@ class Session:
         self.tally = Tally()
         self._defence, self._tag = defence, tag
         self._guess = BaselineImage()
-        fixed = settings.probe == "fixed"
-        self._probe = Probe(trainer, fixed, settings.seed, folder, probe, self._warn_once)
+        self._probe = Probe(trainer, settings.probe == "fixed", settings.seed, folder, probe, self._warn_once)
         self._window: list[MicroBatch] = []
         self._problem: Exception | None = None
         self._said: set[str] = set()

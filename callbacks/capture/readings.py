@@ -103,6 +103,26 @@ def find_readings(
     return _distinct(found)
 
 
+def why_unheard(heard: Heard, images: Tensor, tensors: list[Tensor]) -> str:
+    """What speaks against a classification of the batch's images in what was heard; empty if nothing does."""
+    if heard.reason() or len(heard.losses) != 1:
+        return heard.reason()
+    call = heard.losses[0]
+    if len(call.scores) != len(images):
+        found = f"{tuple(call.scores.shape)} for {len(images)} images"
+        return (
+            f"training_step's {call.name} takes scores of shape {found}: self-supervised, or several views of an image"
+        )
+    loss = heard_loss(call)
+    if not any(_is_target(target, loss, tensors, call.scores, call.target) for target in find_targets(tensors)):
+        return f"the targets of training_step's {call.name} are not in the batch: self-supervised, or mixed in the step"
+    if not any(True for _ in heard_classifiers(heard, images)):
+        return (
+            f"no part maps the batch's images to what {call.name} takes: images or scores are changed in training_step"
+        )
+    return ""
+
+
 def _distinct(readings: list[Reading]) -> list[Reading]:
     kept: list[Reading] = []
     for reading in readings:

@@ -27,7 +27,7 @@ from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.listening import Heard, listen
 from leakage_audit.callbacks.capture.model_copy import Forward
 from leakage_audit.callbacks.capture.module_copy import copy_module
-from leakage_audit.callbacks.capture.readings import Reading, common, find_readings
+from leakage_audit.callbacks.capture.readings import Reading, common, find_readings, why_unheard
 from leakage_audit.callbacks.capture.rng_isolation import RngState, isolated
 from leakage_audit.observation import Loss
 
@@ -201,7 +201,7 @@ class StepReader:
             with isolated(), trainer.precision_plugin.train_step_context():
                 first.streams.restore()
                 heard = listen(self._copy(self._begun, trainer), clone(first.batch), first.index)
-            self._reason = heard.reason()
+            self._reason = why_unheard(heard, images, [tensor for _, tensor in others])
         tensors = [tensor for _, tensor in others]
         try:
             found = find_readings(self._copy(self._begun, trainer), images, tensors, heard, self._forward, self._loss)

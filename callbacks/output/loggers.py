@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import Trainer
@@ -39,6 +40,7 @@ def log_image(trainer: Trainer, name: str, image: Tensor, step: int, caption: st
         folder: Where the PNG goes, as `<last part of name>/step_000123.png`; None writes none.
     """
     taken = False
+    logger: Any
     for logger in trainer.loggers:
         if is_kind(logger, "TensorBoardLogger"):
             logger.experiment.add_image(name, image, step)
@@ -55,6 +57,7 @@ def log_image(trainer: Trainer, name: str, image: Tensor, step: int, caption: st
 
 def log_text(trainer: Trainer, name: str, text: str, step: int) -> None:
     """Hand Markdown to every logger that shows text."""
+    logger: Any
     for logger in trainer.loggers:
         if is_kind(logger, "TensorBoardLogger"):
             logger.experiment.add_text(name, text, step)
@@ -64,6 +67,7 @@ def log_text(trainer: Trainer, name: str, text: str, step: int) -> None:
 
 def flush(trainer: Trainer) -> None:
     """Let pictures appear now, not when the writer's queue is full."""
+    logger: Any
     for logger in trainer.loggers:
         if is_kind(logger, "TensorBoardLogger"):
             logger.experiment.flush()

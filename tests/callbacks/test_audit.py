@@ -295,10 +295,7 @@ def test_several_audits_in_one_trainer_log_under_names_of_their_own(tmp_path):
     sample, step = LeakageAudit(attacks=[Grey()]), LeakageAudit(attacks=[Grey()], gradient="step")
     more = LeakageAudit(attacks=[Grey()], seed=3)
     attached, module = fit(tmp_path, sample, step, more, max_steps=2)
-    assert {"audit/psnr/grey", "audit_step/psnr/grey", "audit_3/psnr/grey"} & set(attached.callback_metrics) == {
-        "audit/psnr/grey",
-        "audit_step/psnr/grey",
-    }
+    assert {"audit/psnr/grey", "audit_step/psnr/grey", "audit_3/psnr/grey"} <= set(attached.callback_metrics)
     assert more.latest.skipped is step.latest.skipped is None
     for audit in (sample, step, more):
         assert set(audit.latest.metrics) <= set(attached.callback_metrics)
