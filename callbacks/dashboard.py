@@ -37,6 +37,7 @@ class LeakageDashboard(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         audits = audits_of(trainer)
+        logger: Any  # of either Lightning
         for logger in trainer.loggers if trainer.is_global_zero else ():
             if is_kind(logger, "TensorBoardLogger"):
                 logger.experiment.add_custom_scalars(LAYOUT)
