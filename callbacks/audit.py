@@ -1,5 +1,6 @@
 """LeakageAudit: while a network trains, look at what its gradients give away."""
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from leakage_audit.callbacks.evaluation.results import Audit
 from leakage_audit.callbacks.output import loggers
 from leakage_audit.callbacks.output.chart_layout import BY_DEFAULT
 from leakage_audit.callbacks.output.write_report import write as write_report
+from leakage_audit.callbacks.run_folder import choose_folder
 from leakage_audit.callbacks.schedule import Schedule
 from leakage_audit.callbacks.session import Session
 from leakage_audit.callbacks.settings import Settings, name_attacks
@@ -34,7 +36,9 @@ class LeakageAudit(Callback):
     numbers of docs/metrics.md, such as `audit/c` (the paper's security metric, 0 is worst), `audit/psnr/<attack>` (of
     the image that leaked most), `audit/limit` (what the gradient determines, whoever attacks) and `audit/chance` (PSNR
     of a guess without a gradient); the picture `audit/images`; the text `audit/summary`; and one JSON line an audit in
-    `audit.jsonl` (docs/audit.schema.json).
+    `audit.jsonl` (docs/audit.schema.json). Of several audits in one trainer the first has these names; those of another
+    begin with what it does otherwise (`audit_step/…`, `audit_optimizer1/…`). Without a logger the files are in
+    `leakage_audit/run_N` below the trainer's `default_root_dir`.
 
     Args:
         every_n_steps: Audit optimiser steps 0, N, 2N, …
@@ -48,6 +52,8 @@ class LeakageAudit(Callback):
             which costs next to nothing, and on the gradient of one image once a filter is dead. Unchanged numbers get
             to the loggers every `log_every_n_steps` and make no line in `audit.jsonl`. None does not measure.
         max_seconds: For all attacks on one image (or step) together; they stop and return their best. None: no limit.
+        limit: Share of `max_seconds` that is kept for the limit, what the gradient determines of the images whoever
+            attacks; 0 does not compute it, and then no low reading is more than unknown.
         max_overhead: Audits may take this share of the training time; the schedule thins itself out. None: no limit.
         grant_labels: Whether the attacker is told the labels.
         on_error: An audit that fails is noted (`warn`), or ends the fit (`raise`).
@@ -87,6 +93,7 @@ class LeakageAudit(Callback):
         samples: int = 2,
         measure_every_n_steps: int | None = None,
         max_seconds: float | None = 60.0,
+        limit: float = 0.25,
         max_overhead: float | None = None,
         grant_labels: bool = False,
         on_error: Literal["warn", "raise"] = "warn",
@@ -108,6 +115,7 @@ class LeakageAudit(Callback):
             probe=probe,
             samples=samples,
             max_seconds=max_seconds,
+            limit=limit,
             grant_labels=grant_labels,
             on_error=on_error,
             background=background,
@@ -131,12 +139,22 @@ class LeakageAudit(Callback):
         self._report = report
         self.folder: Path | None = None
         self._earlier: Path | None = None
+        self._tag = "audit"
+        self._counted: Callable[[], Trainer | None] = lambda: None  # whose steps have been counted
 
     @property
     @override
     def state_key(self) -> str:
         chosen = self.settings
-        return self._generate_state_key(gradient=chosen.gradient, attacks=list(chosen.attacks), probe=chosen.probe)
+        return self._generate_state_key(
+            gradient=chosen.gradient,
+            attacks=list(chosen.attacks),
+            probe=chosen.probe,
+            optimizer=chosen.optimizer,
+            grant_labels=chosen.grant_labels,
+            samples=chosen.samples,
+            seed=chosen.seed,
+        )
 
     def should_audit(self, step: int) -> bool:
         """Whether optimiser step `step`, counted from 0, is audited; override for a schedule of your own."""
@@ -146,7 +164,8 @@ class LeakageAudit(Callback):
         """The names that audits of this module may log, as far as they are known before the first one."""
         layers = short([name for name, part in module.named_modules() if isinstance(part, nn.Conv2d)])
         logged = [metric for metric in METRICS if metric is not VIOLATIONS]  # a gate's own
-        return [name for metric in logged for name in metric.names(attack=self.settings.attacks, layer=layers)]
+        found = [name for metric in logged for name in metric.names(attack=self.settings.attacks, layer=layers)]
+        return [self._tag + name.removeprefix("audit") for name in found]
 
     def drain(self) -> None:
         """Wait for the audits that are still under way in the background."""
@@ -159,6 +178,13 @@ class LeakageAudit(Callback):
             write_report(trainer, self.folder)
 
     @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and self._counted() is not trainer:  # before a checkpoint's counts are loaded
+            self._steps, self._audits.audits = 0, 0
+            self._counted = weakref.ref(trainer)
+        self._tag = self._find_tag(audits_of(trainer))
+
+    @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         refuse_unsupported(trainer, self.settings.optimizer, self.settings.background)
         self._begin(trainer, pl_module)
@@ -169,7 +195,7 @@ class LeakageAudit(Callback):
         if self._session and self._session.busy:
             self._collect()
         if self._session and self._planned:
-            self._session.remember(batch)
+            self._session.remember(batch, batch_idx)
 
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -179,6 +205,8 @@ class LeakageAudit(Callback):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.drain()
+        if self._session is not None and trainer.is_global_zero:
+            self._session.say_how_many()
         self._close()
 
     @override
@@ -204,13 +232,25 @@ class LeakageAudit(Callback):
         self._earlier = Path(state_dict["folder"]) if state_dict["folder"] else None
 
     def _begin(self, trainer: Trainer, module: LightningModule) -> None:
-        folder = trainer.log_dir or trainer.default_root_dir  # asked on every rank: Lightning broadcasts it
-        self.folder = None if getattr(trainer, "fast_dev_run", False) else Path(folder)
-        self._session = Session(trainer, module, self.settings, self.folder, self._earlier, find_defence(trainer, self))
+        self.folder = choose_folder(trainer)
+        defence = find_defence(trainer, self)
+        self._session = Session(trainer, module, self.settings, self.folder, self._earlier, defence, self._tag)
         self._planned = None
         self._audits.start()
         if self.folder is not None:
             loggers.lay_out_charts(trainer, BY_DEFAULT)
+
+    def _find_tag(self, audits: "list[LeakageAudit]") -> str:
+        """What this audit's names begin with: `audit` for the first one, else what it does otherwise than that one."""
+        place, first = audits.index(self), audits[0].settings
+        if place == 0:
+            return "audit"
+        own = self.settings
+        parts = [own.gradient] * (own.gradient != first.gradient)
+        parts += [f"optimizer{own.optimizer}"] * (own.optimizer != first.optimizer)
+        tag = "_".join(["audit", *parts])
+        taken = {audit._find_tag(audits) for audit in audits[:place]}
+        return tag if tag not in taken else f"{tag}_{place + 1}"
 
     def _plan(self, trainer: Trainer) -> None:
         """At the first batch of a window, decide whether its step will be audited."""

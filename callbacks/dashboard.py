@@ -3,11 +3,11 @@
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 from typing_extensions import override
 
 from leakage_audit.callbacks.audit import LeakageAudit, audits_of
+from leakage_audit.callbacks.capture.supported_trainers import is_kind
 from leakage_audit.callbacks.output import loggers
 from leakage_audit.callbacks.output.chart_layout import LAYOUT
 from leakage_audit.readings.metric_table import PSNR, C
@@ -28,8 +28,9 @@ class LeakageDashboard(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         audits = audits_of(trainer)
         loggers.lay_out_charts(trainer, LAYOUT, replace=True)
+        logger: Any  # of either Lightning
         for logger in trainer.loggers if trainer.is_global_zero else ():
-            if isinstance(logger, TensorBoardLogger):
+            if is_kind(logger, "TensorBoardLogger"):
                 # Before Lightning's own: TensorBoard shows the columns that it hears of first.
                 names = {name: 0.0 for audit in audits for name in audit.names(pl_module) if PSNR.matches(name)}
                 chosen = {name: value for audit in audits for name, value in _settings(audit).items()}

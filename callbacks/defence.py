@@ -66,6 +66,12 @@ class GradientDefence(Callback):
             name: g * shrink + sigma * torch.randn(g.shape, generator=generator).to(g) for name, g in gradients.items()
         }
 
+    def noise_on(self, gradients: Mapping[str, Tensor]) -> float:
+        """Standard deviation of the noise on these gradients, in their own units from before they were clipped."""
+        norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradients.values()))
+        shrink = 1.0 if self.clip is None or norm <= self.clip else self.clip / norm
+        return self.noise * (1.0 if self.clip is None else self.clip) / shrink
+
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         parameters = {str(i): p for i, p in enumerate(_with_gradient(pl_module, optimizer))}

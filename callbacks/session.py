@@ -7,17 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
 from rich.progress import track
 from torch import Tensor
 from torch.optim import Optimizer
 
 from leakage_audit.callbacks.capture import distributed
+from leakage_audit.callbacks.capture.captured_sample import CapturedSample
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
 from leakage_audit.callbacks.capture.gradient_check import GradientCheck, MicroBatch
-from leakage_audit.callbacks.capture.rng_isolation import isolated
-from leakage_audit.callbacks.capture.step_reader import CapturedSample, StepReader
+from leakage_audit.callbacks.capture.input_range import InputRange
+from leakage_audit.callbacks.capture.probe import Probe
+from leakage_audit.callbacks.capture.rng_isolation import isolated, kept_generators
+from leakage_audit.callbacks.capture.step_reader import ReadStep, StepReader
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.evaluation.background import Worker
 from leakage_audit.callbacks.evaluation.baseline import BaselineImage
@@ -25,7 +27,9 @@ from leakage_audit.callbacks.evaluation.evaluate import Evaluation, evaluate
 from leakage_audit.callbacks.evaluation.results import Audit, Pending, Result
 from leakage_audit.callbacks.evaluation.shape_metrics import has_dead_filters, shape_metrics
 from leakage_audit.callbacks.output import console, publish, records
+from leakage_audit.callbacks.output.record_head import record_head
 from leakage_audit.callbacks.settings import Settings
+from leakage_audit.callbacks.tally import Tally
 from leakage_audit.readings.evaluation import audit_status, no_results
 
 log = logging.getLogger("leakage_audit")
@@ -41,6 +45,7 @@ class Session:
         folder: Where files go; None writes none.
         probe: Where an earlier run of the same fit left its fixed images.
         defence: What is done to gradients before they are shared.
+        tag: What the logged names begin with, where there are several audits.
     """
 
     def __init__(
@@ -51,32 +56,33 @@ class Session:
         folder: Path | None,
         probe: Path | None,
         defence: GradientDefence | None = None,
+        tag: str = "audit",
     ) -> None:
         self.trainer, self.module, self.settings, self.folder = trainer, module, settings, folder
         self.reader = StepReader(
-            module,
             forward=settings.forward,
             loss=settings.loss,
             unpack=settings.unpack,
-            mean=settings.mean,
-            std=settings.std,
-            value_range=settings.value_range,
+            inputs=InputRange(settings.mean, settings.std, settings.value_range),
             grant_labels=settings.grant_labels,
         )
-        self._defence = defence
+        self.tally = Tally()
+        self._defence, self._tag = defence, tag
         self._guess = BaselineImage()
-        self._probe: tuple[Tensor, Tensor] | None = None
-        self._probe_left = probe
+        self._probe = Probe(trainer, settings.probe == "fixed", settings.seed, folder, probe, self._warn_once)
         self._window: list[MicroBatch] = []
         self._problem: Exception | None = None
         self._said: set[str] = set()
         self._shapes: dict[str, float] = {}
         self._worker: Worker[Pending] | None = Worker() if settings.background else None
 
-    def remember(self, batch: Any) -> None:
-        """Keep a batch of the window whose step will be audited."""
+    def remember(self, batch: Any, index: int = 0) -> None:
+        """Keep a batch of the window whose step will be audited, and the module as it is at the window's start."""
         try:
-            self._window.append(self.reader.micro_batch(batch, self.trainer))
+            with isolated():
+                if not self._window:
+                    self.reader.begin(self.module, self.trainer)
+                self._window.append(self.reader.micro_batch(batch, index))
         except Exception as error:  # told when the audit is due, on all ranks at once
             self._problem = error
 
@@ -87,9 +93,10 @@ class Session:
     def measure(self, step: int) -> Audit | None:
         """Log c(M) and the layers' deficiencies: by their shapes, or on one image's gradient if a filter is dead."""
         if self._shapes and self._problem is None and not has_dead_filters(self.module):
-            self._window = []
-            publish.repeat(self.trainer, self._shapes)
-            return Audit(publish.log_step(self.trainer), step, self._shapes)
+            self._forget()
+            shapes = self._tagged(self._shapes)
+            publish.repeat(self.trainer, shapes)
+            return Audit(publish.log_step(self.trainer), step, shapes)
         return self._take(step, self._measured, "measure")
 
     @property
@@ -123,6 +130,11 @@ class Session:
         for _ in track(waiting, "Finishing audits", disable=not waiting or not self.trainer.is_global_zero):
             yield from self.finished(wait=1)
 
+    def say_how_many(self) -> None:
+        """At the end of the fit: how many audits took place, how many did not, and mostly why not."""
+        if self.tally.done or self.tally.skipped:
+            log.log(logging.WARNING if self.tally.skipped else logging.INFO, "leakage audit: %s", self.tally)
+
     def close(self) -> None:
         """Let go of the background process; audits that it has not ended are noted as skipped."""
         for pending in [] if self._worker is None else self._worker.close():
@@ -142,7 +154,7 @@ class Session:
             skipped = f"{type(error).__name__}: {error}"
             log.debug("audit failed", exc_info=True)
         finally:
-            self._window, self._problem = [], None
+            self._forget()
         record = self._record(kind, step, result.gradient_check, skipped)
         if result.jobs and self._worker is not None:
             try:
@@ -152,17 +164,26 @@ class Session:
             return None
         return self._record_and_publish(record, result, skipped, time.perf_counter() - start)
 
+    def _tagged(self, metrics: dict[str, float]) -> dict[str, float]:
+        return {self._tag + name.removeprefix("audit"): value for name, value in metrics.items()}
+
+    def _forget(self) -> None:
+        self._window, self._problem = [], None
+        self.reader.forget()
+
     def _record_and_publish(self, record: dict[str, Any], result: Result, skipped: str | None, seconds: float) -> Audit:
         """Publish an audit's results at the step that they belong to."""
         step = record["optimizer_step"]
         self._warn_of(step, result.evaluations, skipped)
-        metrics = records.metrics(result.evaluations, seconds) if result.evaluations else result.numbers
+        if record["kind"] == "audit":
+            self.tally.note(skipped)
+        found = records.metrics(result.evaluations, seconds) if result.evaluations else result.numbers
+        metrics = self._tagged(found)
         publish.publish(self.trainer, result.evaluations, metrics, record, self.folder, self._warn_once)
-        found = result.evaluations
-        status = audit_status(found) if any(evaluation.outcomes for evaluation in found) else None
-        words = records.most_severe_by_attack(found)
-        audit = Audit(record["step"], step, metrics, skipped, words, status, no_results(found))
-        console.show(self.trainer, audit)
+        words = records.most_severe_by_attack(result.evaluations)
+        status = audit_status(result.evaluations) if any(one.outcomes for one in result.evaluations) else None
+        audit = Audit(record["step"], step, metrics, skipped, words, status, no_results(result.evaluations))
+        console.show(self.trainer, replace(audit, metrics=found))
         return audit
 
     def _measured(self) -> Result:
@@ -170,119 +191,89 @@ class Session:
             raise self._problem
         if has_dead_filters(self.module):
             return Result(self._evaluate(self._capture(1), attack=False))
-        self.reader.model_copy.refresh(self.module)
-        _, channels, height, width = self._window[0].images.shape
-        self._shapes = shape_metrics(self.reader.model_copy.network.eval(), (channels, height, width))
+        _, channels, height, width = self.reader.pairs(self.trainer, self.module, self._window)[0][0].shape
+        network = self.reader.network(self.trainer, self.module)
+        self._shapes = shape_metrics(network.eval(), (channels, height, width))
         return Result(numbers=self._shapes)
 
     def _attacked(self, optimizer: Optimizer) -> Result:
-        own, again = distributed.together(self.trainer, lambda: self._gradients(optimizer))
-        again = [distributed.average(self.trainer, candidate) for candidate in again]
-        own, gradient_check = self.reader.verify(self.trainer, self.module, own, again, len(self._window))
-        self._trust(gradient_check)
+        distributed.together(self.trainer, self._raise_problem)
+        read = self.reader.read(self.trainer, self.module, optimizer, self._window)
+        self._trust(read)
         if self._worker is not None:
-            return Result(gradient_check=gradient_check, jobs=self._jobs(self._chosen(own)))
-        mine = distributed.together(self.trainer, lambda: self._evaluate(self._chosen(own)))
+            return Result(gradient_check=read.check, jobs=self._jobs(self._chosen(read.gradients)))
+        mine = distributed.together(self.trainer, lambda: self._evaluate(self._chosen(read.gradients)))
         return Result(
-            [evaluation for part in distributed.gather(self.trainer, mine) for evaluation in part], gradient_check
+            [evaluation for part in distributed.gather(self.trainer, mine) for evaluation in part], read.check
         )
 
-    def _gradients(self, optimizer: Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+    def _raise_problem(self) -> None:
         if self._problem is not None:
             raise self._problem
-        return self.reader.gradients(self.trainer, self.module, optimizer, self._window)
 
-    def _trust(self, gradient_check: GradientCheck) -> None:
+    def _trust(self, read: ReadStep) -> None:
         """Go on only with a gradient that is understood; single images' may be of another scale than the step's."""
-        if gradient_check.same:
+        check = read.check
+        if check.same:
             return
-        if self.settings.gradient == "sample" and gradient_check.parallel:
-            self._warn_once(f"the step's gradient {gradient_check} Single images are audited at the scale of the loss.")
+        if self.settings.gradient == "sample" and check.parallel:
+            self._warn_once(f"the step's gradient {check} Single images are audited at the scale of the loss.")
             return
-        raise AuditSkipped(f"the step's gradient {gradient_check}")
+        raise AuditSkipped(f"the step's gradient {check}" + (f" ({read.reason})" if read.reason else ""))
 
     def _chosen(self, own: dict[str, Tensor]) -> list[CapturedSample]:
         if self.settings.gradient == "sample":
             return self._capture(distributed.share(self.trainer, self.settings.samples))
-        shared = own if self._defence is None else self._defence.defend(own)
-        return self.reader.whole(self.trainer, shared, self._window)
+        if self._defence is None:
+            return self.reader.whole(self.trainer, self.module, own)
+        shared, noise = self._defence.defend(own), self._defence.noise_on(own)
+        return [replace(one, noise=noise) for one in self.reader.whole(self.trainer, self.module, shared)]
 
     def _capture(self, count: int) -> list[CapturedSample]:
-        if self._problem is not None:
-            raise self._problem
-        images, labels = self._images(count)
-        sample = self.reader.sample
-        samples = [sample(self.trainer, self.module, x, y) for x, y in zip(images[:count], labels[:count], strict=True)]
+        self._raise_problem()
+        batch = self.reader.pairs(self.trainer, self.module, self._window)[0]
+        images, labels = self._probe.choose(batch, count, distributed.share(self.trainer, self.settings.samples))
+        samples = (self.reader.sample(self.trainer, self.module, x, y) for x, y in zip(images, labels, strict=True))
         world, rank = self.trainer.world_size, self.trainer.global_rank
-        return [
-            self._defended(captured, 1 + i * world + rank) for i, captured in enumerate(samples)
-        ]  # draw 0 is the step's
+        # Draw 0 is the step's.
+        return [self._defended(captured, 1 + i * world + rank) for i, captured in enumerate(samples)]
 
     def _defended(self, captured: CapturedSample, draw: int) -> CapturedSample:
         if self._defence is None:
             return captured
-        gradients = self._defence.defend(captured.seen.gradients, draw)
-        return replace(captured, seen=replace(captured.seen, gradients=gradients))
-
-    def _images(self, count: int) -> tuple[Tensor, Tensor]:
-        """Which images are looked at: the same ones all along, or some of this window's first batch."""
-        if self.settings.probe == "batch":
-            return self._pick(count)
-        if self._probe is None:
-            self._probe = publish.load_probe(self._probe_left, self.trainer, self._window[0].images.device)
-        if self._probe is None:
-            self._probe = self._pick(distributed.share(self.trainer, self.settings.samples))
-            publish.save_probe(self._probe, self.folder, self.trainer, self._warn_once)
-        return self._probe
-
-    def _pick(self, count: int) -> tuple[Tensor, Tensor]:
-        batch = self._window[0]
-        generator = torch.Generator().manual_seed(self.settings.seed)
-        rows = torch.randperm(len(batch.images), generator=generator)[:count].to(batch.images.device)
-        return batch.images[rows].clone(), batch.labels[rows.to(batch.labels.device)].clone()
+        own, noise = captured.seen.gradients, self._defence.noise_on(captured.seen.gradients)
+        return replace(captured, seen=replace(captured.seen, gradients=self._defence.defend(own, draw)), noise=noise)
 
     def _evaluate(self, samples: list[CapturedSample], attack: bool = True) -> list[Evaluation]:
         with console.progress(self.trainer) as report:
             return [evaluate(*args, **keywords, report=report) for args, keywords in self._jobs(samples, attack)]
 
     def _jobs(self, samples: list[CapturedSample], attack: bool = True) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-        """The arguments of `look` for each sight."""
+        """The arguments of `evaluate` for each captured sample."""
         settings = self.settings
-        common = {"seconds": settings.max_seconds, "strict": settings.on_error == "raise"}
+        with kept_generators(getattr(self.trainer, "datamodule", None), self.trainer.train_dataloader):
+            guesses = [self._guess(self.trainer, captured.truth.shape[1:]) for captured in samples]
+        common = {"seconds": settings.max_seconds, "strict": settings.on_error == "raise", "limit": settings.limit}
         return [
             (
                 (captured.seen, captured.truth, captured.labels, settings.attacks if attack else {}),
                 # Only once an audit: the ranks hardly depend on the image.
-                common
-                | {"measure": i == 0 and self.trainer.is_global_zero}
-                | {"guess": self._guess(self.trainer, captured.truth.shape[1:])},
+                common | {"measure": i == 0 and self.trainer.is_global_zero, "guess": guess, "noise": captured.noise},
             )
-            for i, captured in enumerate(samples)
+            for i, (captured, guess) in enumerate(zip(samples, guesses, strict=True))
         ]
 
-    def _record(
-        self, kind: str, step: int, gradient_check: GradientCheck | None, skipped: str | None
-    ) -> dict[str, Any]:
-        head = {"kind": kind, "step": publish.log_step(self.trainer), "optimizer_step": step}
-        head |= {"epoch": self.trainer.current_epoch, "gradient": self.settings.gradient, "probe": self.settings.probe}
-        head |= {"seed": self.settings.seed, "knowledge": self.settings.knowledge, "assumed": self.reader.assumed}
-        head |= {
-            "chance": self._guess.about,
-            "precision": str(self.trainer.precision),
-            "ranks": self.trainer.world_size,
-        }
-        if self._defence is not None:
-            head["defence"] = {"clip": self._defence.clip, "noise": self._defence.noise, "seed": self._defence.seed}
-        if gradient_check is not None:
-            head["verified"] = {
-                "error": gradient_check.rest,
-                "tolerance": gradient_check.tolerance,
-                "scale": gradient_check.scale,
-            }
+    def _record(self, kind: str, step: int, check: GradientCheck | None, skipped: str | None) -> dict[str, Any]:
+        about = {"assumed": self.reader.assumed, "chance": self._guess.about}
+        head = record_head(self.trainer, self.settings, kind, step, about, check, self._defence)
+        head |= {} if self._tag == "audit" else {"tag": self._tag}
         return head if skipped is None else head | {"skipped": skipped}
 
     def _warn_of(self, step: int, evaluations: list[Evaluation], skipped: str | None) -> None:
-        self._warn_once("audit reads the module thus: " + "; ".join(self.reader.assumed), level=logging.INFO)
+        if self.reader.assumed:
+            doubtful = bool(self.reader.doubts) or skipped is not None
+            message = "audit reads the module thus: " + "; ".join(self.reader.assumed)
+            self._warn_once(message, level=logging.WARNING if doubtful else logging.INFO)
         for doubt in self.reader.doubts:
             self._warn_once(doubt)
         if skipped is not None:

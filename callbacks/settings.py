@@ -26,6 +26,7 @@ class Settings:
     probe: str
     samples: int
     max_seconds: float | None
+    limit: float
     grant_labels: bool
     on_error: str
     background: bool
@@ -46,6 +47,8 @@ class Settings:
             raise ValueError(f"samples must be at least 1, got {self.samples}")
         if self.max_seconds is not None and not self.max_seconds > 0:
             raise ValueError(f"max_seconds must be positive or None, got {self.max_seconds}")
+        if not 0 <= self.limit < 1:
+            raise ValueError(f"limit is a share of max_seconds, at least 0 and below 1, got {self.limit}")
         if self.optimizer < 0:
             raise ValueError(f"optimizer is an index counted from 0, got {self.optimizer}")
         if not self.value_range[0] < self.value_range[1]:

@@ -26,10 +26,13 @@ class Observation:
         input_shape: `(C, H, W)` of one image.
         batch_size: How many images the gradient averages over.
         loss: `loss(scores, labels)`, averaged over the batch.
-        labels: The classes `(B,)` if the user grants them to the attacker, else None.
+        labels: The classes `(B,)`, or rows of several or soft labels `(B, classes)`, if the user grants them to the
+            attacker, else None.
         mean: Per channel; the network's input is `(image - mean) / std`.
         std: Per channel.
         value_range: Lowest and highest value of an image (before normalisation).
+        class_targets: Whether each image has one class, which its gradient may give away; False for several labels,
+            soft labels and the like.
     """
 
     network: nn.Module
@@ -41,6 +44,7 @@ class Observation:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     value_range: tuple[float, float] = (0.0, 1.0)
+    class_targets: bool = True
 
     @property
     def dtype(self) -> torch.dtype:
@@ -71,7 +75,7 @@ class Observation:
         """The same observation with weights and gradients in another floating type."""
         if dtype == self.dtype and all(p.dtype == dtype for p in self.network.parameters()):
             return self
-        network = copy.deepcopy(self.network).to(dtype)
+        network = copy_network(self.network).to(dtype)
         return replace(self, network=network, gradients={k: g.to(dtype) for k, g in self.gradients.items()})
 
     def to_image(self, x: Tensor) -> Tensor:
@@ -90,6 +94,20 @@ class Observation:
         if all(not gradient.any() for gradient in self.gradients.values()):
             return "every gradient is zero: the loss is flat here and nothing leaks"
         return None
+
+
+def copy_network(network: nn.Module) -> nn.Module:
+    """Deep copy of a network that may have run: tensors that it keeps with their graph are copied without it.
+
+    Weight normalisation by hooks, pruning, and modules that remember their features keep such tensors as plain
+    attributes, or in a list or dict, and `copy.deepcopy` refuses them.
+    """
+    memo: dict[int, Tensor] = {}
+    for part in network.modules():
+        for value in vars(part).values():
+            held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+            memo.update((id(t), t.detach().clone()) for t in held if isinstance(t, Tensor) and t.grad_fn is not None)
+    return copy.deepcopy(network, memo)
 
 
 def per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
@@ -122,7 +140,7 @@ def observe(
     Args:
         model: Any image classifier, `(B, C, H, W)` to `(B, classes)`.
         image: `(C, H, W)` or `(B, C, H, W)` in `value_range`; the network gets `(image - mean) / std`.
-        label: Class, or classes `(B,)`.
+        label: Class, or classes `(B,)`; or floating-point targets of which the first dimension is B.
         loss: `loss(scores, labels)`, averaged over the batch.
         mean: Subtracted from the image, one for all channels or one each.
         std: Divides the image, one for all channels or one each.
@@ -145,10 +163,12 @@ def observe(
     if images.ndim != 4 or not images.is_floating_point():
         shape = tuple(image.shape)
         raise ValueError(f"image must be floating point, (C, H, W) or (B, C, H, W), got {image.dtype} {shape}")
-    labels = torch.as_tensor(label, device=images.device).reshape(-1).clone()
+    labels = torch.as_tensor(label, device=images.device).clone()
+    class_targets = not labels.is_floating_point()
+    labels = labels.reshape(-1) if class_targets or labels.ndim == 0 else labels
     if len(labels) != len(images):
         raise ValueError(f"{len(images)} images but {len(labels)} labels")
-    network = copy.deepcopy(model)
+    network = copy_network(model)
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     if not parameters:
         raise ValueError(f"{type(model).__name__} has no trainable parameter, so it shares no gradient")
@@ -157,12 +177,13 @@ def observe(
     scores = network(x.to(next(iter(parameters.values())).dtype))
     if scores.ndim != 2:
         raise ValueError(f"the model must return class scores (B, classes), got shape {tuple(scores.shape)}")
-    if labels.min() < 0 or labels.max() >= scores.shape[1]:
-        raise ValueError(f"labels must lie in 0 … {scores.shape[1] - 1}, got {labels.tolist()}")
+    highest = max(scores.shape[1] - 1, 1)  # one score tells two classes apart
+    if class_targets and (labels.min() < 0 or labels.max() > highest):
+        raise ValueError(f"labels must lie in 0 … {highest}, got {labels.tolist()}")
     found = torch.autograd.grad(loss(scores, labels), list(parameters.values()), allow_unused=True)
     return Observation(
         network=network,
-        gradients={name: g.detach() for name, g in zip(parameters, found, strict=True) if g is not None},
+        gradients={name: g.detach().to_dense() for name, g in zip(parameters, found, strict=True) if g is not None},
         input_shape=(images.shape[1], images.shape[2], images.shape[3]),
         batch_size=len(images),
         loss=loss,
@@ -170,4 +191,5 @@ def observe(
         mean=mean,
         std=std,
         value_range=value_range,
+        class_targets=class_targets and scores.shape[1] > 1,
     )

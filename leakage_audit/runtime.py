@@ -16,6 +16,10 @@ class Budget:
         seconds: Wall-clock limit, counted from construction; None sets none.
         report: Called as `report(what, done)` with a short description and the share done in [0, 1].
 
+    Attributes:
+        seconds: The limit.
+        tell: Who is told; to hand on to a share of this budget.
+
     Raises:
         ValueError: If `seconds` is not positive.
     """
@@ -24,7 +28,7 @@ class Budget:
         if seconds is not None and not seconds > 0:
             raise ValueError(f"seconds must be positive or None, got {seconds}")
         self.seconds = seconds
-        self._report = report
+        self.tell = report
         self._start = time.perf_counter()
 
     @property
@@ -47,11 +51,11 @@ class Budget:
         for step in range(total):
             if self.exhausted:
                 return
-            if self._report is not None:
-                self._report(what, step / total)
+            if self.tell is not None:
+                self.tell(what, step / total)
             yield step
-        if self._report is not None:
-            self._report(what, 1.0)
+        if self.tell is not None:
+            self.tell(what, 1.0)
 
 
 @cache

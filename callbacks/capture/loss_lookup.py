@@ -1,23 +1,108 @@
-"""Which loss a LightningModule trains with: given, one of its attributes, or cross entropy."""
+"""Which loss a LightningModule trains with: given, heard, one of its attributes, or the usual one for the targets."""
 
+import copy
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch.nn.functional as F
-from lightning import LightningModule
+from torch import Tensor, nn
 
+from leakage_audit.callbacks.capture.listening import LossCall
 from leakage_audit.callbacks.capture.model_copy import attribute, resolve
 from leakage_audit.observation import Loss
 
 NAMES = ("loss_fn", "criterion", "loss_function", "loss_func", "loss")
+_WORDS = ("loss", "criterion", "objective")
 
 
-def find_losses(module: LightningModule, given: str | Loss | None) -> list[tuple[Loss, str]]:
-    """The losses that it may be, the likeliest first, each with a word for it.
+@dataclass(frozen=True)
+class LossSource:
+    """Where a loss comes from; bound to a copy of the module, so that the training's own object is never called.
+
+    Attributes:
+        words: For the record.
+        loss: The function itself, or its dotted name on the module or anywhere.
+    """
+
+    words: str
+    loss: str | Loss
+
+    def bind(self, model_copy: nn.Module) -> Loss:
+        """The loss of a copy made by `copy_module`.
+
+        Raises:
+            ValueError: If a dotted name leads nowhere.
+        """
+        if isinstance(self.loss, nn.Module):
+            return copy.deepcopy(self.loss)
+        found: Loss = named(model_copy, self.loss)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class ShapedLoss:
+    """A loss with the shapes and type that it wants its arguments in.
+
+    Attributes:
+        function: Of scores and targets.
+        keywords: Its other arguments (label_smoothing, weight, reduction, …).
+        scores_tail: Shape of one image's scores; None as they are.
+        target_tail: Shape of one image's target; None that of the scores.
+        floating: Whether targets are floating point: classes become one-hot rows, or numbers 0 and 1.
+    """
+
+    function: Callable[..., Tensor]
+    keywords: dict[str, Any] = field(default_factory=dict)
+    scores_tail: tuple[int, ...] | None = None
+    target_tail: tuple[int, ...] | None = None
+    floating: bool = False
+
+    def __call__(self, scores: Tensor, target: Tensor) -> Tensor:
+        """The loss of scores `(B, classes)` and targets of any form that fits."""
+        if self.scores_tail is not None:
+            scores = scores.reshape(len(scores), *self.scores_tail)
+        return self.function(scores, self.shaped(target, scores), **self.keywords)
+
+    def shaped(self, target: Tensor, scores: Tensor) -> Tensor:
+        """The target as the function wants it."""
+        tail = tuple(scores.shape[1:]) if self.target_tail is None else self.target_tail
+        if self.floating:
+            classes = not target.is_floating_point() and target.ndim == 1
+            if classes and len(tail) == 1 and tail[0] > 1:
+                target = F.one_hot(target, tail[0])
+            target = target.to(scores.dtype)
+        return target.reshape(len(target), *tail)
+
+
+def heard_loss(call: LossCall) -> LossSource:
+    """The loss that a training step was heard to call, with its keywords."""
+    keywords = {k: v.detach().clone() if isinstance(v, Tensor) else v for k, v in call.keywords.items()}
+    loss = ShapedLoss(
+        call.function,
+        keywords,
+        tuple(call.scores.shape[1:]),
+        tuple(call.target.shape[1:]),
+        call.target.is_floating_point(),
+    )
+    said = [
+        f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" if isinstance(v, str) else k
+        for k, v in keywords.items()
+        if v is not None and v is not False and (k, v if isinstance(v, str | int | float) else "") not in _USUAL
+    ]
+    return LossSource(f"loss {call.name.replace('_', ' ')}" + (f" ({', '.join(said)})" if said else ""), loss)
+
+
+_USUAL = {("reduction", "mean"), ("label_smoothing", 0.0), ("ignore_index", -100)}
+
+
+def find_losses(module: nn.Module, given: str | Loss | None) -> list[LossSource]:
+    """The losses that it may be, the likeliest first.
 
     Args:
-        module: Whose attributes of a usual name are candidates, if they take scores and labels.
+        module: A copy of the LightningModule: its attributes are read, properties evaluated. Those of a usual name,
+            and every part that is a loss, are candidates, if they take scores and labels.
         given: By the user; then there is no other.
 
     Raises:
@@ -25,13 +110,25 @@ def find_losses(module: LightningModule, given: str | Loss | None) -> list[tuple
     """
     if given is not None:
         words = given if isinstance(given, str) else getattr(given, "__qualname__", type(given).__name__)
-        return [(named(module, given), f"loss {words}")]
-    attributes = [(getattr(module, name, None), f"loss {name}") for name in NAMES]
-    found = [(loss, words) for loss, words in attributes if callable(loss) and _takes_two(loss)]
-    return [*found, (F.cross_entropy, "loss cross entropy")]
+        named(module, given)
+        return [LossSource(f"loss {words}", given)]
+    parts = [name for name, part in module.named_modules() if name and _is_loss(part)]
+    others = [name for name in vars(module) if any(word in name.lower() for word in _WORDS) and name not in NAMES]
+    names = dict.fromkeys((*NAMES, *parts, *others))
+    return [LossSource(f"loss {name}", name) for name in names if _takes_two(module, name)]
 
 
-def named(module: LightningModule, what: Any) -> Any:
+USUAL_LOSSES = (
+    LossSource("loss cross entropy", F.cross_entropy),
+    LossSource("loss binary cross entropy with logits", ShapedLoss(F.binary_cross_entropy_with_logits, floating=True)),
+)
+
+
+def _is_loss(part: nn.Module) -> bool:
+    return type(part).__name__.endswith("Loss") or type(part).__module__ == "torch.nn.modules.loss"
+
+
+def named(module: nn.Module, what: Any) -> Any:
     """A callable given as itself, or by a dotted name: the module's own, or importable.
 
     Raises:
@@ -45,9 +142,12 @@ def named(module: LightningModule, what: Any) -> Any:
         return resolve(what)
 
 
-def _takes_two(function: Callable[..., Any]) -> bool:
+def _takes_two(module: nn.Module, name: str) -> bool:
     try:
-        inspect.signature(function).bind(None, None)
-    except (TypeError, ValueError):
+        found = attribute(module, name)
+        if not callable(found):
+            return False
+        inspect.signature(found).bind(None, None)
+    except Exception:  # a property may raise anything; then there is no candidate
         return False
     return True

@@ -1,101 +1,109 @@
-"""The audit's own copy of the classifier inside a LightningModule: eager, free of hooks, refreshed before each audit.
+"""Where in a LightningModule the classifier is: which part maps images to scores, and how it is called."""
 
-Working on a copy is what leaves no trace: buffers, modes, `.grad`, hooks and the autograd graph of the module that is
-trained are never touched.
-"""
-
-import copy
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from lightning import LightningModule
 from torch import Tensor, nn
 
-Forward = str | Callable[[nn.Module, Tensor], Tensor]
+Forward = str | Callable[[nn.Module, Tensor], Any]
+Path = tuple[str | int, ...]
 
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_SCORES = ("logits", "scores", "pred", "preds", "prediction", "out", "output", "y_hat")
 
 
-class ModelCopy:
-    """A copy of the classifier that maps inputs `(B, C, H, W)` to class scores.
-
-    Args:
-        module: The LightningModule.
-        forward: How scores are computed: None for the module's own `forward` (or, where it defines none, its only
-            submodule with parameters); a dotted name of a submodule or method of the module, or of a function
-            `f(module, x)` anywhere; or such a function itself.
+@dataclass(frozen=True)
+class Classifier:
+    """How scores are computed in a LightningModule, or in a copy of it.
 
     Attributes:
-        assumed: In words, where the scores come from.
-
-    Raises:
-        ValueError: If the classifier is not found or cannot be copied.
+        words: For the record.
+        path: Of the submodule that computes them; empty for the LightningModule.
+        call: `call(submodule, x)`; None to call the submodule itself.
+        pick: Where in the output the scores are, by keys, attributes and indices; empty looks for them.
     """
 
-    def __init__(self, module: nn.Module, forward: Forward | None = None) -> None:
-        self._path, self._call, self.assumed = _locate(module, forward)
-        self._network: nn.Module | None = None
+    words: str
+    path: str = ""
+    call: Callable[[nn.Module, Tensor], Any] | None = None
+    pick: Path = ()
 
-    def refresh(self, module: nn.Module) -> None:
-        """Take over weights, buffers, modes and `requires_grad`; copy anew if the module was rebuilt meanwhile."""
-        if self._network is None:
-            self._network = self._copy(module)
-            return
-        source = dict(_state(module.get_submodule(self._path)))
-        own = dict(_state(self._core))
-        if {n: (t.shape, t.dtype, t.device) for n, t in source.items()} != {
-            n: (t.shape, t.dtype, t.device) for n, t in own.items()
-        }:
-            self._network = self._copy(module)
-            return
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(source[name])
-                if tensor.is_leaf:
-                    tensor.requires_grad_(source[name].requires_grad)
-        parts = {plain(name): part for name, part in module.get_submodule(self._path).named_modules()}
-        for name, part in self._core.named_modules():
-            part.training = parts[name].training
-        self.network.training = self._core.training
+    def network(self, model_copy: nn.Module, plain_output: bool) -> nn.Module:
+        """The classifier of a copy, as a module that maps inputs `(B, C, H, W)` to scores `(B, classes)`.
 
-    def name_in_module(self, name: str) -> str:
+        Args:
+            model_copy: Made by `copy_module`.
+            plain_output: Whether the part returns scores `(B, classes)` and nothing else, so that no adapter is needed
+                and the network is the part itself.
+        """
+        core = model_copy.get_submodule(self.path)
+        return core if self.call is None and plain_output else Scores(core, self.call, self.pick)
+
+    def name_in_module(self, network: nn.Module, name: str) -> str:
         """What one of the network's parameters is called in the LightningModule (compile wrappers left out)."""
-        own = name.removeprefix("core.") if self._call else name
-        return ".".join(filter(None, (plain(self._path), own)))
-
-    @property
-    def network(self) -> nn.Module:
-        """The copy, as it was at the last refresh."""
-        if self._network is None:
-            raise RuntimeError("the twin holds nothing before its first refresh")
-        return self._network
-
-    @property
-    def _core(self) -> nn.Module:
-        return self.network.core if isinstance(self.network, _Called) else self.network
-
-    def _copy(self, module: nn.Module) -> nn.Module:
-        try:
-            core = _eager_copy(module.get_submodule(self._path))
-        except Exception as error:  # deepcopy lets through whatever a user's attribute raises
-            raise ValueError(
-                f"{type(module).__name__} cannot be copied for the audit ({error}); "
-                "name the submodule that maps images to scores by `forward`"
-            ) from error
-        return core if self._call is None else _Called(core, self._call)
+        own = name.removeprefix("core.") if isinstance(network, Scores) else name
+        return ".".join(filter(None, (plain(self.path), own)))
 
 
-class _Called(nn.Module):
-    """A module whose scores are computed by a function of it."""
+class Scores(nn.Module):
+    """A part of a module whose scores are found in what it, or a function of it, returns.
 
-    def __init__(self, core: nn.Module, call: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    Args:
+        core: The part.
+        call: `call(core, x)`; None calls the part itself.
+        pick: Keys, attributes and indices that lead to the scores; empty looks for them.
+    """
+
+    def __init__(self, core: nn.Module, call: Callable[[nn.Module, Tensor], Any] | None, pick: Path) -> None:
         super().__init__()
-        self.core, self.call = core, call
+        self.core, self.call, self.pick = core, call, pick
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.call(self.core, x)
+    def forward(self, x: Tensor) -> Any:
+        """Scores `(B, classes)` where they are found, else the output as it is."""
+        output = self.core(x) if self.call is None else self.call(self.core, x)
+        # In eval mode some return scores alone where they return more while they train.
+        found = (
+            output if isinstance(output, Tensor) else follow(output, self.pick) if self.pick else find_scores(output)
+        )
+        return found.flatten(1) if isinstance(found, Tensor) and found.ndim > 2 and _flat(found) else found
+
+
+def find_scores(output: Any) -> Any:
+    """The scores in an output of several parts: under a usual name, else the first tensor, else the output."""
+    parts = [(path, tensor) for path, tensor in tensors_in(output) if tensor.is_floating_point() and _flat(tensor)]
+    named = [tensor for path, tensor in parts if path and str(path[-1]).lower() in _SCORES]
+    return next(iter(named or (tensor for _, tensor in parts)), output)
+
+
+def tensors_in(value: Any, path: Path = (), depth: int = 4) -> list[tuple[Path, Tensor]]:
+    """The tensors of a nesting of mappings, sequences and objects with fields, each with the way to it."""
+    if isinstance(value, Tensor):
+        return [(path, value)]
+    if depth == 0:
+        return []
+    parts: Any = ()
+    if isinstance(value, Mapping):
+        parts = value.items()
+    elif isinstance(value, tuple) and hasattr(value, "_fields"):
+        parts = zip(value._fields, value, strict=True)
+    elif isinstance(value, list | tuple):
+        parts = enumerate(value)
+    elif hasattr(value, "__dict__") and not isinstance(value, nn.Module | type):
+        parts = vars(value).items()
+    return [found for key, part in parts for found in tensors_in(part, (*path, key), depth - 1)]
+
+
+def follow(value: Any, path: Path) -> Any:
+    """What lies at the end of a path, as `tensors_in` gives them."""
+    for key in path:
+        value = value[key] if isinstance(value, Mapping) or isinstance(key, int) else getattr(value, str(key))
+    return value
+
+
+def _flat(tensor: Tensor) -> bool:
+    """Whether it holds one row of numbers an image."""
+    return tensor.ndim >= 2 and all(size == 1 for size in tensor.shape[2:])
 
 
 def plain(name: str) -> str:
@@ -116,22 +124,30 @@ def resolve(name: str) -> Any:
         raise ValueError(f"{name!r} is neither on the LightningModule nor importable: {error}") from error
 
 
-def _locate(
-    module: nn.Module, forward: Forward | None
-) -> tuple[str, Callable[[nn.Module, Tensor], Tensor] | None, str]:
-    """Path of the submodule to copy, the function that calls it (None: itself), and both in words."""
+def locate(module: nn.Module, forward: Forward | None) -> Classifier:
+    """Find the classifier.
+
+    Args:
+        module: The LightningModule, or a copy of it: properties are evaluated.
+        forward: How scores are computed: None for the module's own `forward` (or, where it defines none, its only
+            submodule with parameters); a dotted name of a submodule or method of the module, or of a function
+            `f(module, x)` anywhere; or such a function itself.
+
+    Raises:
+        ValueError: If it is not found.
+    """
     if callable(forward):
-        return "", forward, f"scores by {getattr(forward, '__qualname__', type(forward).__name__)}"
+        return Classifier(f"scores by {getattr(forward, '__qualname__', type(forward).__name__)}", call=forward)
     if forward is not None:
         try:
             target = attribute(module, forward)
         except AttributeError:
-            return "", resolve(forward), f"scores by {forward}"
+            return Classifier(f"scores by {forward}", call=resolve(forward))
         if isinstance(target, nn.Module):
-            return forward, None, f"scores by the submodule {forward}"
-        return "", lambda core, x: attribute(core, forward)(x), f"scores by the method {forward}"
-    if type(module).forward not in (LightningModule.forward, nn.Module.forward):
-        return "", None, "scores by forward"
+            return Classifier(f"scores by the submodule {forward}", path=forward)
+        return Classifier(f"scores by the method {forward}", call=_Method(forward))
+    if defines_forward(module):
+        return Classifier("scores by forward")
     children = [name for name, child in module.named_children() if any(True for _ in child.parameters())]
     if len(children) != 1:
         parts = ", ".join(children) or "none"
@@ -139,7 +155,23 @@ def _locate(
             f"{type(module).__name__} defines no forward and has several or no parts with parameters ({parts}); "
             "name the one that maps images to scores by `forward`"
         )
-    return children[0], None, f"scores by the submodule {children[0]}"
+    return Classifier(f"scores by the submodule {children[0]}", path=children[0])
+
+
+def defines_forward(module: nn.Module) -> bool:
+    """Whether a module's class, below Lightning's and torch's own, says what its forward pass is."""
+    definer = next((base for base in type(module).__mro__ if "forward" in vars(base)), nn.Module)
+    return definer.__module__.split(".")[0] not in ("lightning", "pytorch_lightning") and definer is not nn.Module
+
+
+@dataclass(frozen=True)
+class _Method:
+    """Calls a module's method by its name; unlike a lambda it can be sent to another process."""
+
+    name: str
+
+    def __call__(self, core: nn.Module, x: Tensor) -> Any:
+        return attribute(core, self.name)(x)
 
 
 def attribute(module: nn.Module, path: str) -> Any:
@@ -148,41 +180,3 @@ def attribute(module: nn.Module, path: str) -> Any:
     for part in path.split("."):
         found = getattr(found, part)
     return found
-
-
-def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers by plain name, those outside the state dict too."""
-    for name, parameter in module.named_parameters():
-        yield plain(name), parameter
-    for name, buffer in module.named_buffers():
-        yield plain(name), buffer
-
-
-def _eager_copy(module: nn.Module) -> nn.Module:
-    """Deep copy without compilation and without the user's hooks."""
-    memo: dict[int, Any] = {}
-    for part in reversed(list(module.modules())):
-        inner, compiler = getattr(part, "_orig_mod", None), vars(part).get("_compiler_ctx")
-        if compiler is not None:  # Lightning's record of fit(torch.compile(module)): holds what cannot be copied
-            memo[id(compiler)] = None
-            memo.update((id(vars(part)[name]), None) for name in _STEPS if name in vars(part))
-        if inner is not None:
-            memo[id(part)] = copy.deepcopy(inner, memo)
-    model_copy: nn.Module = copy.deepcopy(module, memo)
-    for part in model_copy.modules():
-        for name in _STEPS:
-            if name in vars(part) and vars(part)[name] is None:
-                delattr(part, name)
-        for hooks in _HOOKS:
-            kept = getattr(part, hooks)
-            for key in [k for k, hook in kept.items() if not _computes(hook)]:
-                del kept[key]
-    return model_copy
-
-
-_STEPS = ("forward", "training_step", "validation_step", "test_step", "predict_step")
-
-
-def _computes(hook: Any) -> bool:
-    """Whether a hook is part of the computation (weight or spectral norm), not somebody's observation of it."""
-    return (getattr(hook, "__module__", None) or type(hook).__module__).startswith("torch.nn.utils")

@@ -1,7 +1,7 @@
 """The global streams of random numbers, and how they are kept while an audit runs."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -48,3 +48,36 @@ def isolated() -> Iterator[None]:
     finally:
         torch.set_default_dtype(dtype)
         before.restore()
+
+
+@contextmanager
+def kept_generators(*owners: Any) -> Iterator[None]:
+    """Leave the generators of data modules, loaders, samplers and data sets as they were, whatever is drawn from them.
+
+    Args:
+        owners: Where to look; data sets are looked through, not copied.
+    """
+    kept = [(generator, generator.get_state()) for generator in _generators(owners, 6, set())]
+    try:
+        yield
+    finally:
+        for generator, state in kept:
+            generator.set_state(state)
+
+
+def _generators(value: Any, depth: int, met: set[int]) -> Iterator[torch.Generator]:
+    if id(value) in met or depth == 0:
+        return
+    met.add(id(value))
+    if isinstance(value, torch.Generator):
+        yield value
+        return
+    parts: Any = ()
+    if isinstance(value, Mapping):
+        parts = value.values()
+    elif isinstance(value, list | tuple):
+        parts = value[:64]  # lists of samples hold no generators
+    elif hasattr(value, "__dict__") and not isinstance(value, Tensor | type):
+        parts = [part for name, part in vars(value).items() if name not in ("_trainer", "trainer")]
+    for part in parts:
+        yield from _generators(part, depth - 1, met)

@@ -1,113 +1,181 @@
-"""Reads optimiser steps of somebody's LightningModule as observations, and checks that it reads them rightly."""
+"""Reads training steps: the gradient that the optimiser is about to use, and how it comes about, verified."""
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
-from torch import Tensor
-from torch.nn.modules.dropout import _DropoutNd
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from leakage_audit.callbacks.capture import batches, distributed
+from leakage_audit.callbacks.capture.batch_reader import BatchReader, Unpack, clone, moved
+from leakage_audit.callbacks.capture.captured_sample import CapturedSample, one_image, whole_step
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
 from leakage_audit.callbacks.capture.gradient_check import (
     GradientCheck,
     MicroBatch,
     compare,
     compute_type,
-    loss_scale,
     recompute,
     step_gradients,
 )
-from leakage_audit.callbacks.capture.loss_lookup import find_losses, named
-from leakage_audit.callbacks.capture.model_copy import Forward, ModelCopy
-from leakage_audit.callbacks.capture.rng_isolation import RngState
-from leakage_audit.observation import Loss, Observation, as_tuple, observe, per_channel
+from leakage_audit.callbacks.capture.input_range import InputRange
+from leakage_audit.callbacks.capture.listening import Heard, listen
+from leakage_audit.callbacks.capture.model_copy import Forward
+from leakage_audit.callbacks.capture.module_copy import copy_module
+from leakage_audit.callbacks.capture.readings import Reading, common, find_readings, why_unheard
+from leakage_audit.callbacks.capture.rng_isolation import RngState, isolated
+from leakage_audit.observation import Loss
+
+Attempt = tuple[Reading, tuple[str, str]]
+_AS_IT_STOOD, _ALL_MOMENTS = ("start", "now"), (("start", "start"), ("now", "now"), ("now", "start"), ("start", "now"))
 
 
 @dataclass(frozen=True)
-class CapturedSample:
-    """An observation with what it is scored against.
+class ReadStep:
+    """A step whose gradient has been read.
 
     Attributes:
-        seen: What the attacker sees.
-        truth: The images `(B, C, H, W)` in image space; for the scores.
-        labels: Their classes `(B,)`.
+        gradients: The step's own, as an average over the window.
+        check: How they compare with the recomputed ones.
+        reason: In words, what training_step seems to do where they differ; empty if nothing is known.
     """
 
-    seen: Observation
-    truth: Tensor
-    labels: Tensor
+    gradients: dict[str, Tensor]
+    check: GradientCheck
+    reason: str = ""
 
 
 class StepReader:
-    """Finds forward, loss, batch and normalisation of a LightningModule, and reads its steps.
+    """Finds classifier, loss, targets and normalisation of a LightningModule, and reads its steps.
+
+    Whatever it runs of the user's (forward, loss, training_step, unpack, properties) runs on copies of the module and
+    of the batch. A step is understood if its gradient comes out again. What is tried: the readings of `find_readings`,
+    with the module as it was at the start of the step (before forward moved buffers and counters) or as it is now
+    (after the module's own hooks changed it), and the batch at the same two moments.
 
     Args:
-        module: The LightningModule.
-        forward: See `ModelCopy`.
-        loss: `loss(scores, labels)`, or its dotted name; None looks for an attribute with a usual name, then takes
-            cross entropy.
-        unpack: `unpack(batch)` to images and labels, or its dotted name; None looks for the tensors that fit.
-        mean: Of the normalisation; None looks for it.
-        std: Of the normalisation; None looks for it.
-        value_range: Of the images before normalisation.
+        forward: See `model_copy.locate`.
+        loss: `loss(scores, labels)`, or its dotted name; None listens to training_step, then looks for attributes.
+        unpack: See `BatchReader`.
+        inputs: Mean, standard deviation and value range.
         grant_labels: Whether the attacker is told the labels.
-
-    Attributes:
-        assumed: In sentences, what was found.
-        doubts: In sentences, what looks wrong with it.
     """
 
     def __init__(
         self,
-        module: LightningModule,
         *,
         forward: Forward | None = None,
         loss: str | Loss | None = None,
-        unpack: str | Callable[[Any], tuple[Tensor, Tensor]] | None = None,
-        mean: float | Sequence[float] | None = None,
-        std: float | Sequence[float] | None = None,
-        value_range: tuple[float, float] = (0.0, 1.0),
+        unpack: Unpack | None = None,
+        inputs: InputRange | None = None,
         grant_labels: bool = False,
     ) -> None:
-        self.model_copy = ModelCopy(module, forward)
-        self._losses = find_losses(module, loss)
-        self._unpack = batches.unpack if unpack is None else named(module, unpack)
-        self._normalisation = None if mean is None and std is None else (_tuple(mean, 0.0), _tuple(std, 1.0))
-        self.value_range, self.grant_labels = value_range, grant_labels
-        self.assumed = [self.model_copy.assumed, self._losses[0][1]]
-        self.doubts: list[str] = []
-        self._settled = False
+        self._forward, self._loss, self.grant_labels = forward, loss, grant_labels
+        self._batches, self._inputs = BatchReader(unpack), inputs or InputRange()
+        self._dropped: list[str] = []
+        self._candidates: list[Reading] = []
+        self._reason = ""  # what training_step was heard to do
+        self._settled: Attempt | None = None  # what fitted last
+        self._reading: Reading | None = None  # the best of the last step
+        self._start: nn.Module | None = None  # the module when the window began; nothing runs on it
+        self._at: nn.Module | None = None  # the module in the state that fitted; nothing runs on it
+        self._pairs: list[tuple[Tensor, Tensor]] = []
 
     @property
-    def loss(self) -> Loss:
-        """The loss as far as it is known; the first verified step settles it where there are several candidates."""
-        return self._losses[0][0]
+    def assumed(self) -> list[str]:
+        """In sentences, what was found."""
+        return (self._reading.words if self._reading is not None else []) + self._inputs.assumed
 
-    def micro_batch(self, batch: Any, trainer: Trainer) -> MicroBatch:
-        """Images, labels and generator states of a batch that is about to be trained on.
+    @property
+    def doubts(self) -> list[str]:
+        """In sentences, what looks wrong with it."""
+        lost = ", ".join(self._dropped)
+        said = f"the audit's copy of the module is without {lost}, which cannot be copied"
+        return [said] * bool(lost) + self._inputs.doubts
 
-        Raises:
-            AuditSkipped: If the batch cannot be understood.
-        """
-        try:
-            images, labels = self._unpack(batch)
-        except Exception as error:  # a user's unpack may raise anything
-            raise AuditSkipped(str(error)) from error
-        self._settle_normalisation(trainer, images)
-        return MicroBatch(images.detach(), labels.detach(), RngState.capture())
+    def begin(self, module: LightningModule, trainer: Trainer) -> None:
+        """Keep the module's state at the start of a window whose step will be read."""
+        self._start = self._copy(module, trainer)
 
-    def gradients(
+    def micro_batch(self, batch: Any, index: int = 0) -> MicroBatch:
+        """A batch that is about to be trained on, with the generators' states."""
+        return MicroBatch(clone(batch), batch, index, RngState.capture())
+
+    def forget(self) -> None:
+        """Let go of everything that was kept of a step."""
+        self._start = self._at = None
+        self._pairs = []
+
+    def read(
         self, trainer: Trainer, module: LightningModule, optimizer: Optimizer, window: Sequence[MicroBatch]
-    ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
-        """The step's own gradients, as the mean over the window, and this rank's, recomputed by each candidate loss.
+    ) -> ReadStep:
+        """The step's own gradients, compared with those of the readings until one fits. Every rank must call it.
+
+        What fitted is tried first the next time.
 
         Raises:
-            AuditSkipped: If the gradients hold nothing (none, not finite, all zero).
+            AuditSkipped: If the gradients hold nothing (none, not finite, all zero), the batch is not understood, or no
+                reading can be computed.
         """
+        own = distributed.together(trainer, lambda: self._own(trainer, module, optimizer, window))
+        written = any(distributed.gather(trainer, any(moved(batch) for batch in window)))
+        moments = _ALL_MOMENTS if written else tuple((when, "start") for when in _AS_IT_STOOD)
+        if self._settled is not None:
+            again = product([self._settled[0]], sorted(moments, key=lambda moment: moment != self._settled[1]))  # type: ignore[index]
+            found, problem = self._first_fit(trainer, module, window, own, again)
+            if found is not None and found.check.same:
+                return found
+            self._settled, self._candidates = None, []  # it fits no more: listen anew
+        readings = distributed.together(trainer, lambda: self._readings(trainer, module, window))
+        found, problem = self._first_fit(trainer, module, window, own, product(common(trainer, readings), moments))
+        if found is not None:
+            return found if found.check.same else replace(found, reason=self._reason)
+        raise AuditSkipped(self._why_not(problem))
+
+    def sample(self, trainer: Trainer, module: LightningModule, x: Tensor, label: Tensor) -> CapturedSample:
+        """The gradient that a client with this one image would share at the weights of the step; see `one_image`."""
+        network, loss = self._bound(trainer, module)
+        return one_image(trainer, network, loss, x, label, self._inputs, self.grant_labels)
+
+    def whole(self, trainer: Trainer, module: LightningModule, own: dict[str, Tensor]) -> list[CapturedSample]:
+        """The gradients of the step that was read last, as an observation of all its images; see `whole_step`."""
+        network, loss = self._bound(trainer, module)
+        assert self._reading is not None  # `_bound` has seen to it
+        classifier = self._reading.classifier
+        return whole_step(trainer, network, loss, classifier, own, self._pairs, self._inputs, self.grant_labels)
+
+    def pairs(
+        self, trainer: Trainer, module: LightningModule, window: Sequence[MicroBatch]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Images and targets of the window's batches, as the last reading has them, else the likeliest.
+
+        Raises:
+            AuditSkipped: If the batch is not understood.
+        """
+        if not self._pairs:
+            self._reading = self._reading or self._readings(trainer, module, window)[0]
+            self._pairs = [self._batches.pair(self._reading.target, b, "start", self._begun) for b in window]
+            self._inputs.settle(trainer, self._pairs[0][0])
+        return self._pairs
+
+    def network(self, trainer: Trainer, module: LightningModule) -> nn.Module:
+        """A copy of the classifier, as far as it is known; `read` or `pairs` come first."""
+        return self._bound(trainer, module)[0]
+
+    @property
+    def _begun(self) -> nn.Module:
+        assert self._start is not None  # `begin` comes first
+        return self._start
+
+    def _own(
+        self, trainer: Trainer, module: LightningModule, optimizer: Optimizer, window: Sequence[MicroBatch]
+    ) -> dict[str, Tensor]:
+        """The step's own gradients, on every rank before anything that a rank might fail at."""
         own = step_gradients(trainer, module, optimizer)
         if not own:
             raise AuditSkipped("the optimiser's parameters have no gradient in this step")
@@ -116,171 +184,116 @@ class StepReader:
             raise AuditSkipped(f"the gradient of {bad} holds NaN or infinite values")
         if not any(g.any() for g in own.values()):
             raise AuditSkipped("every gradient is zero: the loss is flat here and nothing leaks")
+        for batch in window:
+            self._inputs.settle(trainer, self._batches.images(batch.batch, self._begun)[0])
         if module.automatic_optimization and len(window) != trainer.accumulate_grad_batches:
             # The last window of an epoch is shorter, yet Lightning divides by the full length.
-            own = {name: g * (trainer.accumulate_grad_batches / len(window)) for name, g in own.items()}
-        again = [self._recomputed(trainer, module, window, loss, own) for loss, _ in self._losses]
-        self.model_copy.refresh(module)  # batch normalisation moved its statistics
-        return own, again
+            return {name: g * (trainer.accumulate_grad_batches / len(window)) for name, g in own.items()}
+        return own
 
-    def _recomputed(
+    def _readings(self, trainer: Trainer, module: LightningModule, window: Sequence[MicroBatch]) -> list[Reading]:
+        """What the first batch of the window, and the training step that it goes through, may be read as."""
+        if self._candidates:
+            return self._candidates
+        first, heard = window[0], Heard()
+        images, others = self._batches.images(first.batch, self._begun)
+        if module.automatic_optimization and self._loss is None:  # by hand the step would reach for the optimisers
+            with isolated(), trainer.precision_plugin.train_step_context():
+                first.streams.restore()
+                heard = listen(self._copy(self._begun, trainer), clone(first.batch), first.index)
+            self._reason = why_unheard(heard, images, [tensor for _, tensor in others])
+        tensors = [tensor for _, tensor in others]
+        try:
+            found = find_readings(self._copy(self._begun, trainer), images, tensors, heard, self._forward, self._loss)
+        except ValueError as error:
+            raise AuditSkipped(str(error)) from error
+        if not found:
+            raise AuditSkipped(batches.no_targets(images, others))
+        self._candidates = found
+        return found
+
+    def _first_fit(
         self,
         trainer: Trainer,
         module: LightningModule,
         window: Sequence[MicroBatch],
-        loss: Loss,
         own: dict[str, Tensor],
-    ) -> dict[str, Tensor]:
-        self.model_copy.refresh(module)
-        try:
-            return recompute(trainer, self.model_copy, window, loss, list(own))
-        except Exception:
-            if len(self._losses) == 1:
-                raise
-            # An attribute called `loss` may be anything; one that fails is not the loss, and zeros equal no gradient.
-            return {name: torch.zeros_like(gradient) for name, gradient in own.items()}
+        attempts: Iterable[Attempt],
+    ) -> tuple[ReadStep | None, Exception | None]:
+        """The first attempt whose gradient is the step's, else the best; and what the first one failed at."""
+        best: ReadStep | None = None
+        problem: Exception | None = None
+        for reading, moment in attempts:
+            try:
+                pairs, state, again = distributed.together(
+                    trainer, lambda r=reading, m=moment: self._again(trainer, module, window, own, r, *m)
+                )
+            except Exception as error:  # what cannot be computed is not how the step does it
+                problem = problem or error
+                continue
+            found = self._compared(trainer, module, own, distributed.average(trainer, again), len(window))
+            if best is None or found.check.same or (found.check.parallel and not best.check.parallel):
+                best, self._reading, self._at, self._pairs = found, reading, state, pairs
+            if found.check.same:
+                self._settled = reading, moment
+                break
+        return best, problem
 
-    def verify(
+    def _again(
         self,
         trainer: Trainer,
         module: LightningModule,
+        window: Sequence[MicroBatch],
         own: dict[str, Tensor],
-        again: list[dict[str, Tensor]],
-        length: int,
-    ) -> tuple[dict[str, Tensor], GradientCheck]:
-        """Compare the step's gradients with the recomputed ones, and settle the loss on the one that fits.
+        reading: Reading,
+        when: str,
+        which: str,
+    ) -> tuple[list[tuple[Tensor, Tensor]], nn.Module, dict[str, Tensor]]:
+        """The window's pairs, the module's state, and the gradient, by one attempt."""
+        state = self._begun if when == "start" else self._copy(module, trainer)
+        network, loss = reading.bind(self._copy(state, trainer))
+        pairs = [self._batches.pair(reading.target, batch, which, self._begun) for batch in window]
+        # The network may write into the images.
+        triples = [(x.clone(), y.clone(), batch.streams) for (x, y), batch in zip(pairs, window, strict=True)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of losses that broadcast what was not meant for them
+            return pairs, state, recompute(trainer, reading.classifier, network, loss, triples, list(own))
 
-        Args:
-            trainer: Says precision.
-            module: Says who optimises, Lightning or its author.
-            own: The step's.
-            again: Recomputed by each candidate loss, averaged over the ranks.
-            length: How many batches the window has.
+    def _compared(
+        self, trainer: Trainer, module: LightningModule, own: dict[str, Tensor], again: dict[str, Tensor], length: int
+    ) -> ReadStep:
+        """By hand one may sum over the window, or divide by a number of batches that the last window falls short of.
 
-        Returns:
-            The step's gradients, as an average over the window, and the verdict. By hand one may as well sum over the
-            window, or divide by a number of batches that the last window falls short of: such a factor is undone.
+        Such a factor is undone.
         """
         compute = compute_type(trainer, module)
-        verdicts = [compare(own, candidate, compute) for candidate in again]
-        best = next((i for fits in ("same", "parallel") for i, v in enumerate(verdicts) if getattr(v, fits)), None)
-        if best is not None:
-            self._losses = [self._losses[best]]
-            self.assumed[1] = self._losses[0][1]
-        verdict = verdicts[best or 0]
-        if verdict.parallel and not verdict.same and not module.automatic_optimization:
-            divided_by = length / verdict.scale
-            if length > 1 and abs(divided_by - round(divided_by)) < verdict.tolerance * divided_by:
-                own = {name: g / verdict.scale for name, g in own.items()}
-                verdict = compare(own, again[best or 0], compute)
-        return own, verdict
+        check = compare(own, again, compute)
+        if check.parallel and not check.same and not module.automatic_optimization and length > 1:
+            divided_by = length / check.scale
+            if abs(divided_by - round(divided_by)) < check.tolerance * divided_by:
+                own = {name: g / check.scale for name, g in own.items()}
+                check = compare(own, again, compute)
+        return ReadStep(own, check)
 
-    def sample(self, trainer: Trainer, module: LightningModule, x: Tensor, label: Tensor) -> CapturedSample:
-        """The gradient that a client with this one image would share at the weights of now.
-
-        The network is in eval mode: no dropout, batch normalisation by its running statistics.
-
-        Args:
-            trainer: Says precision.
-            module: Holds the weights.
-            x: The network's input `(C, H, W)`.
-            label: Its class, `()`.
-
-        Raises:
-            AuditSkipped: If model, image and label do not fit each other.
-        """
-        self.model_copy.refresh(module)
-        self.model_copy.network.eval()
-        truth, scale = self._to_image(x[None]), loss_scale(trainer)
-        mean, std = self._known
-        try:
-            with trainer.precision_plugin.train_step_context():
-                seen = observe(
-                    self.model_copy.network,
-                    truth,
-                    label,
-                    lambda scores, labels: self.loss(scores, labels) * scale,
-                    mean=mean,
-                    std=std,
-                    value_range=self.value_range,
-                    grant_labels=self.grant_labels,
-                )
-        except ValueError as error:
-            raise AuditSkipped(str(error)) from error
-        gradients = {name: g / scale for name, g in seen.gradients.items()}
-        return CapturedSample(replace(seen, gradients=gradients, loss=self.loss), truth, label.reshape(1))
-
-    def whole(self, trainer: Trainer, own: dict[str, Tensor], window: Sequence[MicroBatch]) -> list[CapturedSample]:
-        """The step's own gradient as an observation of all the window's images, of all ranks; rank 0 gets it.
-
-        The network keeps the modes of training, except that dropout is off: the attacker does not know the masks.
-
-        Args:
-            trainer: Says ranks.
-            own: The verified gradients.
-            window: The batches.
-
-        Raises:
-            AuditSkipped: If the window's batches differ in size, so that no plain average over images was taken.
-        """
-        parts = [(b.images.cpu(), b.labels.cpu()) for b in window]
-        parts = [part for rank in distributed.gather(trainer, parts) for part in rank]
-        if len({len(images) for images, _ in parts}) > 1:
-            raise AuditSkipped("the window's batches differ in size: the gradient is no plain average over its images")
-        if not trainer.is_global_zero:
-            return []
-        for module in self.model_copy.network.modules():
-            if isinstance(module, _DropoutNd):
-                module.eval()
-        device = window[0].images.device
-        x, labels = torch.cat([x for x, _ in parts]).to(device), torch.cat([y for _, y in parts]).to(device)
-        names = [(self.model_copy.name_in_module(name), name) for name, _ in self.model_copy.network.named_parameters()]
-        mean, std = self._known
-        seen = Observation(
-            network=self.model_copy.network,
-            gradients={name: own[outer] for outer, name in names if outer in own},
-            input_shape=(x.shape[1], x.shape[2], x.shape[3]),
-            batch_size=len(x),
-            loss=self.loss,
-            labels=labels if self.grant_labels else None,
-            mean=mean,
-            std=std,
-            value_range=self.value_range,
+    def _why_not(self, problem: Exception | None) -> str:
+        said = str(problem) if isinstance(problem, AuditSkipped) else f"{type(problem).__name__}: {problem}"
+        return (
+            f"{self._reason or 'the module could not be run on the images of the batch'} ({said}); "
+            "name what maps images to class scores by `forward`, or `loss` or `unpack`"
         )
-        return [CapturedSample(seen, self._to_image(x), labels)]
 
-    @property
-    def _known(self) -> batches.Normalisation:
-        assert self._normalisation is not None  # settled with the first batch
-        return self._normalisation
+    def _bound(self, trainer: Trainer, module: LightningModule) -> tuple[nn.Module, Loss]:
+        """Network and loss on a copy of their own, of the state that fitted the last step."""
+        assert self._reading is not None  # `read` or `pairs` come first
+        return self._reading.bind(self._copy(self._at if self._at is not None else module, trainer))
 
-    def _to_image(self, x: Tensor) -> Tensor:
-        mean, std = self._known
-        return x * per_channel(std, x) + per_channel(mean, x)
-
-    def _settle_normalisation(self, trainer: Trainer, x: Tensor) -> None:
-        if self._settled:
-            return
-        self._settled = True
-        if self._normalisation is not None:
-            source = "given"
-        else:
-            found = batches.find_normalisation(getattr(trainer, "datamodule", None), trainer.train_dataloader)
-            self._normalisation, source = found or (((0.0,), (1.0,)), "none found: inputs are images")
-        mean, std = self._normalisation
-        self.assumed.append(f"input = (image - {_show(mean)}) / {_show(std)} ({source})")
-        image, (low, high) = self._to_image(x.detach()), self.value_range
-        least, most, slack = float(image.min()), float(image.max()), 0.05 * (high - low)
-        if least < low - slack or most > high + slack:
-            self.doubts.append(
-                f"images span {least:.2f} … {most:.2f} where {low:g} … {high:g} was expected: "
-                "give the normalisation's mean and std, or value_range"
-            )
-
-
-def _tuple(values: float | Sequence[float] | None, default: float) -> tuple[float, ...]:
-    return as_tuple(default if values is None else list(values) if isinstance(values, Sequence) else values)
-
-
-def _show(values: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{v:.4g}" for v in values) + ")" if len(values) > 1 else f"{values[0]:.4g}"
+    def _copy(self, module: nn.Module, trainer: Trainer) -> nn.Module:
+        try:
+            made, dropped = copy_module(module, trainer)
+        except Exception as error:  # deepcopy lets through whatever a user's attribute raises
+            raise AuditSkipped(
+                f"{type(module).__name__} cannot be copied for the audit ({type(error).__name__}: {error}); give the "
+                "class of what cannot be copied a __deepcopy__"
+            ) from error
+        self._dropped += [name for name in dropped if name not in self._dropped]
+        return made

@@ -1,8 +1,12 @@
-"""Which trainers can be audited; the others are refused before the fit begins, with the reason."""
+"""Which trainers can be audited; the others are refused before the fit begins, with the reason.
 
-from lightning import Trainer
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+Lightning is installed under two names, `lightning` and `pytorch_lightning`, whose classes are no relatives: what an
+object is, is asked by the names of its classes, and nothing is imported from a package that the trainer is not of.
+"""
+
+import importlib
+from typing import Any
+
 from torch.optim import LBFGS
 
 _WHY = {
@@ -12,7 +16,19 @@ _WHY = {
 }
 
 
-def refuse_unsupported(trainer: Trainer, optimizer: int, background: bool = False) -> None:
+def is_kind(thing: Any, *names: str) -> bool:
+    """Whether an object is of a Lightning class of one of these names, in either package."""
+    return any(base.__name__ in names for base in type(thing).__mro__)
+
+
+def misconfiguration(trainer: Any, message: str) -> Exception:
+    """The `MisconfigurationException` of the trainer's own package."""
+    package = "pytorch_lightning" if type(trainer).__module__.startswith("pytorch_lightning") else "lightning.pytorch"
+    error: Exception = importlib.import_module(f"{package}.utilities.exceptions").MisconfigurationException(message)
+    return error
+
+
+def refuse_unsupported(trainer: Any, optimizer: int, background: bool = False) -> None:
     """Raise where the gradient of a step cannot be read rightly.
 
     Args:
@@ -23,21 +39,27 @@ def refuse_unsupported(trainer: Trainer, optimizer: int, background: bool = Fals
     Raises:
         MisconfigurationException: With the reason.
     """
+    reason = _reason(trainer, optimizer, background)
+    if reason is not None:
+        error = misconfiguration(trainer, reason)
+        raise error
+
+
+def _reason(trainer: Any, optimizer: int, background: bool) -> str | None:
     strategy = trainer.strategy
-    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+    if not is_kind(strategy, "SingleDeviceStrategy", "DDPStrategy"):
         reason = _WHY.get(type(strategy).__name__, "it is neither a single device nor DDP, and has not been tried")
-        raise MisconfigurationException(f"LeakageAudit cannot audit under {type(strategy).__name__}: {reason}")
+        return f"LeakageAudit cannot audit under {type(strategy).__name__}: {reason}"
     if background and trainer.world_size > 1:
-        raise MisconfigurationException(
+        return (
             "LeakageAudit(background=True) with several processes: their results would arrive at different times, and "
             "could not be gathered; leave it out, each process audits a share"
         )
     if not trainer.optimizers:
-        raise MisconfigurationException("LeakageAudit audits optimiser steps, but configure_optimizers returned none")
+        return "LeakageAudit audits optimiser steps, but configure_optimizers returned none"
     if not 0 <= optimizer < len(trainer.optimizers):
         known = f"there are {len(trainer.optimizers)}, counted from 0"
-        raise MisconfigurationException(f"LeakageAudit(optimizer={optimizer}): no such optimiser; {known}")
+        return f"LeakageAudit(optimizer={optimizer}): no such optimiser; {known}"
     if isinstance(trainer.optimizers[optimizer], LBFGS):
-        raise MisconfigurationException(
-            "LeakageAudit cannot audit L-BFGS: it evaluates several gradients within one step, at different weights"
-        )
+        return "LeakageAudit cannot audit L-BFGS: it evaluates several gradients within one step, at different weights"
+    return None

@@ -53,7 +53,12 @@ class Worker(Generic[Tag]):
         if self._pool is None:
             # Spawned, not forked: a fork of a process whose threads hold locks may never wake up.
             self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-        self._jobs.append((tag, self._pool.submit(_work, payload)))
+        try:
+            job = self._pool.submit(_work, payload)
+        except BrokenProcessPool:  # killed while it was idle
+            self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
+            job = self._pool.submit(_work, payload)
+        self._jobs.append((tag, job))
 
     def finished(self, wait: int = 0) -> Iterator[tuple[Tag, list[Evaluation] | Exception]]:
         """The audits that have ended, in order, each with its looks or with what went wrong.

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from leakage_audit.attacks.base import Attack, Reconstruction
+from leakage_audit.callbacks.evaluation.limits import measure_limits
 from leakage_audit.measures.security import security_metric
 from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import Observation
 from leakage_audit.readings.evaluation import AttackOutcome as AttackOutcome
 from leakage_audit.readings.evaluation import Evaluation as Evaluation
-from leakage_audit.readings.evaluation import LimitOutcome
 from leakage_audit.runtime import Budget
 from leakage_audit.scores.metrics import chance_floor, score
 
@@ -31,8 +31,8 @@ def evaluate(
     strict: bool = False,
     guess: Tensor | None = None,
     report: Callable[[str, float], None] | None = None,
-    limit: LimitOutcome | None = None,
-    limit_others_known: LimitOutcome | None = None,
+    limit: float = 0.25,
+    noise: float = 0.0,
 ) -> Evaluation:
     """Measure an observation, run the attacks on it one after the other, and score them.
 
@@ -42,26 +42,25 @@ def evaluate(
         labels: Their classes `(B,)`.
         attacks: By the name that they are logged under.
         measure: Whether to rank the layers' systems and compute c(M).
-        seconds: For all attacks together; what one leaves over, the next ones may use.
+        seconds: For all attacks and the limit together; what one leaves over, the next ones may use.
         strict: Let an attack's exception through instead of noting it.
         guess: `(C, H, W)` in [0, 1], what the reconstructions are held against; None for mid-grey.
         report: Told of the attacks' progress.
-        limit: What the gradient determines of each image, if it was measured.
-        limit_others_known: The same for an attacker who knows the other images.
+        limit: Share of the time that is kept for what the gradient determines, whoever attacks; 0 does not compute it.
+        noise: Standard deviation of what a defence added to each entry of the gradient, in the gradient's own units.
     """
-    truth = _unit(truth, seen)
+    true_images, truth = truth, _unit(truth, seen)
     seen = seen.to(torch.float32) if torch.finfo(seen.dtype).bits < 32 else seen
-    evaluation = Evaluation(
-        truth, labels.tolist(), chance_floor(guess, truth), limit=limit, limit_others_known=limit_others_known
-    )
+    evaluation = Evaluation(truth, labels.tolist(), chance_floor(guess, truth))
     if measure:
         try:
             evaluation.security = security_metric(seen)
         except ValueError as error:  # the network is no chain, or its gradient holds nothing
             evaluation.problems["c"] = str(error)
     total = Budget(seconds)
+    for_attacks = None if seconds is None else (1 - limit) * seconds
     for waiting, (name, attack) in zip(range(len(attacks), 0, -1), attacks.items(), strict=True):
-        share = None if seconds is None else max(1e-3, (seconds - total.spent) / waiting)
+        share = None if for_attacks is None else max(1e-3, (for_attacks - total.spent) / waiting)
         budget = Budget(share, report)
         try:
             result = attack(seen, budget)
@@ -76,6 +75,16 @@ def evaluate(
             log.debug("attack %s failed", name, exc_info=True)
         else:
             evaluation.outcomes[name] = outcome
+    if limit > 0 and attacks:
+        left = None if seconds is None else max(1e-3, seconds - total.spent)
+        try:
+            found = measure_limits(seen, true_images, labels, noise, Budget(left, report))
+            evaluation.limit, evaluation.limit_others_known = found
+        except Exception as error:  # as for an attack
+            if strict and not isinstance(error, ValueError):
+                raise
+            evaluation.problems["limit"] = str(error) or type(error).__name__
+            log.debug("the limit failed", exc_info=True)
     return evaluation
 
 

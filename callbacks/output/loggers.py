@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from leakage_audit.callbacks.capture.supported_trainers import is_kind
 from leakage_audit.readings.metric_table import metric_of
 
 LAYOUT_TAG = b"custom_scalars__config__"
@@ -28,8 +29,12 @@ def remember(trainer: Trainer, metrics: Mapping[str, float]) -> None:
 
 def log_scalars(trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
     """Hand scalars to every logger; TensorBoard is told what each is as well."""
+    logger: Any  # of either Lightning
     for logger in trainer.loggers if metrics else ():
-        if isinstance(logger, TensorBoardLogger) and type(logger).log_metrics is TensorBoardLogger.log_metrics:
+        # A logger that overrides `log_metrics` means to see the numbers itself.
+        if is_kind(logger, "TensorBoardLogger") and type(logger).log_metrics.__qualname__.startswith(
+            "TensorBoardLogger."
+        ):
             logger.experiment.file_writer.add_summary(_described(metrics), step)
         else:
             logger.log_metrics(dict(metrics), step=step)
@@ -53,8 +58,9 @@ def lay_out_charts(trainer: Trainer, layout: Mapping[str, Mapping[str, list]], r
         layout: As `SummaryWriter.add_custom_scalars` takes it.
         replace: Whether to take the place of a layout that is there; TensorBoard shows the one written last.
     """
+    logger: Any
     for logger in trainer.loggers if trainer.is_global_zero else ():
-        if isinstance(logger, TensorBoardLogger):
+        if is_kind(logger, "TensorBoardLogger"):
             logger.experiment.flush()
             files = Path(logger.log_dir).glob("events.out.tfevents.*")
             if replace or not any(_holds(path, LAYOUT_TAG) for path in files):
@@ -81,10 +87,11 @@ def log_image(trainer: Trainer, name: str, image: Tensor, step: int, caption: st
         folder: Where the PNG goes, as `<last part of name>/step_000123.png`; None writes none.
     """
     taken = False
+    logger: Any
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
+        if is_kind(logger, "TensorBoardLogger"):
             logger.experiment.add_image(name, image, step)
-        elif isinstance(logger, WandbLogger):
+        elif is_kind(logger, "WandbLogger"):
             logger.log_image(key=name, images=[to_pil_image(image)], step=step, caption=[caption])
         else:
             continue
@@ -97,15 +104,17 @@ def log_image(trainer: Trainer, name: str, image: Tensor, step: int, caption: st
 
 def log_text(trainer: Trainer, name: str, text: str, step: int) -> None:
     """Hand Markdown to every logger that shows text."""
+    logger: Any
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
+        if is_kind(logger, "TensorBoardLogger"):
             logger.experiment.add_text(name, text, step)
-        elif isinstance(logger, WandbLogger):
+        elif is_kind(logger, "WandbLogger"):
             logger.log_text(key=name, columns=["text"], data=[[text]], step=step)
 
 
 def flush(trainer: Trainer) -> None:
     """Let pictures appear now, not when the writer's queue is full."""
+    logger: Any
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
+        if is_kind(logger, "TensorBoardLogger"):
             logger.experiment.flush()

@@ -4,9 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Trainer
-from torch import Tensor
 
 from leakage_audit.callbacks.evaluation.evaluate import Evaluation
 from leakage_audit.callbacks.output import loggers, records
@@ -57,33 +55,14 @@ def repeat(trainer: Trainer, metrics: dict[str, float]) -> None:
 def _pictures(trainer: Trainer, evaluations: Sequence[Evaluation], record: dict[str, Any], folder: Path | None) -> None:
     if not evaluations:
         return
-    loggers.log_text(trainer, "audit/summary", records.summary(evaluations, record), record["step"])
+    tag = record.get("tag", "audit")  # where a trainer has several audits
+    loggers.log_text(trainer, f"{tag}/summary", records.summary(evaluations, record), record["step"])
     shown = picture(evaluations, f"step {record['step']}")
     if shown is not None:
-        loggers.log_image(trainer, "audit/images", shown[0], record["step"], shown[1], folder)
+        loggers.log_image(trainer, f"{tag}/images", shown[0], record["step"], shown[1], folder)
     loggers.flush(trainer)
 
 
 def _line(evaluations: Sequence[Evaluation], record: dict[str, Any], folder: Path | None) -> None:
     if folder is not None:
         records.append(folder / "audit.jsonl", record | (records.describe(evaluations) if evaluations else {}))
-
-
-def save_probe(probe: tuple[Tensor, Tensor], folder: Path | None, trainer: Trainer, say: Say) -> None:
-    """Leave the fixed images beside the log, so that a resumed fit follows the same ones."""
-    if folder is None:
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.save([part.cpu() for part in probe], folder / f"probe_{trainer.global_rank}.pt")
-    except OSError as error:
-        say(f"the fixed images could not be saved; a resumed fit will follow others: {error}")
-
-
-def load_probe(folder: Path | None, trainer: Trainer, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    """The fixed images that an earlier run of the same fit left, if they are still there."""
-    path = None if folder is None else folder / f"probe_{trainer.global_rank}.pt"
-    if path is None or not path.is_file():
-        return None
-    images, labels = torch.load(path, weights_only=True)
-    return images.to(device), labels.to(device)

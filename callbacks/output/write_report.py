@@ -5,8 +5,8 @@ import logging
 from pathlib import Path
 
 from lightning import Trainer
-from lightning.pytorch.loggers import CSVLogger
 
+from leakage_audit.callbacks.capture.supported_trainers import is_kind
 from leakage_audit.callbacks.output import console, loggers
 from leakage_audit.report import write_report
 
@@ -25,7 +25,7 @@ def write(trainer: Trainer, folder: Path | None) -> None:
     try:
         loggers.flush(trainer)
         for logger in trainer.loggers:
-            if isinstance(logger, CSVLogger):
+            if is_kind(logger, "CSVLogger"):
                 logger.save()
         beside = [Path(found) for logger in trainer.loggers if (found := getattr(logger, "log_dir", None))]
         paths = write_report(folder, beside=beside)

@@ -12,6 +12,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from leakage_audit.layerwise.last_layer import last_layer, why_no_last_layer
+from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import Observation
 
 
@@ -28,9 +29,14 @@ def labels_for(seen: Observation) -> tuple[Tensor, bool]:
 
     Raises:
         ValueError: If no labels were granted and the network has no fully connected layer with a gradient to read.
+        UnreadableNetwork: If the images have no single class each.
     """
     if seen.labels is not None:
         return seen.labels, False
+    if not seen.class_targets:
+        raise UnreadableNetwork(
+            "labels cannot be inferred for binary, multi-label or soft targets: grant them with grant_labels=True"
+        )
     if seen.batch_size == 1:
         return _delta(seen).argmin().reshape(1), True
     counts = _estimated_counts(seen)

@@ -1,6 +1,5 @@
 """Gradients at candidate inputs, and how far they are from those observed: what every first-order attack minimises."""
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 
 from leakage_audit.layerwise.last_layer import last_layer
 from leakage_audit.networks.double_backward import differentiable_twice
-from leakage_audit.observation import Observation
+from leakage_audit.observation import Observation, copy_network
 
 
 class Candidates:
@@ -27,7 +26,7 @@ class Candidates:
     """
 
     def __init__(self, seen: Observation) -> None:
-        self.network = differentiable_twice(copy.deepcopy(seen.network))
+        self.network = differentiable_twice(copy_network(seen.network))
         own = dict(self.network.named_parameters())
         self.targets = tuple(seen.gradients.values())
         self.features: Tensor | None = None

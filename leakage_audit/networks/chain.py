@@ -18,7 +18,9 @@ from leakage_audit.networks.layer_types import FUNCTIONS, Layer, UnreadableNetwo
 __all__ = ["UnreadableNetwork", "read_chain"]
 
 _PASS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-_PASS_NAMES = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "contiguous", "float", "double"}
+_DROPOUT_NAMES = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout"}
+_TYPE_NAMES = {"float", "double", "half", "bfloat16", "to", "type", "type_as", "contiguous"}
+_PASS_NAMES = _DROPOUT_NAMES | _TYPE_NAMES
 _SIZES = {"size", "getattr", "dim", "numel"}
 _MAXIMUM = "which entry was the maximum is not in the gradients, so max pooling has no linear system"
 _WHY = {

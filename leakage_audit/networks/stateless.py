@@ -1,6 +1,5 @@
 """A network as a function of the image alone."""
 
-import copy
 from collections.abc import Callable
 
 import torch
@@ -8,11 +7,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from leakage_audit.networks.double_backward import differentiable_twice
+from leakage_audit.observation import copy_network
 
 
 def stateless(network: nn.Module) -> nn.Module:
     """A copy that calls no random numbers and keeps no running statistics, in the modes of the observed step."""
-    network = differentiable_twice(copy.deepcopy(network).requires_grad_(False))
+    network = differentiable_twice(copy_network(network).requires_grad_(False))
     for module in network.modules():
         if isinstance(module, _BatchNorm) and module.training:
             module.running_mean = module.running_var = module.num_batches_tracked = None

@@ -10,7 +10,7 @@ from fits import Allocates, Grey, Net, Raises, Sleeps, fit, images, lines, same,
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from leakage_audit.callbacks import LeakageAudit
+from leakage_audit.callbacks import LeakageAudit, run_folder
 
 
 class TestTrace:
@@ -51,12 +51,13 @@ class TestTrace:
         held = []
 
         class Watch(LeakageAudit):
-            def on_train_batch_end(self, *_):
-                held.append(weakref.ref(audit._session.reader.model_copy.network))
+            def on_train_batch_start(self, *_):
+                if audit._session.reader._start is not None:
+                    held.append(weakref.ref(audit._session.reader._start))
 
         fit(tmp_path, audit, Watch(attacks=[]))
         gc.collect()
-        assert held
+        assert len(held) == 3
         assert all(network() is None for network in held)
         assert len(json.dumps(audit.state_dict())) < 500
 
@@ -141,12 +142,13 @@ class TestSkips:
         assert audit.latest.skipped == found[-1]["skipped"]
         return found[0]["skipped"]
 
-    def test_label_smoothing(self, tmp_path):
-        class SmoothErrorModel(Net):
+    def test_a_penalty_beside_the_loss(self, tmp_path):
+        class Penalised(Net):
             def training_step(self, batch, batch_idx):
-                return nn.functional.cross_entropy(self(batch[0]), batch[1], label_smoothing=0.1)
+                penalty = sum(p.square().sum() for p in self.parameters())
+                return nn.functional.cross_entropy(self(batch[0]), batch[1]) + 0.1 * penalty
 
-        assert "label smoothing, mixup" in self.skipped(tmp_path, module=SmoothErrorModel)
+        assert "label smoothing, mixup" in self.skipped(tmp_path, module=Penalised)
 
     @pytest.mark.parametrize(("value", "words"), [(math.nan, "NaN or infinite"), (0.0, "every gradient is zero")])
     def test_gradients_without_content(self, tmp_path, value, words):
@@ -158,7 +160,7 @@ class TestSkips:
         assert words in self.skipped(tmp_path, module=Poisoned)
 
     def test_batches_that_are_not_understood(self, tmp_path):
-        data = TensorDataset(torch.rand(16, 3, 8, 8), torch.rand(16, 5))
+        data = TensorDataset(torch.rand(16, 3, 8, 8), 2 * torch.rand(16, 5))
         assert "no integer labels" in self.skipped(tmp_path, data=data)
 
     def test_labels_out_of_range(self, tmp_path):
@@ -173,7 +175,14 @@ class TestSkips:
     def test_each_reason_is_said_once(self, tmp_path, caplog):
         with caplog.at_level(logging.WARNING, "leakage_audit"):
             self.skipped(tmp_path, settings={"unpack": lambda batch: batch["image"]})
-        assert len([r for r in caplog.records if "skipped" in r.message]) == 1
+        assert len([r for r in caplog.records if " skipped: " in r.message]) == 1
+        assert caplog.records[-1].message.startswith("leakage audit: 0 of 3 audits took place, 3 skipped, most often: ")
+
+    def test_what_is_read_without_doubt_is_no_warning(self, tmp_path, caplog):
+        with caplog.at_level(logging.INFO, "leakage_audit"):
+            fit(tmp_path, LeakageAudit(every_n_steps=2, attacks=[Grey()]))
+        assert [r.levelname for r in caplog.records if "audit reads the module thus" in r.message] == ["INFO"]
+        assert caplog.records[-1].message == "leakage audit: 3 of 3 audits took place"
 
 
 class TestProblems:
@@ -186,9 +195,19 @@ class TestProblems:
         assert "batch normalisation" in lines(tmp_path)[0]["problems"]["c"]
         assert len([r for r in caplog.records if r.message.startswith("rgap is not available")]) == 1
 
-    def test_what_cannot_be_written_does_not_end_the_fit(self, tmp_path, caplog):
-        (tmp_path / "audit.jsonl").mkdir()
-        (tmp_path / "images").write_text("in the way")
+    def test_what_cannot_be_written_does_not_end_the_fit(self, tmp_path, caplog, monkeypatch):
+        (tmp_path / "leakage_audit").mkdir()
+        (tmp_path / "leakage_audit/run_0").write_text("in the way")
+        folder = tmp_path / "leakage_audit/run_1"
+        original = run_folder._new_folder
+
+        def occupied(root):
+            assert original(root) == folder
+            (folder / "audit.jsonl").mkdir()
+            (folder / "images").write_text("in the way")
+            return folder
+
+        monkeypatch.setattr(run_folder, "_new_folder", occupied)
         audit = LeakageAudit(every_n_steps=2, attacks=[Grey()])
         with caplog.at_level(logging.WARNING, "leakage_audit"):
             attached, _ = fit(tmp_path, audit)
@@ -234,8 +253,3 @@ class TestProblems:
 def test_what_makes_no_sense_is_refused_at_construction(settings, message):
     with pytest.raises(ValueError, match=message):
         LeakageAudit(**({"attacks": [Grey()]} | settings))
-
-
-def test_two_audits_keep_their_states_apart():
-    one, other = LeakageAudit(attacks=[Grey()]), LeakageAudit(attacks=[Grey()], gradient="step")
-    assert one.state_key != other.state_key

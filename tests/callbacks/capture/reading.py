@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
+from leakage_audit.callbacks.capture.rng_isolation import isolated
 from leakage_audit.callbacks.capture.step_reader import StepReader
 
 
@@ -79,24 +80,28 @@ class Reads(Callback):
         self.verdicts, self.problems, self.window, self.samples_captured = [], [], [], []
 
     def on_fit_start(self, trainer, pl_module):
-        self.reader = StepReader(pl_module, **self.kwargs)
+        self.reader = StepReader(**self.kwargs)
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.window.append(self.reader.micro_batch(batch, trainer))
+        with isolated():
+            if not self.window:
+                self.reader.begin(pl_module, trainer)
+            self.window.append(self.reader.micro_batch(batch, batch_idx))
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         if optimizer is not trainer.optimizers[self.optimizer]:
             return
         try:
-            own, again = self.reader.gradients(trainer, pl_module, optimizer, self.window)
-            own, gradient_check = self.reader.verify(trainer, pl_module, own, again, len(self.window))
-            self.verdicts.append(gradient_check)
-            self.samples_captured.append(self.reader.whole(trainer, own, self.window)[0])
-            batch = self.window[0]
-            self.sample = self.reader.sample(trainer, pl_module, batch.images[0], batch.labels[0])
+            with isolated():
+                read = self.reader.read(trainer, pl_module, optimizer, self.window)
+                self.verdicts.append(read.check)
+                x, labels = self.reader.pairs(trainer, pl_module, self.window)[0]
+                self.sample = self.reader.sample(trainer, pl_module, x[0], labels[0])
+                self.samples_captured.append(self.reader.whole(trainer, pl_module, read.gradients)[0])
         except AuditSkipped as error:
             self.problems.append(str(error))
         self.window.clear()
+        self.reader.forget()
 
 
 def data(n=24, dtype=torch.float32):

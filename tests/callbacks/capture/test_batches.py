@@ -1,12 +1,7 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
-from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
-from torchvision.datasets import FakeData
-from torchvision.transforms import Compose, Normalize, ToTensor, v2
 
-from leakage_audit.callbacks.capture.batches import find_normalisation, unpack
+from leakage_audit.callbacks.capture.batches import Target, find_targets, unpack
 
 X, Y = torch.rand(4, 3, 8, 8), torch.arange(4)
 MASK = torch.rand(4, 1, 8, 8)
@@ -26,19 +21,17 @@ MASK = torch.rand(4, 1, 8, 8)
     ],
 )
 def test_images_and_labels_are_found(batch):
-    images, labels = unpack(batch)
+    images, others = unpack(batch)
+    tensors = [tensor for _, tensor in others]
     assert images is X
-    assert labels is Y
+    assert find_targets(tensors)[0].read(tensors) is Y or torch.equal(find_targets(tensors)[0].read(tensors), Y)
 
 
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (X, "no integer labels .* tensor \\(4, 3, 8, 8\\) float32"),
-        ((X, torch.rand(4, 10)), "no integer labels"),
         (((X * 255).byte(), Y), "no floating-point images .* uint8"),
         ({"text": ["a"]}, "no tensor at all"),
-        ((X, torch.arange(3)), "no integer labels"),
     ],
 )
 def test_what_is_not_there_is_said_with_what_is(batch, message):
@@ -46,27 +39,28 @@ def test_what_is_not_there_is_said_with_what_is(batch, message):
         unpack(batch)
 
 
-MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
-FAKE = FakeData(8, (3, 8, 8), 4, Compose([ToTensor(), Normalize(MEAN, STD)]))
-FAKE_V2 = FakeData(8, (3, 8, 8), 4, v2.Compose([v2.Compose([v2.ToImage()]), v2.Normalize(list(MEAN), list(STD))]))
+ONE_HOT = torch.eye(5)[Y]
 
 
-@pytest.mark.parametrize("data", [FAKE, FAKE_V2, Subset(FAKE, [0, 1]), ConcatDataset([Subset(FAKE, [0]), FAKE])])
-def test_normalisation_is_found_in_the_transforms(data):
-    found = find_normalisation(None, DataLoader(data))
-    assert found is not None
-    assert found[0] == (MEAN, STD)
+@pytest.mark.parametrize(
+    ("tensor", "targets"),
+    [
+        (Y, [Target(0, "class")]),
+        (Y[:, None].byte(), [Target(0, "class")]),
+        (ONE_HOT, [Target(0, "argmax"), Target(0, "value")]),
+        (0.8 * ONE_HOT + 0.04, [Target(0, "value")]),
+        (torch.tensor([[1.0], [0.0], [0.0], [1.0]]), [Target(0, "value")]),
+        (torch.tensor([0.3, 0.1, 0.2, 0.9]), []),  # a regression's
+        (3 * torch.randn(4, 5), []),
+        (torch.randint(5, (4, 8, 8)), []),  # a class for each pixel
+    ],
+)
+def test_what_can_be_a_target(tensor, targets):
+    assert find_targets([tensor]) == targets
 
 
-def test_the_datamodules_own_numbers_come_first():
-    module = SimpleNamespace(mean=0.5, std=torch.tensor([1.0, 2.0, 3.0]))
-    assert find_normalisation(module, DataLoader(FAKE))[0] == ((0.5,), (1.0, 2.0, 3.0))
-
-
-def test_the_datamodules_transforms_are_looked_through():
-    module = SimpleNamespace(transform=Compose([Normalize(0.5, 0.25)]))
-    assert find_normalisation(module, None)[0] == ((0.5,), (0.25,))
-
-
-def test_nothing_is_found_where_nothing_is():
-    assert find_normalisation(None, DataLoader(TensorDataset(X, Y))) is None
+def test_targets_are_read_as_classes():
+    assert torch.equal(Target(0, "argmax").read([ONE_HOT]), Y)
+    assert torch.equal(Target(1, "class").read([ONE_HOT, Y[:, None].byte()]), Y)
+    with pytest.raises(ValueError, match="fewer tensors"):
+        Target(2, "value").read([ONE_HOT])

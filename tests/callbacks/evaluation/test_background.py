@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from fits import Allocates, Grey, Net, Raises, Sleeps, fit, same, traces
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -104,3 +105,20 @@ def test_several_processes_are_refused():
     trainer = SimpleNamespace(strategy=SingleDeviceStrategy("cpu"), optimizers=[object()], world_size=2)
     with pytest.raises(MisconfigurationException, match="with several processes"):
         refuse_unsupported(trainer, 0, background=True)
+
+
+def test_a_worker_killed_while_idle_is_replaced(tmp_path):
+    audit = background()
+
+    class Kills(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            worker = audit._session._worker
+            if trainer.global_step == 3:
+                audit.drain()
+                for process in worker._pool._processes.values():
+                    process.kill()
+                    process.join()
+
+    fit(tmp_path, audit, Kills(), max_steps=6)
+    assert [line["optimizer_step"] for line in lines(tmp_path)] == [0, 4]
+    assert "skipped" not in lines(tmp_path)[0]

@@ -1,0 +1,172 @@
+"""A whole LightningModule copied for one audit: what the audit runs of the user's runs on this copy and nowhere else.
+
+The copy has the module's parameters, buffers, modes, plain attributes, losses, metrics and generators as they are at
+this moment; it has no graph, no hooks of the user's, no compiled code, no logger, and no way to the real optimisers.
+"""
+
+import copy
+from collections import deque
+from collections.abc import Iterator, Mapping
+from threading import Lock, RLock
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, Dataset
+
+from leakage_audit.callbacks.capture.trainer_view import TrainerView
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_STEPS = ("forward", "training_step", "validation_step", "test_step", "predict_step")
+_TRAINERS = ("_trainer", "_fabric")
+_TREE = ("_parameters", "_buffers", "_modules", *_TRAINERS)
+# Anything of these does its work in the trainer; on a copy they do nothing.
+_SILENT = ("log", "log_dict", "print", "manual_backward")
+_SPECIAL = (torch.Generator, Optimizer, Dataset, DataLoader, ModuleType, type(Lock()), type(RLock()))
+_PLAIN = (str, bytes, int, float, bool, type(None), Tensor, nn.Module, type)
+
+
+class _NoLock:
+    """In place of a lock: nobody else uses the copy."""
+
+    def acquire(self, *args: Any, **kwargs: Any) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+    def __enter__(self) -> bool:
+        return True
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+class _State:
+    """Lightning leaves the trainer out of what is copied or pickled; the view of it stays in."""
+
+    def __init__(self, owner: nn.Module) -> None:
+        self.owner = owner
+
+    def __call__(self) -> dict[str, Any]:
+        return dict(vars(self.owner))
+
+
+def copy_module(module: nn.Module, trainer: Any) -> tuple[nn.Module, list[str]]:
+    """Copy a module with everything that hangs on it.
+
+    Args:
+        module: The LightningModule; left as it is.
+        trainer: Whose `TrainerView` the copy gets.
+
+    Returns:
+        The copy, and what could not be copied and is None there, as `name (type)`.
+    """
+    memo: dict[int, Any] = {id(trainer): None}
+    for value in list(_hanging_on(module, {id(module), id(trainer)})):
+        if isinstance(value, Tensor):
+            memo[id(value)] = value.detach().clone()
+        elif isinstance(value, torch.Generator):
+            memo[id(value)] = value.clone_state()
+        elif isinstance(value, Optimizer):
+            memo[id(value)] = None  # the copy must not step, and moments take as much memory as weights
+        elif isinstance(value, Dataset | DataLoader):
+            memo[id(value)] = value  # read only, and too large to be copied
+        elif isinstance(value, ModuleType):
+            memo[id(value)] = value
+        else:
+            memo[id(value)] = _NoLock()
+    _without_compilation(module, memo)
+    dropped: list[str] = []
+    for part in module.modules():
+        memo.update((id(hook), None) for hooks in _HOOKS for hook in vars(part)[hooks].values() if not _computes(hook))
+        for name, value in vars(part).items():
+            if name not in _TREE and name not in _HOOKS:
+                _drop_what_fails(name, value, memo, dropped, depth=2)
+    model_copy: nn.Module = copy.deepcopy(module, memo)
+    for part in model_copy.modules():
+        _detach(part, trainer)
+    return model_copy, dropped
+
+
+def _hanging_on(module: nn.Module, met: set[int]) -> Iterator[Any]:
+    """Every object that hangs on a module and must not be copied by the book: graphs, generators, locks and so on."""
+    waiting: deque[tuple[Any, int]] = deque([(module, 0)])
+    while waiting:
+        value, depth = waiting.popleft()
+        if isinstance(value, Tensor):
+            if value.grad_fn is not None:
+                yield value
+            continue
+        if isinstance(value, _SPECIAL):
+            yield value
+            continue
+        parts: Any = ()
+        if isinstance(value, Mapping):
+            parts = value.values()
+        elif isinstance(value, list | tuple | set | deque):
+            parts = value
+        elif hasattr(value, "__dict__") and not isinstance(value, type):
+            parts = [part for name, part in vars(value).items() if name not in _TRAINERS]
+        for part in parts:
+            if id(part) not in met and not isinstance(part, str | int | float) and depth < 12:
+                met.add(id(part))
+                waiting.append((part, depth + 1))
+
+
+def _without_compilation(module: nn.Module, memo: dict[int, Any]) -> None:
+    for part in reversed(list(module.modules())):
+        inner, compiler = getattr(part, "_orig_mod", None), vars(part).get("_compiler_ctx")
+        if compiler is not None:  # Lightning's record of fit(torch.compile(module)): holds what cannot be copied
+            memo[id(compiler)] = None
+            memo.update((id(vars(part)[name]), None) for name in _STEPS if name in vars(part))
+        if inner is not None:
+            memo[id(part)] = copy.deepcopy(inner, memo)
+
+
+def _drop_what_fails(name: str, value: Any, memo: dict[int, Any], dropped: list[str], depth: int) -> None:
+    """Leave out of the copy what cannot be copied, as little of it as possible."""
+    if id(value) in memo or isinstance(value, _PLAIN):
+        return
+    try:
+        copy.deepcopy(value, dict(memo))
+        return
+    except Exception:  # whatever a user's object raises
+        parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    if depth:
+        for key, part in parts:
+            _drop_what_fails(f"{name}[{key!r}]", part, memo, dropped, depth - 1)
+        try:
+            copy.deepcopy(value, dict(memo))
+            return
+        except Exception:
+            pass
+    memo[id(value)] = None
+    dropped.append(f"{name} ({type(value).__name__})")
+
+
+def _detach(part: nn.Module, trainer: Any) -> None:
+    """Cut a part of the copy off from hooks, loggers and trainer."""
+    own = vars(part)
+    for name in [name for name in _STEPS if name in own and own[name] is None]:
+        delattr(part, name)
+    for hooks in _HOOKS:
+        kept = getattr(part, hooks)
+        for key in [k for k, hook in kept.items() if not _computes(hook)]:
+            del kept[key]
+    if "_trainer" in own:
+        if not isinstance(own["_trainer"], TrainerView):  # a copy's copy keeps its own, of the same moment
+            own["_trainer"] = None if trainer is None else TrainerView(trainer)
+        own["__getstate__"] = _State(part)
+        own.update({name: _nothing for name in _SILENT})
+
+
+def _computes(hook: Any) -> bool:
+    """Whether a hook is part of the computation (weight or spectral norm), not somebody's observation of it."""
+    return (getattr(hook, "__module__", None) or type(hook).__module__).startswith("torch.nn.utils")
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """What logging comes to on a copy."""
