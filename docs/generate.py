@@ -1,6 +1,8 @@
-"""Writes the pages that are made from the code: docs/metrics.md, docs/audit.schema.json, docs/report.schema.json."""
+"""Writes the pages that are made from the code: metrics.md, zoo.md, audit.schema.json, report.schema.json."""
 
+import inspect
 import json
+import sys
 from pathlib import Path
 
 from leakage_audit.readings.metric_table import as_markdown
@@ -16,6 +18,32 @@ what leaks more when it is *higher*. A number that is not known is missing, neve
 
 """
 
+ZOO = """# What an audit makes of other people's modules
+
+Made by `python docs/generate.py` from `tests/zoo`, where each is a small LightningModule in the manner of public
+code. The tests train each with and without the audit: *audited* means that every step is audited with a gradient
+recomputed to the step's own, *refused* that every audit is skipped with a sentence that names the cause. In both cases
+the training is bit for bit what it is without.
+
+| module | what happens | the way out |
+|---|---|---|
+"""
+
+
+def zoo() -> str:
+    """A row a specimen."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from zoo.catalogue import CASES
+
+    rows = []
+    for case in CASES:
+        about = (inspect.getdoc(case.module) or "").partition("\n")[0] if inspect.isclass(case.module) else ""
+        settings = ", ".join(f"`{name}`" for name in case.audit)
+        happens = "refused" if case.refused else "audited" + (f" with {settings}" if settings else "")
+        cure = ", ".join(f"`{name}`" for name in case.cure or {})
+        rows.append(f"| {case.name}{': ' + about if about else ''} | {happens} | {cure} |\n".replace("…", "..."))
+    return ZOO + "".join(rows)
+
 
 def pages() -> dict[str, str]:
     """The text of each page by its file name."""
@@ -23,6 +51,7 @@ def pages() -> dict[str, str]:
     report = json_schema(Report, "report.json of leakage-audit")
     return {
         "metrics.md": METRICS + as_markdown(),
+        "zoo.md": zoo(),
         "audit.schema.json": json.dumps(lines, indent=2, ensure_ascii=False) + "\n",
         "report.schema.json": json.dumps(report, indent=2, ensure_ascii=False) + "\n",
     }

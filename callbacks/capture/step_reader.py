@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -225,9 +226,8 @@ class StepReader:
         problem: Exception | None = None
         for reading, moment in attempts:
             try:
-                pairs, state, again = distributed.together(
-                    trainer, lambda r=reading, m=moment: self._again(trainer, module, window, own, r, *m)
-                )
+                attempt = partial(self._again, trainer, module, window, own, reading, *moment)
+                pairs, state, again = distributed.together(trainer, attempt)
             except Exception as error:  # what cannot be computed is not how the step does it
                 problem = problem or error
                 continue
