@@ -45,7 +45,10 @@ def _described(metrics: Mapping[str, float]) -> Summary:
     values = []
     for name, value in metrics.items():
         metric = metric_of(name)
-        about = SummaryMetadata(summary_description="" if metric is None else metric.description)
+        about = SummaryMetadata(
+            summary_description="" if metric is None else metric.description,
+            plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"),
+        )
         values.append(Summary.Value(tag=name, simple_value=float(value), metadata=about))
     return Summary(value=values)
 

@@ -36,9 +36,9 @@ if __name__ == "__main__":
     torch.manual_seed(1)
     unpack = cannot_unpack_on_rank_1 if attack == "unpack" else None
     attacks = [ATTACKS.get(attack, Grey)()]
-    audit = LeakageAudit(every_n_steps=2, attacks=attacks, gradient=gradient, samples=3, unpack=unpack)
+    audit = LeakageAudit(every_n_steps=2, attacks=attacks, limit=0, gradient=gradient, samples=3, unpack=unpack)
     if attack == "overhead":
-        audit = LeakageAudit(every_n_steps=1, attacks=attacks, max_overhead=0.2)
+        audit = LeakageAudit(every_n_steps=1, attacks=attacks, limit=0, max_overhead=0.2)
     callbacks = [] if attack == "none" else [audit]
     attached = trainer(folder, *callbacks, devices=2, strategy="ddp", max_steps=6)
     module = Net()

@@ -89,7 +89,7 @@ def fit(case, folder, audited=True, **settings):
     module, data = case.build()
     attack, listens = Keeps(), Listens()
     chosen = {"every_n_steps": 1, "probe": "batch", "samples": BATCH, "report": False} | dict(case.audit) | settings
-    audit = LeakageAudit(attacks=[attack, "rgap"] if case.chain else [attack], **chosen)
+    audit = LeakageAudit(attacks=[attack, "rgap"] if case.chain else [attack], limit=0, **chosen)
     notes = Notes(chosen.get("optimizer", 0))
     trainer = _trainer_class(module)(
         accelerator="cpu",

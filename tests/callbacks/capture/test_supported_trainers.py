@@ -91,7 +91,7 @@ def run(folder, mode, *callbacks):
 @pytest.mark.parametrize("gradient", ["sample", "step"])
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_nothing_changes_and_the_step_is_understood(tmp_path, mode, gradient):
-    audit = LeakageAudit(every_n_steps=3, attacks=[Grey()], gradient=gradient, on_error="raise")
+    audit = LeakageAudit(every_n_steps=3, attacks=[Grey()], limit=0, gradient=gradient, on_error="raise")
     assert same(run(tmp_path, mode, audit), run(tmp_path, mode))
     if mode.get("module") is ClippedByHand and gradient == "step":
         assert "clipped by hand" in audit.latest.skipped
@@ -104,7 +104,7 @@ def test_nothing_changes_and_the_step_is_understood(tmp_path, mode, gradient):
     "averaging", [lambda: WeightAveraging(avg_fn=get_ema_avg_fn(0.9)), lambda: StochasticWeightAveraging(1e-2, 1)]
 )
 def test_averaged_weights_are_as_without(tmp_path, averaging):
-    audit = LeakageAudit(every_n_steps=3, attacks=[Grey()], on_error="raise")
+    audit = LeakageAudit(every_n_steps=3, attacks=[Grey()], limit=0, on_error="raise")
     mode = {"max_epochs": 4, "max_steps": -1}
     found = [traces(*fit(tmp_path, averaging(), *more, **mode)) for more in ((audit,), ())]
     assert same(*found)
@@ -115,7 +115,7 @@ def test_averaged_weights_are_as_without(tmp_path, averaging):
 @pytest.mark.parametrize("module", [Net, Fused])
 @pytest.mark.parametrize("gradient", ["sample", "step"])
 def test_loss_scaling_is_undone(tmp_path, module, gradient):
-    audit = LeakageAudit(every_n_steps=3, attacks=[Grey()], gradient=gradient, on_error="raise")
+    audit = LeakageAudit(every_n_steps=3, attacks=[Grey()], limit=0, gradient=gradient, on_error="raise")
     mode = {"module": module, "precision": "16-mixed", "accelerator": "gpu", "deterministic": True}
     assert same(run(tmp_path, mode, audit), run(tmp_path, mode))
     assert audit.latest.skipped is None
@@ -147,7 +147,7 @@ def test_no_optimiser_is_refused():
 
 def test_an_optimiser_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(MisconfigurationException, match=r"optimizer=2\): no such optimiser; there are 2"):
-        fit(tmp_path, LeakageAudit(attacks=[Grey()], optimizer=2), module=Manual)
+        fit(tmp_path, LeakageAudit(attacks=[Grey()], limit=0, optimizer=2), module=Manual)
 
 
 def test_lbfgs_is_refused(tmp_path):

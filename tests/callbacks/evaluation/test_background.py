@@ -41,7 +41,7 @@ def lines(folder):
 
 
 def background(**settings):
-    return LeakageAudit(**({"every_n_steps": 4, "attacks": [Grey()], "background": True} | settings))
+    return LeakageAudit(**({"every_n_steps": 4, "attacks": [Grey()], "limit": 0, "background": True} | settings))
 
 
 def test_results_are_those_of_the_foreground_at_the_steps_they_belong_to(tmp_path):
