@@ -16,7 +16,7 @@ from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.equations.network_above import network_below
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.networks.chain import UnreadableNetwork
-from leakage_audit.observation import Observation
+from leakage_audit.observation import Observation, copy_network
 from leakage_audit.runtime import Budget
 
 
@@ -73,7 +73,9 @@ def separate(
     if last is not None and last.features.shape[1] >= math.prod(seen.input_shape):
         return seen, last
     if seen.class_targets:
-        found = separate_hidden(seen, rounding, hidden, budget, max_memory_gb)
+        training = any(module.training for module in seen.network.modules())  # it may count batches as it runs
+        searched = replace(seen, network=copy_network(seen.network)) if training else seen
+        found = separate_hidden(searched, rounding, hidden, budget, max_memory_gb)
         order = None if found is None or not found.complete else _order(found.labels, seen.labels)
         below = None if found is None else network_below(seen.network, found.layer)
         if found is not None and order is not None and below is not None:

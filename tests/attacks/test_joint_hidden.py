@@ -123,6 +123,17 @@ def test_only_the_image_itself_is_read_off():
     assert read_off(None, seen, batch) is None
 
 
+def test_running_statistics_stay_as_they_were():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Flatten(), nn.Linear(192, 64), nn.ReLU(), nn.Linear(64, 20), nn.BatchNorm1d(20), nn.ReLU(), nn.Linear(20, 3)
+    )
+    _, _, seen = see(network.double(), 4, classes=3)
+    before = {name: buffer.clone() for name, buffer in seen.network.named_buffers()}
+    assert separated(seen) is None  # batch statistics couple the images
+    assert all(torch.equal(before[name], buffer) for name, buffer in seen.network.named_buffers())
+
+
 def test_the_time_is_up():
     images, _, seen = see(mlp(), 12)
     found = Joint()(seen, Budget(seconds=1e-9))
