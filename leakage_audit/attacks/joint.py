@@ -10,18 +10,16 @@ from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.attacks.cosine_tv import CosineTV
 from leakage_audit.attacks.joint_options import JointOptions
 from leakage_audit.equations.autograd import AutogradEquations
-from leakage_audit.equations.backward_recovery import recover_backwards
 from leakage_audit.equations.base import Equations, relative_error_of, rms
-from leakage_audit.equations.batch_separation import separate_batch
-from leakage_audit.equations.layer_peeling import peel_layers
+from leakage_audit.equations.choose import equations_of_one, separate
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
-from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY, PRIORS, Prior, load
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gauss_newton import Solution, gauss_newton
 from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
 from leakage_audit.solvers.per_image import may_be_solved_per_image, observations, solve_per_image
+from leakage_audit.solvers.read_off import read_off
 from leakage_audit.solvers.stopping import Status
 
 
@@ -32,13 +30,14 @@ class Joint(Attack):
     equations being trusted to their noise and to the size of the residual; the prior is asked anew at each image
     (`priors`). `residual` is the root mean square of the equations, each block scaled to targets of unit size.
 
-    A batch smaller than the number of classes is taken apart into its images' features first, so that each image is
-    solved by itself where those suffice. Where Jacobian and normal equations would not fit in memory, the steps are
+    A batch is taken apart into its images' features first, at the last layer where it is smaller than the number of
+    classes, otherwise at a hidden fully connected one behind which a rectifier follows; each image is solved by itself
+    where its features suffice. Where Jacobian and normal equations would not fit in memory, the steps are
     made by conjugate gradients without them; `rank` is then None and `std` NaN.
 
     `details` holds `steps`, `rank` (of the Jacobian at the end), `joint_deficiency` (rank − unknowns), `pinned`
     (entries known to half a grey level), `std` (standard deviation of each entry under the local linear model,
-    `(B, C, H, W)`), `equations` and `unknowns`.
+    `(B, C, H, W)`), `equations`, `unknowns` and `separated_by` (the layer that took a batch apart, or None).
 
     Args:
         prior: `colour_tv`, `tv`, `none`, the file of a learned one, which then counts beside colour TV, or any object
@@ -88,7 +87,7 @@ class Joint(Attack):
         relative_error, shared = relative_error_of(seen.dtype, self.options.rounding_units), seen
         seen = seen.to(torch.float64)
         try:
-            equations, found = self._find(seen, shared, relative_error, budget)
+            equations, found, layer = self._find(seen, shared, relative_error, budget)
         except (ValueError, FloatingPointError) as error:  # gradients that fit no image, or none of this network
             grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
             return Found(seen.to_input(grey), False, str(error), float("nan"))
@@ -106,29 +105,40 @@ class Joint(Attack):
                 "std": found.std.reshape(equations.shape),
                 "equations": len(found.r),
                 "unknowns": image.numel(),
+                "separated_by": layer,
             },
         )
 
     def _find(
         self, seen: Observation, shared: Observation, relative_error: float, budget: Budget
-    ) -> tuple[Equations, Solution]:
-        """The equations and their solution: a batch's image by image where that is enough, otherwise all at once."""
+    ) -> tuple[Equations, Solution, str | None]:
+        """The equations, their solution (image by image where that is enough), and the layer that separated a batch."""
+        options = self.options
         if seen.batch_size == 1:
-            equations = self._equations(seen, relative_error)
-            return equations, self._solve(equations, shared, budget)
-        separated = separate_batch(seen, relative_error, budget, self.options.separation)
-        equations = AutogradEquations(seen, relative_error, separated, self.options.sketch)
-        if separated is not None and may_be_solved_per_image(seen, separated):
-            singles = (self._equations(*one) for one in observations(seen, separated))
+            equations = equations_of_one(seen, relative_error, options.sketch)
+            return equations, self._solve(equations, shared, budget), None
+        rounding = relative_error_of(shared.dtype, 1.0)
+        separated = separate(
+            seen, relative_error, rounding, budget, options.separation, options.hidden, self.max_memory_gb / 2
+        )
+        if separated is None:
+            equations = AutogradEquations(seen, relative_error, sketch=options.sketch)
+            return equations, self._solve(equations, shared, budget), None
+        seen, batch = separated
+        equations = AutogradEquations(seen, relative_error, batch, options.sketch)
+        if may_be_solved_per_image(seen, batch):
+            singles = (equations_of_one(*one, options.sketch) for one in observations(seen, batch))
             memory = self.max_memory_gb * 1e9 / 4
 
             def solve(one: Equations) -> Solution:
                 return self._solve(one, shared, budget)
 
-            found = solve_per_image(equations, singles, solve, memory, budget, self.options.solver)
+            found = read_off(equations, seen, batch)
+            if found is None:
+                found = solve_per_image(equations, singles, solve, memory, budget, options.solver)
             if found is not None:
-                return equations, found
-        return equations, self._solve(equations, shared, budget)
+                return equations, found, batch.layer
+        return equations, self._solve(equations, replace(shared, labels=batch.labels), budget), batch.layer
 
     def _solve(self, equations: Equations, shared: Observation, budget: Budget) -> Solution:
         """With a Jacobian if it is cheap enough and fits in memory with what is made of it, otherwise without."""
@@ -154,17 +164,6 @@ class Joint(Attack):
         status = Status.KEPT_START if solution.steps else solution.status
         r = equations.residual(begin)
         return replace(solution, image=begin.flatten(), r=r, status=status, context=found.ended)
-
-    def _equations(self, seen: Observation, relative_error: float) -> Equations:
-        """One image's: those of a chain that Lemma 3.1 opens, of a network that opens from its end, or its gradient."""
-        try:
-            return peel_layers(seen, relative_error)
-        except UnreadableNetwork:
-            recovered = recover_backwards(seen, relative_error)
-            known = [layer.input.value.numel() for layer in recovered[1:] if layer.input.basis is None]
-            if known and known[-1] >= math.prod(seen.input_shape):  # fewer say less than all gradients do
-                return RecoveredInputEquations(seen, recovered, relative_error, self.options.sketch)
-            return AutogradEquations(seen, relative_error, sketch=self.options.sketch)
 
 
 def _kinked(equations: Equations) -> bool:

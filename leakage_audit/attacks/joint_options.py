@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from leakage_audit.equations.base import EquationOptions
 from leakage_audit.equations.batch_separation import SeparationOptions
 from leakage_audit.equations.count_sketch import SketchOptions
+from leakage_audit.equations.hidden_separation import HiddenSeparationOptions
 from leakage_audit.options import Checked
 from leakage_audit.solvers.options import SolverOptions
 
@@ -22,7 +23,8 @@ class JointOptions(Checked):
         pinned: Standard deviation below which an entry counts as pinned: half a grey level of eight bits.
         equations: How equations are linearised and their kinks looked for.
         sketch: How many of the equations are kept.
-        separation: How a batch is taken apart.
+        separation: How a batch is taken apart at the last layer.
+        hidden: When it counts as taken apart at a hidden one.
         solver: When a solve ends, and how far it trusts its linearisations.
     """
 
@@ -33,6 +35,7 @@ class JointOptions(Checked):
     equations: EquationOptions = field(default_factory=EquationOptions)
     sketch: SketchOptions = field(default_factory=SketchOptions)
     separation: SeparationOptions = field(default_factory=SeparationOptions)
+    hidden: HiddenSeparationOptions = field(default_factory=HiddenSeparationOptions)
     solver: SolverOptions = field(default_factory=SolverOptions)
 
     def __post_init__(self) -> None:

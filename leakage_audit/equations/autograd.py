@@ -34,9 +34,9 @@ class AutogradEquations(Equations):
     the statistics of the candidate images, as the step did.
 
     Args:
-        seen: What leaked, in float64.
+        seen: What leaked, in float64; of a batch that came apart at a hidden layer, from the network that ends there.
         relative_error: Of a gradient's entry, as `base.relative_error_of` has it.
-        separated: What the last layer gives away of each image of a batch, where it does.
+        separated: What this network's last layer gives away of each image of a batch, where it does.
         sketch: How many of the equations are kept.
 
     Raises:

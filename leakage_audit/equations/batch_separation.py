@@ -65,15 +65,17 @@ class SeparationOptions(Checked):
 
 @dataclass(frozen=True)
 class SeparatedBatch:
-    """What the last layer gives away of each image of a batch.
+    """What a fully connected layer gives away of each image of a batch.
 
     Attributes:
-        delta: ∂L/∂z of each image, `(B, classes)`; L is the batch's average.
-        features: The last layer's input of each image, `(B, features)`.
+        layer: The layer's name: the last one, or one that `hidden_separation` has found.
+        delta: ∂L/∂z of each image at its output, `(B, units)`; L is the batch's average.
+        features: Its input of each image, `(B, features)`.
         noise: Standard deviation of the features' entries, `(B,)`.
         labels: The classes that they go with, `(B,)`.
     """
 
+    layer: str
     delta: Tensor
     features: Tensor
     noise: Tensor
@@ -117,7 +119,7 @@ def separate_batch(
                 return None
             mixing, holds = problem.solve(labels, start)
             if holds:
-                return problem.separated(mixing, labels)
+                return problem.separated(last.name, mixing, labels)
     return None
 
 
@@ -199,7 +201,7 @@ class _MixingProblem:
         delta = (torch.softmax(average.log() + spread * noise, 1) - truth) / size
         return torch.linalg.lstsq(delta.T, self._u).solution.T
 
-    def separated(self, mixing: Tensor, labels: Tensor) -> SeparatedBatch:
+    def separated(self, layer: str, mixing: Tensor, labels: Tensor) -> SeparatedBatch:
         """What P says of each image."""
         delta = self.delta(mixing, labels)
         jacobian = jacrev(self.residual)(mixing, labels).flatten(1)
@@ -208,7 +210,7 @@ class _MixingProblem:
         noise = self._noise * (torch.linalg.pinv(delta.T).norm(dim=1) + own)
         like = self._seen.gradients[next(iter(self._seen.gradients))]
         features = (self._basis @ mixing).T[:, :-1]
-        return SeparatedBatch(delta.to(like), features.to(like), noise.to(like), labels.to(like.device))
+        return SeparatedBatch(layer, delta.to(like), features.to(like), noise.to(like), labels.to(like.device))
 
 
 def _labellings(seen: Observation, otherwise: int) -> Iterator[Tensor]:

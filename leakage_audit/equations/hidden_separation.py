@@ -26,11 +26,12 @@ from leakage_audit.equations.gradient_range import GradientRange, gradient_range
 from leakage_audit.equations.network_above import active, fully_connected_layers, network_above, rectifies
 from leakage_audit.equations.sparsest_basis import SparsestBasisOptions, sparsest_basis
 from leakage_audit.observation import Observation
+from leakage_audit.options import Checked
 from leakage_audit.runtime import Budget
 
 
 @dataclass(frozen=True)
-class HiddenSeparationOptions:
+class HiddenSeparationOptions(Checked):
     """When a candidate counts as an image.
 
     Attributes:
@@ -47,6 +48,9 @@ class HiddenSeparationOptions:
     margin: float = 20.0
     min_equations: float = 1.5
     basis: SparsestBasisOptions = field(default_factory=SparsestBasisOptions)
+
+    def __post_init__(self) -> None:
+        self.check(positive=("cut", "agrees", "margin"), not_negative=("min_equations",))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The part of a network above one of its layers, as a function of that layer's output."""
+"""A network cut at one of its layers: the part above as a function of the layer's output, the part as far as it."""
 
 import torch
 from torch import Tensor, fx, nn
@@ -50,6 +50,40 @@ def network_above(network: nn.Module, layer: str) -> nn.Module | None:
     return fx.GraphModule(network, upper)
 
 
+def network_below(network: nn.Module, layer: str) -> nn.Module | None:
+    """The layer's output as a function of the image: a network that ends in this layer.
+
+    Args:
+        network: The classifier; its modules are shared, not copied, and keep their names.
+        layer: Name of a module that it calls once.
+
+    Returns:
+        None if what lies above uses a parameter again, whose gradient is then no derivative by way of this part
+        alone, or if `torch.fx` cannot tell.
+
+    Example:
+        >>> network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> below, x = network_below(network, "1"), torch.randn(5, 1, 2, 2)
+        >>> bool((below(x) == network[:2](x)).all()), [name for name, _ in below.named_parameters()]
+        (True, ['1.weight', '1.bias'])
+    """
+    graph = _trace(network)
+    nodes = [] if graph is None else list(graph.nodes)
+    place = next((i for i, node in enumerate(nodes) if node.op == "call_module" and node.target == layer), None)
+    if place is None:
+        return None
+    lower, known = fx.Graph(), dict[fx.Node, fx.Node]()
+    for node in nodes[: place + 1]:
+        known[node] = lower.node_copy(node, lambda n: known[n])
+    lower.output(known[nodes[place]])
+    below = fx.GraphModule(network, lower)
+    below.graph.eliminate_dead_code()
+    below.delete_all_unused_submodules()
+    below.recompile()
+    above = {id(p) for node in nodes[place + 1 :] for p in _parameters(network, node)}
+    return None if any(id(p) in above for p in below.parameters()) else below
+
+
 def rectifies(above: nn.Module, width: int, like: Tensor) -> bool:
     """Whether derivatives at the layer's output have exact zeros, image by image, the same at each call.
 
@@ -75,6 +109,15 @@ def active(above: nn.Module, z: Tensor) -> Tensor:
         scores = above(z)
         direction = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1), dtype=z.dtype).to(z.device)
         return torch.autograd.grad((scores * direction).sum(), z)[0] != 0
+
+
+def _parameters(network: nn.Module, node: fx.Node) -> list[nn.Parameter]:
+    """Those that an operation of the forward pass uses."""
+    if node.op == "call_module":
+        return list(network.get_submodule(str(node.target)).parameters())
+    if node.op != "get_attr":
+        return []
+    return [p for name, p in network.named_parameters(remove_duplicate=False) if name == node.target]
 
 
 def _trace(network: nn.Module) -> fx.Graph | None:

@@ -15,7 +15,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from leakage_audit.equations.base import Equations, rms
 from leakage_audit.equations.batch_separation import SeparatedBatch
-from leakage_audit.layerwise.last_layer import last_layer
 from leakage_audit.observation import Observation
 from leakage_audit.priors import Tikhonov
 from leakage_audit.runtime import Budget
@@ -32,18 +31,17 @@ def may_be_solved_per_image(seen: Observation, separated: SeparatedBatch) -> boo
 
 
 def observations(seen: Observation, separated: SeparatedBatch) -> Iterator[tuple[Observation, float]]:
-    """What the last layer would have shared of each image alone, and the relative error of that.
+    """What the network's last layer would have shared of each image alone, and the relative error of that.
 
     Args:
-        seen: What leaked of the batch.
+        seen: What leaked of the batch, from a network that ends in the layer by which it was separated.
         separated: What follows of each image.
     """
-    last = last_layer(seen)
-    assert last is not None  # it was what the batch was separated by
+    weight, bias = (f"{separated.layer}.{kind}" if separated.layer else kind for kind in ("weight", "bias"))
     for delta, h, noise, label in zip(
         separated.delta, separated.features, separated.noise, separated.labels, strict=True
     ):
-        gradients = {last.parameter("weight"): torch.outer(delta, h), last.parameter("bias"): delta}
+        gradients = {weight: torch.outer(delta, h), bias: delta}
         yield replace(seen, gradients=gradients, batch_size=1, labels=label[None]), float(noise) / rms(h)
 
 

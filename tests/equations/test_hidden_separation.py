@@ -7,7 +7,7 @@ from cases import draw
 from torch import nn
 
 from leakage_audit.equations.hidden_separation import separate_hidden
-from leakage_audit.equations.network_above import fully_connected_layers, network_above
+from leakage_audit.equations.network_above import fully_connected_layers, network_above, network_below
 from leakage_audit.observation import observe
 from leakage_audit.runtime import Budget
 
@@ -99,3 +99,21 @@ def test_the_network_above():
     z = draw(3, 150)
     torch.testing.assert_close(network_above(net, "1")(z), net[2:](z))
     assert network_above(Around(), "one") is None
+
+
+def test_the_network_below():
+    net = mlp().double()
+    x = draw(3, 3, 8, 8)
+    below = network_below(net, "3")
+    torch.testing.assert_close(below(x), net[:4](x))
+    assert {name for name, _ in below.named_parameters()} == {
+        f"{i}.{kind}" for i in (1, 3) for kind in ("weight", "bias")
+    }
+    assert network_below(net, "other") is None
+
+
+def test_a_parameter_used_above_again_is_none_of_the_network_below():
+    net = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
+    net[3].weight = net[0].weight
+    assert network_below(net, "1") is None
+    assert network_below(net, "3") is not None

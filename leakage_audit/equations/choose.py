@@ -1,0 +1,100 @@
+"""Which equations: where a batch is told apart, and what is the straightest that one image's network allows."""
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from leakage_audit.equations.autograd import AutogradEquations
+from leakage_audit.equations.backward_recovery import recover_backwards
+from leakage_audit.equations.base import Equations
+from leakage_audit.equations.batch_separation import SeparatedBatch, SeparationOptions, separate_batch
+from leakage_audit.equations.count_sketch import SketchOptions
+from leakage_audit.equations.hidden_separation import HiddenSeparation, HiddenSeparationOptions, separate_hidden
+from leakage_audit.equations.layer_peeling import peel_layers
+from leakage_audit.equations.network_above import network_below
+from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
+from leakage_audit.networks.chain import UnreadableNetwork
+from leakage_audit.observation import Observation, copy_network
+from leakage_audit.runtime import Budget
+
+
+def equations_of_one(seen: Observation, relative_error: float, sketch: SketchOptions) -> Equations:
+    """One image's: those of a chain that Lemma 3.1 opens, of a network that opens from its end, or its gradient.
+
+    Args:
+        seen: What leaked of one image, in float64.
+        relative_error: Of a gradient's entry, as `base.relative_error_of` has it.
+        sketch: How many of the equations are kept.
+
+    Raises:
+        ValueError: If labels are needed and cannot be inferred, or the gradients give nothing.
+    """
+    try:
+        return peel_layers(seen, relative_error)
+    except UnreadableNetwork:
+        recovered = recover_backwards(seen, relative_error)
+        known = [layer.input.value.numel() for layer in recovered[1:] if layer.input.basis is None]
+        if known and known[-1] >= math.prod(seen.input_shape):  # fewer say less than all gradients do
+            return RecoveredInputEquations(seen, recovered, relative_error, sketch)
+        return AutogradEquations(seen, relative_error, sketch=sketch)
+
+
+def separate(
+    seen: Observation,
+    relative_error: float,
+    rounding: float,
+    budget: Budget,
+    options: SeparationOptions,
+    hidden: HiddenSeparationOptions,
+    max_memory_gb: float,
+) -> tuple[Observation, SeparatedBatch] | None:
+    """A batch told apart, at its last layer or, where that gives too little, at a hidden one.
+
+    A hidden layer lies nearer the image, and its input says all that the last layer's says. Of each image it would
+    have shared what a network that ends in it shares (Lemma 3.1 needs no more of a layer than its δ), so that what
+    holds for a last layer holds for it in the network cut off above it.
+
+    Args:
+        seen: What leaked of several images, in float64.
+        relative_error: Of a gradient's entry, as `base.relative_error_of` has it.
+        rounding: Relative rounding of the gradients' own type.
+        budget: Time limit.
+        options: How hard to try at the last layer.
+        hidden: When a batch counts as told apart at a hidden one.
+        max_memory_gb: Memory that the search at a hidden layer may take.
+
+    Returns:
+        What leaked as far as the layer that separates the batch, from a network that ends in it, and what this layer
+        gives away of each image; None if no layer separates all of them.
+    """
+    last = separate_batch(seen, relative_error, budget, options)
+    if last is not None and last.features.shape[1] >= math.prod(seen.input_shape):
+        return seen, last
+    if seen.class_targets:
+        training = any(module.training for module in seen.network.modules())  # it may count batches as it runs
+        searched = replace(seen, network=copy_network(seen.network)) if training else seen
+        found = separate_hidden(searched, rounding, hidden, budget, max_memory_gb)
+        order = None if found is None or not found.complete else _order(found.labels, seen.labels)
+        below = None if found is None else network_below(seen.network, found.layer)
+        if found is not None and order is not None and below is not None:
+            own = dict(below.named_parameters())
+            gradients = {name: g for name, g in seen.gradients.items() if name in own}
+            return replace(seen, network=below, gradients=gradients), _in_order(found, order)
+    return None if last is None else (seen, last)
+
+
+def _order(found: Tensor, granted: Tensor | None) -> Tensor | None:
+    """Places of the labels found in the order of those granted; None where they are others."""
+    if granted is None:
+        return torch.arange(len(found), device=found.device)
+    places = torch.empty_like(found)
+    places[granted.argsort(stable=True)] = found.argsort(stable=True)
+    return places if torch.equal(found[places], granted) else None
+
+
+def _in_order(found: HiddenSeparation, order: Tensor) -> SeparatedBatch:
+    return SeparatedBatch(
+        found.layer, found.delta[order], found.features[order], found.noise[order], found.labels[order]
+    )
