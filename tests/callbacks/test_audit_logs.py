@@ -30,6 +30,9 @@ class TestLogs:
             "audit/seconds",
             "audit/psnr/grey",
             "audit/ssim/grey",
+            "audit/limit",
+            "audit/limit_others_known",
+            "audit/gap",
         }
         names |= {"audit/psnr/grey2", "audit/ssim/grey2", "audit/psnr_mean/grey", "audit/psnr_mean/grey2"}
         names |= {f"audit/layer/{layer}/{what}" for layer in "02" for what in ("deficiency", "condition")}
@@ -58,7 +61,7 @@ class TestLogs:
         assert best.best_model_score == attached.callback_metrics["audit/psnr/grey"]
 
     def test_the_record_says_everything_needed_to_run_it_again(self, tmp_path):
-        fit(tmp_path, LeakageAudit(every_n_steps=5, attacks=[Grey(0.1)], samples=3, seed=4))
+        fit(tmp_path, LeakageAudit(every_n_steps=5, attacks=[Grey(0.1)], samples=3, seed=4, limit=0))
         record = lines(tmp_path)[0]
         assert record["schema"] == 1
         assert record["seed"] == 4

@@ -40,7 +40,8 @@ def test_every_pattern_finds_what_it_is_for(events):
         for charts in LAYOUT.values()
         for title, chart in charts.items()
     }
-    assert found["PSNR above a guess"] == {"audit/psnr/grey", "audit/chance"}
+    limits = {"audit/limit", "audit/limit_others_known"}
+    assert found["PSNR above a guess"] == {"audit/psnr/grey", "audit/chance", *limits}
     assert found["Loss"] == {"train/loss"}
     assert found["c(M) and joint deficiency, 0 is worst"] == {"audit/c", "audit/joint_deficiency"}
     assert found["Deficiency by layer"] == {"audit/layer/0/deficiency", "audit/layer/2/deficiency"}
@@ -71,8 +72,8 @@ def test_an_audit_alone_shows_leakage_limit_and_guess_in_one_chart_and_describes
     titles, found = layouts(logger.log_dir)
     assert titles == list(BY_DEFAULT)
     (((_, patterns),),) = [list(charts.values()) for charts in BY_DEFAULT.values()]
-    shown = {tag for tag in (*found.Tags()["scalars"], "audit/limit") for p in patterns if re.match(p, tag)}
-    assert shown == {"audit/psnr/grey", "audit/chance", "audit/limit"}
+    shown = {tag for tag in found.Tags()["scalars"] for p in patterns if re.match(p, tag)}
+    assert shown == {"audit/psnr/grey", "audit/chance", "audit/limit", "audit/limit_others_known"}
     assert "image of which the attack got most" in found.SummaryMetadata("audit/psnr/grey").summary_description
 
 
