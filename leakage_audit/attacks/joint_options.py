@@ -26,6 +26,9 @@ class JointOptions(Checked):
         separation: How a batch is taken apart at the last layer.
         hidden: When it counts as taken apart at a hidden one.
         solver: When a solve ends, and how far it trusts its linearisations.
+
+    >>> JointOptions(rounding_units=2.0).rounding_units  # gradients known to two units of their type's rounding
+    2.0
     """
 
     rounding_units: float = 4.0

@@ -30,6 +30,10 @@ class CIFAR10DataModule(Images):
 
     Raises:
         ValueError: If an argument is out of its range.
+
+    Example::
+
+        CIFAR10DataModule("data", download=True, classes=["truck", "deer"])
     """
 
     def __init__(

@@ -29,6 +29,10 @@ class ImageFolderDataModule(Images):
 
     Raises:
         ValueError: If an argument is out of its range.
+
+    Example::
+
+        ImageFolderDataModule("pictures", image_size=64)  # pictures/train/<class>/*.png
     """
 
     def __init__(

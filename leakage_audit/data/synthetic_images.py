@@ -24,6 +24,12 @@ class SyntheticDataModule(Images):
 
     Raises:
         ValueError: If an argument is out of its range.
+
+    Example:
+        >>> data = SyntheticDataModule(train_images=20, test_images=10, image_size=16)
+        >>> image, label, index = data.image_at(3)
+        >>> tuple(image.shape), data.classes[label], index
+        ((3, 16, 16), 'desert', 3)
     """
 
     def __init__(

@@ -48,6 +48,11 @@ def score(images: Tensor, truth: Tensor) -> Scores:
 
     Raises:
         ValueError: If the shapes do not fit, or there are more reconstructions than truths.
+
+    Example:
+        >>> truth = torch.full((1, 3, 8, 8), 0.5)
+        >>> round(score(truth + 0.1, truth).psnr[0], 3)
+        20.0
     """
     images, truth = _batch(images, "images"), _batch(truth, "truth")
     if images.shape[1:] != truth.shape[1:]:
@@ -73,6 +78,11 @@ def chance_floor(mean_image: Tensor | None, truth: Tensor) -> Scores:
 
     Raises:
         ValueError: If the mean image has another shape than a true image.
+
+    Example:
+        >>> truth = torch.full((1, 3, 8, 8), 0.6)
+        >>> round(chance_floor(None, truth).psnr[0], 3)  # a mid-grey guess
+        20.0
     """
     truth = _batch(truth, "truth")
     guess = torch.full_like(truth[0], 0.5) if mean_image is None else mean_image.detach().cpu().double()

@@ -107,5 +107,6 @@ def test_no_call_of_an_attack_ever_holds_it(name):
 def test_an_observation_has_no_field_for_it():
     fields = set(Observation.__dataclass_fields__)
     assert fields == {
-        "network", "gradients", "input_shape", "batch_size", "loss", "labels", "mean", "std", "value_range"
+        "network", "gradients", "input_shape", "batch_size", "loss", "labels", "mean", "std", "value_range",
+        "class_targets",
     }  # fmt: skip

@@ -70,8 +70,9 @@ def test_residual_network_and_another_prior():
     limit = reconstruction_limit(seen, images, labels, prior=Tikhonov())
     assert limit.solved
     assert limit.settings["prior"] == "Tikhonov"
-    free = reconstruction_limit(seen, images, labels, prior=Tikhonov(), options=LimitOptions(max_dense_flops=0))
-    assert free.psnr == pytest.approx(limit.psnr, abs=0.3)
+    few = LimitOptions(max_dense_flops=0, products=20)
+    free = reconstruction_limit(seen, images, labels, prior=Tikhonov(), options=few)
+    assert 0 < free.psnr[0] <= limit.psnr[0] + 0.1  # at least, and never more
     elsewhere = Gaussian(torch.full((3, 12, 12), 0.3, dtype=torch.float64), torch.eye(432, dtype=torch.float64))
     with pytest.raises(ValueError, match="max_memory_gb"):
         reconstruction_limit(seen, images, labels, prior=elsewhere, options=LimitOptions(max_memory_gb=1e-4))
