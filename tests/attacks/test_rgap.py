@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from cases import FULL, NETWORKS, pictures
+from cases import FULL, NETWORKS, draw, pictures
 
 from leakage_audit.attacks.rgap import RGAP
 from leakage_audit.models import build
@@ -80,3 +80,24 @@ def test_gradients_that_hold_nothing_give_grey():
 def test_settings_are_checked(tolerance):
     with pytest.raises(ValueError, match=f"tolerance must lie between 0 and 1, got {tolerance}"):
         RGAP(tolerance)
+
+
+@pytest.mark.parametrize(("noise", "converged"), [(1e-5, True), (0.1, False)])
+def test_gradients_that_contradict_each_other_do_not_count_as_solved(noise, converged):
+    seen, _ = NETWORKS["one convolution"].observe(0)
+    for gradient in seen.gradients.values():
+        gradient += noise * gradient.abs().mean() * draw(*gradient.shape, seed=3)
+    found = RGAP()(seen)
+    assert found.ended == "every layer's system determines its input"
+    assert found.converged is converged
+    assert RGAP(solved=1.01 * found.residual)(seen).converged
+    assert not RGAP(solved=0.99 * found.residual)(seen).converged
+
+
+def test_the_worst_layer_decides():
+    seen, _ = NETWORKS["modules"].observe(0)
+    first = next(iter(seen.gradients.values()))  # of the layer that the walk reaches last
+    first += 0.1 * first.abs().mean() * draw(*first.shape, seed=3)
+    found = RGAP()(seen)
+    assert found.residual > 1e-3
+    assert not found.converged

@@ -56,3 +56,39 @@ def test_an_audit_that_raises_counts_as_well():
         fails()
     assert schedule.audits == 1
     assert not schedule.due(1)
+
+
+def test_an_audit_is_expected_to_cost_as_much_as_the_dearest():
+    clock = Clock()
+    schedule = Schedule(1, max_overhead=1.0, clock=clock)
+    for seconds in (5.0, 1.0):
+        with schedule.timing():
+            clock.now += seconds
+    clock.now += 10.5  # spent are 6: another second would do, another five would not
+    assert not schedule.affordable()
+    clock.now += 0.5
+    assert schedule.affordable()
+
+
+def test_the_time_before_the_start_is_no_training_and_its_audits_cost_nothing():
+    clock = Clock()
+    schedule = Schedule(1, max_overhead=1.0, clock=clock)
+    with schedule.timing():
+        clock.now += 5.0
+    clock.now += 100.0
+    schedule.start()
+    clock.now += 4.9
+    assert not schedule.affordable()
+    clock.now += 0.1
+    assert schedule.affordable()
+
+
+def test_a_clock_decides_only_on_scheduled_steps_under_a_limit():
+    assert [step for step in range(5) if Schedule(2, max_overhead=0.1).clocked(step)] == [0, 2, 4]
+    assert not Schedule(2).clocked(0)
+
+
+def test_steps_that_are_not_scheduled_are_not_passed_over():
+    schedule = Schedule(2)
+    assert [schedule.due(step) for step in range(4)] == [True, False, True, False]
+    assert schedule.passed_over == 0

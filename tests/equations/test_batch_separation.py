@@ -104,3 +104,19 @@ class TestRefusals:
 
     def test_the_time_is_up(self):
         assert separate_batch(see([0, 1])[1], EPS[torch.float64], Budget(seconds=1e-9)) is None
+
+
+@pytest.mark.parametrize("labels", [[0, 3], [1, 0, 4, 5]], ids=str)
+def test_the_features_errors_have_the_size_that_is_told(labels):
+    relative, shares = 1e-5, []
+    for seed in range(8):
+        images, seen = see(labels)
+        leaked = [seen.gradients[f"3.{kind}"] for kind in ("weight", "bias")]
+        size = relative * torch.cat([g.flatten() for g in leaked]).square().mean().sqrt()
+        for place, g in enumerate(leaked):
+            g += size * draw(*g.shape, seed=10 * seed + place)
+        found = separate_batch(seen, relative)
+        features, _ = truth(seen, images, torch.tensor(labels))
+        shares.append(torch.cdist(found.features, features).min(1)[0] / features.shape[1] ** 0.5 / found.noise)
+    # Two parts of the noise are added as if they always went together: a little too much, never too little.
+    assert 0.75 < float(torch.stack(shares).square().mean().sqrt()) < 1.0

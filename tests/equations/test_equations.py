@@ -173,12 +173,6 @@ def test_step_is_the_mean_of_the_posterior(m):
     torch.testing.assert_close(step.std(), posterior.diagonal().sqrt(), rtol=1e-5, atol=1e-8)
 
 
-def test_rank():
-    product = draw(20, 7) @ draw(7, 30, seed=2)
-    assert rank(product, 1e-6) == rank(product.T, 1e-6) == 7
-    assert rank(torch.zeros(3, 4, dtype=torch.float64), 1e-6) == 0
-
-
 @pytest.mark.parametrize(
     ("network", "expected"),
     [(chain(), False), (chain(nn.Sigmoid), False), (chain(nn.LeakyReLU), True), (branches(), True)],
@@ -187,3 +181,14 @@ def test_rank():
 def test_kinks_are_noticed(network, expected):
     _, seen = see(network)
     assert AutogradEquations(seen, EPS).kinked is expected
+
+
+def test_a_block_of_zeros_says_nothing():
+    _, seen = see(chain())
+    seen.gradients["0.bias"].zero_()
+    equations = AutogradEquations(seen, EPS)
+    place = [block.name for block in equations.blocks].index("0.bias")
+    r = equations.residual(0.5 + 0.2 * draw(1, 3, 8, 8, seed=5)).split(equations.sizes)
+    assert not r[place].any()
+    assert torch.isfinite(equations.noise).all()
+    assert all(part.any() for i, part in enumerate(r) if i != place)

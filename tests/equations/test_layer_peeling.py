@@ -50,3 +50,30 @@ def test_an_image_that_is_grey_all_over():
     grey = torch.full((3, 8, 8), 0.5)
     found = Joint()(observe(net, grey, 1, mean=0.5))
     assert score(found.images, grey[None]).psnr[0] > 100
+
+
+def test_noise_on_the_last_layer_is_taken_for_that_of_all():
+    _, seen = see(0)
+    seen = seen.to(torch.float64)
+    last = seen.gradients["7.weight"]
+    noise = 1e-3 * last.abs().max()
+    last += noise * draw(*last.shape)
+    for block in peel_layers(seen, relative_error_of(torch.float32)).blocks[1:]:
+        assert block.noise == pytest.approx(float(noise), rel=0.2)
+
+
+def test_rounding_alone_is_no_such_noise():
+    _, seen = see(0)
+    rounding = relative_error_of(torch.float32)
+    for block in peel_layers(seen.to(torch.float64), rounding).blocks[1:]:
+        assert block.noise == pytest.approx(rounding * float(block.target.square().mean().sqrt()))
+
+
+def test_rectified_features_may_have_errors():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 4))
+    image = 0.5 + 0.2 * draw(1, 3, 8, 8)
+    equations = peel_layers(
+        observe(net, image.float(), 1, mean=0.5).to(torch.float64), relative_error_of(torch.float32)
+    )
+    assert equations.residual(image).abs().max() < 1e-4

@@ -3,7 +3,10 @@ import torch
 from cases import draw
 from torch import nn
 
+from leakage_audit.layerwise.layer_system import LayerSystem
+from leakage_audit.measures.degeneracy import remark
 from leakage_audit.measures.security import security_metric
+from leakage_audit.networks.chain import read_chain
 from leakage_audit.observation import observe
 
 
@@ -94,3 +97,29 @@ def test_a_scaled_loss_degenerates_nothing(scale):
     )
     assert not any(layer.degenerate or layer.remark for layer in found.layers)
     assert isinstance(found.layers[0].rank, int)
+
+
+def hundred_units(z):
+    """The system of a layer with a hundred tanh units at `z`, whose largest derivative is 1."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(100, 3)).double()
+    layer = read_chain(model, (2, 7, 7))[0]
+    return LayerSystem(layer, draw(4, 5, 5), z.reshape(4, 5, 5), None)
+
+
+@pytest.mark.parametrize(("slope", "units", "said"), [(9e-4, 1, False), (9e-4, 2, True), (1.1e-3, 2, False)])
+def test_more_than_a_hundredth_below_a_thousandth_is_saturation(slope, units, said):
+    z = torch.zeros(100, dtype=torch.float64)
+    z[:units] = torch.tensor((1 - slope) ** 0.5, dtype=torch.float64).atanh()  # tanh' = 1 - tanh²
+    found = remark(hundred_units(z), 1e-7)
+    assert found == ("2% of its tanh units are saturated" if said else "")
+
+
+@pytest.mark.parametrize(("zeroed", "shown"), [(8, "5, 6, 7"), (9, "5, 6, 7 and 1 more")])
+def test_a_long_list_is_cut(zeroed, shown):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 12, 3), nn.Tanh(), nn.Flatten(), nn.Linear(12 * 49, 5)).double()
+    with torch.no_grad():
+        model[0].weight[:zeroed] = 0
+    assert rows(model)["0"].remark.startswith(f"zero filters: 0, 1, 2, 3, 4, {shown}")
+    assert rows(model)["0"].remark.endswith(shown)

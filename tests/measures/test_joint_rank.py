@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from cases import NETWORKS, draw, pictures
 from torch import nn
 
-from leakage_audit.measures.joint_rank import counted_joint_rank, joint_rank, seen_inputs
+from leakage_audit.measures.joint_rank import counted_joint_rank, joint_deficiency, joint_rank, seen_inputs
 from leakage_audit.models import build
 from leakage_audit.networks.chain import read_chain
 from leakage_audit.networks.layer_types import Convolution
@@ -64,6 +64,8 @@ def test_unread_pixels_of_cnn4_v2():
     found = convolutions(build("cnn4_v2"), (3, 32, 32))
     assert seen_inputs(found) == 3 * 31 * 31
     assert counted_joint_rank(found) == 2883
+    assert joint_deficiency(found) == 2883 - 3 * 32 * 32
+    assert joint_deficiency([]) == 0
 
 
 @pytest.mark.slow

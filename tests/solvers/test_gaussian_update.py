@@ -3,7 +3,7 @@ import torch
 from cases import draw
 
 from leakage_audit.priors import TotalVariation
-from leakage_audit.solvers.gaussian_update import GaussianUpdate
+from leakage_audit.solvers.gaussian_update import GaussianUpdate, rank
 
 
 @pytest.mark.parametrize("m", [20, 60])
@@ -18,3 +18,16 @@ def test_draws_have_the_posterior_s_covariance(m):
     assert float((draws.mean(0) / scale).abs().max()) < 0.02
     found = draws.T @ draws / len(draws) / scale / scale[:, None]
     torch.testing.assert_close(found, posterior / scale / scale[:, None], rtol=0.0, atol=0.03)
+
+
+def test_rank():
+    product = draw(20, 7) @ draw(7, 30, seed=2)
+    assert rank(product, 1e-6) == rank(product.T, 1e-6) == 7
+    assert rank(torch.zeros(3, 4, dtype=torch.float64), 1e-6) == 0
+
+
+def test_rank_counts_singular_values_down_to_a_share_of_the_largest():
+    u, v = (torch.linalg.qr(draw(8, 8, seed=seed))[0] for seed in (1, 2))
+    values = torch.tensor([5.0, 5e-1, 5e-2, 5e-5, 5e-7, 5e-9, 0, 0], dtype=torch.float64)
+    matrix = (u * values) @ v
+    assert [rank(matrix, tolerance) for tolerance in (1e-3, 1e-6)] == [3, 4]

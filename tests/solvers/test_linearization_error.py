@@ -10,7 +10,13 @@ from leakage_audit.observation import observe
 from leakage_audit.priors import TotalVariation
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gaussian_update import GaussianUpdate
-from leakage_audit.solvers.linearization_error import NonsmoothErrorModel, SmoothErrorModel
+from leakage_audit.solvers.linearization_error import (
+    NonsmoothErrorModel,
+    SmoothErrorModel,
+    perturbation_scale,
+    shrink_to_block_mean,
+)
+from leakage_audit.solvers.options import LinearizationOptions
 
 EPS, MEMORY = relative_error_of(torch.float64), 1e9
 
@@ -102,12 +108,52 @@ def test_a_spent_budget_ends_a_linearisation():
             equations.linearize(image, MEMORY, Budget(seconds=1e-9))
 
 
-def test_without_memory_for_draws_probes_go_all_ways():
+def test_without_memory_for_draws_probes_go_all_ways(monkeypatch):
     image, seen = see(nn.LeakyReLU(0.2), channels=3)
     equations = peel_layers(seen, EPS)
     bends, initial_guess = NonsmoothErrorModel(equations, 1e5, Budget()), image + 0.05 * draw(192, seed=3)
     first = bends.first(initial_guess)
     step = step_from(first, initial_guess)
     assert step.dual
+    monkeypatch.delattr(GaussianUpdate, "sample")
     near = bends.update(first, step, step.image, equations.residual(step.image))
     assert (near.variance > 0).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [LinearizationOptions(), LinearizationOptions(widen=5.0, behind=0.0), LinearizationOptions(behind=1e3)],
+    ids=["as is", "wide", "behind"],
+)
+def test_probes_are_the_posterior_s_widened_or_as_long_as_the_step(options, monkeypatch):
+    image, seen = see(nn.LeakyReLU(0.2))
+    equations, begin = peel_layers(seen, EPS), image + 0.05 * draw(192, seed=3)
+    model, again = (NonsmoothErrorModel(equations, MEMORY, Budget(), options, seed=5) for _ in range(2))
+    near, _ = model.first(begin), again.first(begin)  # both generators have drawn as much
+    step = step_from(near, begin)
+    expected, probed = step.sample(options.probes, again._generator), []
+    size = options.behind * (image - begin).norm() / 192**0.5 / expected.square().mean().sqrt()
+    smoothed = equations.smoothed
+    monkeypatch.setattr(equations, "smoothed", lambda x, p: probed.append(p.clone()) or smoothed(x, p))
+    model.update(near, step, image, equations.residual(image))
+    torch.testing.assert_close(probed[0], expected * max(options.widen, float(size)))
+
+
+@pytest.mark.parametrize("explained", [0.5, 1.0])
+def test_first_probes_explain_their_share_of_the_straightest_block(explained):
+    r, straight = draw(7), draw(10, 7, seed=2)
+    straight[:, 5:] = 0  # a block that nothing moves
+    scale = perturbation_scale(r, straight, [3, 2, 2], explained)
+    moved = [
+        (scale * s).square().mean().sqrt() / b.square().mean().sqrt()
+        for s, b in zip(straight.split([3, 2, 2], 1), r.split([3, 2, 2]), strict=True)
+    ]
+    assert float(max(moved)) == pytest.approx(explained)
+
+
+def test_a_share_of_each_variance_is_its_block_s_mean():
+    variance = draw(5).square()
+    for pool in (0.0, 0.3, 1.0):
+        found = shrink_to_block_mean(variance, [2, 3], pool)
+        for new, old in zip(found.split([2, 3]), variance.split([2, 3]), strict=True):
+            torch.testing.assert_close(new - old.mean(), (1 - pool) * (old - old.mean()))

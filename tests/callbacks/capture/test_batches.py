@@ -50,7 +50,9 @@ ONE_HOT = torch.eye(5)[Y]
         (ONE_HOT, [Target(0, "argmax"), Target(0, "value")]),
         (0.8 * ONE_HOT + 0.04, [Target(0, "value")]),
         (torch.tensor([[1.0], [0.0], [0.0], [1.0]]), [Target(0, "value")]),
+        (torch.tensor([[0.0, 0.25, 0.75]]), [Target(0, "value")]),  # soft, and some are 0 and add up to 1
         (torch.tensor([0.3, 0.1, 0.2, 0.9]), []),  # a regression's
+        (torch.tensor([0.0, 0.1, 1.0, 0.9]), []),
         (3 * torch.randn(4, 5), []),
         (torch.randint(5, (4, 8, 8)), []),  # a class for each pixel
     ],

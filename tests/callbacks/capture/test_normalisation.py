@@ -72,3 +72,10 @@ def test_what_is_not_understood_is_a_doubt_and_no_exception(values):
     found, _, doubts = find_normalisation(SimpleNamespace(mean=values, std=values), None)
     assert found is None
     assert "not understood" in doubts[0]
+
+
+@pytest.mark.parametrize(("channels", "taken"), [(1, True), (64, True), (65, False), (0, False)])
+def test_as_many_numbers_as_images_may_have_channels(channels, taken):
+    found, _, doubts = find_normalisation(SimpleNamespace(mean=[0.5] * channels, std=[0.25] * channels), None)
+    assert (found is not None) is taken
+    assert bool(doubts) is not taken
