@@ -27,9 +27,9 @@ class SyntheticDataModule(Images):
 
     Example:
         >>> data = SyntheticDataModule(train_images=20, test_images=10, image_size=16)
-        >>> image, label, index = data.image_at(3)
-        >>> tuple(image.shape), data.classes[label], index
-        ((3, 16, 16), 'desert', 3)
+        >>> image, label, source = data.image_at(3)
+        >>> tuple(image.shape), data.classes[label], source
+        ((3, 16, 16), 'desert', 'synthetic desert, seed 0, 3')
     """
 
     def __init__(

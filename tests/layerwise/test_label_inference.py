@@ -57,7 +57,7 @@ def test_batch_counts(labels, bias):
 
 
 def test_most_batches_are_counted_rightly():
-    """Which is no certainty: images whose features differ from their class's average mislead; 85 % of all lists of five."""
+    """No certainty: features far from their class's average mislead; 85 % of all lists of five are right."""
     generator = torch.Generator().manual_seed(0)
     lists = [torch.randint(0, CLASSES, (5,), generator=generator) for _ in range(60)]
     right = [
