@@ -39,7 +39,7 @@ class Worker(Generic[Tag]):
         return len(self._jobs) >= self.limit
 
     def submit(self, tag: Tag, jobs: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]) -> None:
-        """Hand over the arguments of `look`, one call an observation.
+        """Hand over the arguments of `evaluate`, one call an observation.
 
         Raises:
             AuditSkipped: If they cannot be pickled (a loss or forward given as a lambda, for instance).

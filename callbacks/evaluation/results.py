@@ -39,7 +39,7 @@ class Result:
         looks: One an image, or one for the step.
         verdict: On the step's own gradient, where it was recomputed.
         numbers: Logged names and numbers that were had without a look.
-        jobs: Arguments of `look` that are for the background.
+        jobs: Arguments of `evaluate` that are for the background.
     """
 
     evaluations: list[Evaluation] = field(default_factory=list)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from leakage_audit.priors import LocalGaussian
 
+JITTERS = (1e-15, 1e-13, 1e-11, 1e-9)  # powers of ten from the rounding of float64 on
+
 
 class GaussianUpdate:
     """The linear-Gaussian model at one image, factored.
@@ -38,14 +40,14 @@ class GaussianUpdate:
             self._cross = gaussian.covariance(jacobian)  # J C, (m, n)
             gram = self._cross @ jacobian.T
             gram.diagonal().add_(noise)
-            self._lower = _cholesky(gram)
-            self.image = gaussian.mean + self._cross.T @ _solve(self._lower, right)
+            self._lower = cholesky(gram, JITTERS)
+            self.image = gaussian.mean + self._cross.T @ solve_cholesky(self._lower, right)
         else:
             weighted = jacobian / noise[:, None]
             hessian = jacobian.T @ weighted
             hessian += gaussian.precision_matrix()
-            self._lower = _cholesky(hessian)
-            self.image = gaussian.mean + _solve(self._lower, weighted.T @ right)
+            self._lower = cholesky(hessian, JITTERS)
+            self.image = gaussian.mean + solve_cholesky(self._lower, weighted.T @ right)
 
     def std(self) -> Tensor:
         """Standard deviation of each entry of the image given the equations, `(n,)`."""
@@ -85,14 +87,23 @@ def rank(jacobian: Tensor, tolerance: float) -> int:
     return int(scipy.linalg.lapack.dpstrf(gram.T, lower=1, tol=cut, overwrite_a=1)[2])
 
 
-def _solve(lower: Tensor, right: Tensor) -> Tensor:
+def solve_cholesky(lower: Tensor, right: Tensor) -> Tensor:
+    """x of `L Lᵀ x = right`, `(n,)`, for a Cholesky factor L `(n, n)`."""
     return torch.cholesky_solve(right[:, None], lower)[:, 0]
 
 
-def _cholesky(matrix: Tensor) -> Tensor:
-    """Cholesky factor of a positive matrix that rounding may have pushed over the edge."""
+def cholesky(matrix: Tensor, jitters: tuple[float, ...]) -> Tensor:
+    """Cholesky factor of a positive matrix that rounding may have pushed over the edge.
+
+    Args:
+        matrix: `(n, n)`; changed in place.
+        jitters: Added to the diagonal one after the other, as shares of its mean, until there is a factor.
+
+    Raises:
+        FloatingPointError: If there is none after the last.
+    """
     size = matrix.diagonal().mean()
-    for jitter in (1e-15, 1e-13, 1e-11, 1e-9):
+    for jitter in jitters:
         matrix.diagonal().add_(jitter * size)
         lower, failed = torch.linalg.cholesky_ex(matrix)
         if not failed:

@@ -21,6 +21,7 @@ from leakage_audit.measures.limit.linearized_gradient import LinearizedGradient
 from leakage_audit.measures.limit.options import LimitOptions
 from leakage_audit.priors import GREY, LocalGaussian, Prior
 from leakage_audit.runtime import Budget
+from leakage_audit.solvers.gaussian_update import JITTERS, cholesky, solve_cholesky
 
 CORRECTIONS = 2  # of a solution by what it leaves of the normal equations, which lose half the digits (Björck 1987)
 TYPICAL = 8  # reweightings that a picture takes to settle
@@ -81,14 +82,15 @@ class LinearGaussian:
         self._gaussian, self._gram = gaussian, gram
         if gram is None:
             self._cross = gaussian.covariance(jacobian)  # A C
-            self._lower = _cholesky(torch.addmm(torch.eye(len(jacobian)).to(jacobian), self._cross, jacobian.T))
-            self.image = gaussian.mean + self._cross.T @ _solve(self._lower, target)
+            inner = torch.addmm(torch.eye(len(jacobian)).to(jacobian), self._cross, jacobian.T)
+            self._lower = cholesky(inner, (0.0, *JITTERS))
+            self.image = gaussian.mean + self._cross.T @ solve_cholesky(self._lower, target)
             return
         precision = gaussian.precision_matrix()
-        self._lower = _cholesky(gram + precision)
-        move = _solve(self._lower, jacobian.T @ target)
+        self._lower = cholesky(gram + precision, (0.0, *JITTERS))
+        move = solve_cholesky(self._lower, jacobian.T @ target)
         for _ in range(CORRECTIONS):
-            move += _solve(self._lower, jacobian.T @ (target - jacobian @ move) - precision @ move)
+            move += solve_cholesky(self._lower, jacobian.T @ (target - jacobian @ move) - precision @ move)
         self.image = gaussian.mean + move
 
     def variances(self) -> tuple[Tensor, Tensor]:
@@ -151,18 +153,3 @@ def _rank(jacobian: Tensor, gram: Tensor | None, tolerance: float) -> int:
     matrix = (jacobian @ jacobian.T if gram is None else gram).cpu().numpy()
     cut = tolerance**2 * float(matrix.diagonal().max())
     return int(scipy.linalg.lapack.dpstrf(matrix.T, lower=1, tol=cut, overwrite_a=0)[2])
-
-
-def _solve(lower: Tensor, right: Tensor) -> Tensor:
-    return torch.cholesky_solve(right[:, None], lower)[:, 0]
-
-
-def _cholesky(matrix: Tensor) -> Tensor:
-    """Cholesky factor of a positive matrix that rounding may have pushed over the edge."""
-    size = matrix.diagonal().mean()
-    for jitter in (0.0, 1e-15, 1e-13, 1e-11, 1e-9):
-        matrix.diagonal().add_(jitter * size)
-        lower, failed = torch.linalg.cholesky_ex(matrix)
-        if not failed:
-            return lower
-    raise FloatingPointError("the normal equations are not positive: do gradients or weights hold NaN?")
