@@ -1,8 +1,9 @@
 """How CosineTV may be run: the published recipes as a table, and the parts that they name."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +61,13 @@ class Recipe(Checked):
     def __post_init__(self) -> None:
         self.check(("iterations", "restarts", "lr", "tile", "floor"), ("tv", "features", "warm_start", "warming"))
         self.check(share=("milestones", "drop"))
-        parts = {"decay": DECAYS, "sign": SIGNS, "start": STARTS, "distance": DISTANCES, "variation": VARIATIONS}
+        parts: dict[str, Mapping[str, Any]] = {
+            "decay": DECAYS,
+            "sign": SIGNS,
+            "start": STARTS,
+            "distance": DISTANCES,
+            "variation": VARIATIONS,
+        }
         for name, table in parts.items():
             if getattr(self, name) not in table:
                 raise ValueError(f"Recipe.{name} must be one of {', '.join(table)}, got {getattr(self, name)!r}")
