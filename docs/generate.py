@@ -1,14 +1,25 @@
-"""Writes the pages that are made from the code: metrics.md, zoo.md, audit.schema.json, report.schema.json."""
+"""Writes the pages made from the code: attacks.md, metrics.md, zoo.md, audit.schema.json, report.schema.json."""
 
 import inspect
 import json
 import sys
 from pathlib import Path
 
+from leakage_audit.attacks import ATTACKS
+from leakage_audit.options import recorded
 from leakage_audit.readings.metric_table import as_markdown
 from leakage_audit.report.records.audit_lines import AuditLine, GateLine
 from leakage_audit.report.records.report_file import Report
 from leakage_audit.report.records.schema import json_schema
+
+ATTACKS_PAGE = """# The attacks
+
+Made by `python docs/generate.py` from `leakage_audit.attacks.ATTACKS`, where an attack is a row. The name is what
+`LeakageAudit(attacks=[...])`, a YAML file and `leakage-audit compare --attacks` take; what follows a colon
+(`hybrid:constrained`) sets the argument that *name:…* names. In YAML an attack is a `class_path` with `init_args`, its
+options included, and all of them are in the record.
+
+"""
 
 METRICS = """# The metrics
 
@@ -28,6 +39,28 @@ the training is bit for bit what it is without.
 | module | what happens | the way out |
 |---|---|---|
 """
+
+
+def attacks() -> str:
+    """A section an attack: what it is, and its settings."""
+    parts = []
+    for name, attack in ATTACKS.items():
+        about = (inspect.getdoc(attack) or "").partition("\n")[0]
+        own = f"`name:{attack.choice}`. " if attack.choice else ""
+        parts.append(f"## {name}\n\n`leakage_audit.attacks.{attack.__name__}`. {own}{about}\n\n")
+        parts.append("| setting | default |\n|---|---|\n")
+        parts += [f"| `{setting}` | {value} |\n" for setting, value in _flat(attack().settings)]
+        parts.append("\n")
+    return ATTACKS_PAGE + "".join(parts).rstrip() + "\n"
+
+
+def _flat(settings: dict, above: str = "") -> list[tuple[str, str]]:
+    """Settings by dotted name."""
+    found = []
+    for name, value in settings.items():
+        inner = isinstance(value, dict) and "class" not in value
+        found += _flat(value, f"{above}{name}.") if inner else [(above + name, json.dumps(recorded(value)))]
+    return found
 
 
 def zoo() -> str:
@@ -50,6 +83,7 @@ def pages() -> dict[str, str]:
     lines = json_schema(AuditLine | GateLine, "a line of audit.jsonl of leakage-audit")
     report = json_schema(Report, "report.json of leakage-audit")
     return {
+        "attacks.md": attacks(),
         "metrics.md": METRICS + as_markdown(),
         "zoo.md": zoo(),
         "audit.schema.json": json.dumps(lines, indent=2, ensure_ascii=False) + "\n",

@@ -39,7 +39,7 @@ def generated():
     return module.pages()
 
 
-@pytest.mark.parametrize("name", ["metrics.md", "zoo.md", "audit.schema.json", "report.schema.json"])
+@pytest.mark.parametrize("name", ["attacks.md", "metrics.md", "zoo.md", "audit.schema.json", "report.schema.json"])
 def test_what_is_documented_is_what_the_code_says(name):
     assert (DOCS / name).read_text(encoding="utf-8") == generated()[name], "run python docs/generate.py"
 
