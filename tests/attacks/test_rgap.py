@@ -101,3 +101,16 @@ def test_the_worst_layer_decides():
     found = RGAP()(seen)
     assert found.residual > 1e-3
     assert not found.converged
+
+
+@pytest.mark.parametrize(("residual", "converged"), [(0.8e-3, True), (1.25e-3, False)])
+def test_a_thousandth_counts_as_solved(residual, converged):
+    def noisy(noise):
+        seen, _ = NETWORKS["one convolution"].observe(0)
+        for gradient in seen.gradients.values():
+            gradient += noise * gradient.abs().mean() * draw(*gradient.shape, seed=3)
+        return RGAP()(seen)
+
+    found = noisy(1e-3 * residual / noisy(1e-3).residual)  # small errors are carried in proportion
+    assert found.residual == pytest.approx(residual, rel=0.05)
+    assert found.converged is converged

@@ -1,10 +1,13 @@
+from collections import Counter
+
 import pytest
 import torch
 from cases import draw
 from torch import nn
 
+from leakage_audit.equations import batch_separation
 from leakage_audit.equations.base import relative_error_of
-from leakage_audit.equations.batch_separation import separate_batch
+from leakage_audit.equations.batch_separation import SeparationOptions, _labellings, _MixingProblem, separate_batch
 from leakage_audit.observation import observe
 from leakage_audit.runtime import Budget
 
@@ -120,3 +123,50 @@ def test_the_features_errors_have_the_size_that_is_told(labels):
         shares.append(torch.cdist(found.features, features).min(1)[0] / features.shape[1] ** 0.5 / found.noise)
     # Two parts of the noise are added as if they always went together: a little too much, never too little.
     assert 0.75 < float(torch.stack(shares).square().mean().sqrt()) < 1.0
+
+
+@pytest.mark.parametrize("otherwise", [0, 1, 7, 30])
+def test_so_many_other_labels_are_tried_each_once_the_near_ones_first(otherwise, monkeypatch):
+    monkeypatch.setattr(batch_separation, "least_counts", lambda seen: torch.zeros(6, dtype=torch.long))
+    _, seen = see([0, 4, 2])
+    likeliest, *others = [tuple(labels.tolist()) for labels in _labellings(seen, otherwise)]
+    assert len(others) == otherwise
+    assert len({likeliest, *others}) == otherwise + 1
+    changed = [3 - sum((Counter(labels) & Counter(likeliest)).values()) for labels in others]
+    assert changed == sorted(changed)
+    assert all(count >= 1 for count in changed)
+
+
+def problem(**options):
+    _, seen = see([0, 4, 2])
+    last = seen.network[-1]
+    weight, bias = (seen.gradients[f"3.{kind}"] for kind in ("weight", "bias"))
+    own = torch.cat([last.weight, last.bias[:, None]], 1).detach()
+    gradient = torch.cat([weight, bias[:, None]], 1)
+    return _MixingProblem(gradient, own, seen, EPS[torch.float64], SeparationOptions(**options)), gradient
+
+
+def test_a_start_pairs_the_span_with_the_derivatives_of_scores_drawn_around_the_average():
+    labels = torch.tensor([0, 4, 2])
+    narrow, gradient = problem(spreads=(1e-9,))
+    truth = torch.nn.functional.one_hot(labels, 6).double()
+    average = (gradient[:, -1] + truth.mean(0)).clamp_min(1e-6)
+    delta = (average / average.sum() - truth) / 3
+    expected = torch.linalg.lstsq(delta.T, torch.linalg.svd(gradient)[0][:, :3]).solution.T
+    torch.testing.assert_close(narrow._start(labels, 0), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_each_start_is_another_and_the_spreads_take_turns():
+    labels = torch.tensor([0, 4, 2])
+    turns, _ = problem(spreads=(1e-9, 1.0))
+    starts = [turns._start(labels, k) for k in range(4)]
+    torch.testing.assert_close(starts[0], starts[2], rtol=1e-6, atol=1e-6)
+    assert (starts[1] - starts[3]).abs().max() > 0.01
+    assert torch.equal(turns._start(labels, 1), starts[1])
+
+
+@pytest.mark.parametrize(("clear", "complete"), [(0.5, True), (2.0, False)])
+def test_an_images_trace_must_stand_out_of_the_noise(clear, complete):
+    plain, gradient = problem()
+    ratio = float(torch.linalg.svdvals(gradient)[2]) / (plain._noise * gradient.shape[1] ** 0.5)
+    assert problem(clear=clear * ratio)[0].complete is complete

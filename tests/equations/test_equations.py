@@ -7,6 +7,7 @@ from torch.nn.grad import conv2d_input, conv2d_weight
 
 from leakage_audit.equations.autograd import AutogradEquations
 from leakage_audit.equations.base import relative_error_of
+from leakage_audit.equations.chain import ChainEquations
 from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import observe
@@ -76,6 +77,29 @@ class TestChain:
         )
         image, seen = see(network.double())
         assert peel_layers(seen, EPS).residual(image).abs().max() < 1e-8
+
+    @pytest.mark.parametrize("on", [0, 3, 32])
+    def test_units_that_are_off_make_no_rows_unless_all_are(self, on):
+        torch.manual_seed(0)
+        layer = nn.Sequential(nn.Conv2d(3, 2, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3))
+        _, seen = see(layer.double())
+        chained, z = peel_layers(seen, EPS).layers, torch.full((1, 2, 4, 4), -1.0, dtype=torch.float64)
+        z.view(-1)[:on] = 1.0
+        found = ChainEquations(seen, chained, z, torch.ones_like(z), 1e-3, 0.0, EPS)
+        assert found.sizes[0] == (on or 32)
+        assert torch.isfinite(found.residual(torch.full((192,), 0.5, dtype=torch.float64))).all()
+
+    def test_memory_is_windows_inputs_and_outputs_forth_and_back_of_every_layer(self):
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 2, 2, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(18, 3)
+        )
+        _, seen = see(network.double())
+        found = peel_layers(seen, EPS)
+        assert len(found.layers) == 2
+        first = 9 * 3 * 36 + 3 * 64 + 4 * 36
+        second = 4 * 4 * 9 + 4 * 36 + 2 * 9
+        assert found.memory_estimate == 4 * (first + second)
 
     def test_gradients_are_autograd_s_at_any_image_with_the_right_derivatives(self):
         # Elsewhere than at the truth, the equations carry back from the known ∂L/∂z_D: so does this objective.

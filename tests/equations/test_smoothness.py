@@ -25,6 +25,22 @@ def test_told_from_values_alone(function, expected):
     assert has_kinks(function, SHAPE, [48], LIKE) is expected
 
 
+@pytest.mark.parametrize(("ratio", "margin"), [(8.0, 0.999), (8.0, 1.001), (3.0, 0.999), (3.0, 1.001)])
+def test_the_factor_is_where_smooth_and_not_part(ratio, margin):
+    # Second differences of a square shrink by the square of the steps' ratio, exactly.
+    options = SmoothnessOptions(ratio=ratio, factor=margin * ratio**2)
+    assert has_kinks(lambda x: x.square(), SHAPE, [48], LIKE, options) is (margin > 1)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1e-8, True), (1e-12, False)])
+def test_jumps_of_the_last_digits_size_are_rounding(size, expected):
+    def jumps(x):
+        return size * (x > 0.5).double()
+
+    assert has_kinks(jumps, SHAPE, [48], LIKE) is expected
+    assert has_kinks(jumps, SHAPE, [48], LIKE, SmoothnessOptions(rounding=0.0))
+
+
 def test_one_block_is_enough():
     assert has_kinks(lambda x: torch.cat([x.sin(), x.sub(0.5).sign()]), SHAPE, [48, 48], LIKE)
 
