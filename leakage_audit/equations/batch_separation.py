@@ -232,7 +232,8 @@ def _labellings(seen: Observation, otherwise: int) -> Iterator[Tensor]:
         for lost in (counts - least).nonzero().flatten().tolist():
             for gained in range(len(least)):
                 other = counts.clone()
-                other[lost], other[gained] = other[lost] - 1, other[gained] + 1
+                other[lost] -= 1
+                other[gained] += 1
                 if tuple(other.tolist()) not in tried and len(tried) <= otherwise:
                     tried.add(tuple(other.tolist()))
                     queue.append(other)

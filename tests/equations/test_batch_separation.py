@@ -135,6 +135,7 @@ def test_so_many_other_labels_are_tried_each_once_the_near_ones_first(otherwise,
     changed = [3 - sum((Counter(labels) & Counter(likeliest)).values()) for labels in others]
     assert changed == sorted(changed)
     assert all(count >= 1 for count in changed)
+    assert all(len(labels) == 3 for labels in others)  # as many as there are images
 
 
 def problem(**options):
