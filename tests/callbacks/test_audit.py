@@ -19,14 +19,21 @@ class TestTrace:
     @pytest.mark.parametrize("seed", [0, 1, 2])
     @pytest.mark.parametrize("settings", [{}, {"gradient": "step"}, {"probe": "batch"}, {"measure_every_n_steps": 1}])
     def test_none_is_left(self, tmp_path, seed, settings):
-        audit = LeakageAudit(every_n_steps=3, attacks=[Grey()], **settings)
+        audit = LeakageAudit(every_n_steps=3, attacks=[Grey()], limit=0, **settings)
         with_audit = traces(*fit(tmp_path, audit, seed=seed, max_steps=20))
         assert audit.latest.skipped is None
         assert same(with_audit, traces(*fit(tmp_path, seed=seed, max_steps=20)))
 
+    @pytest.mark.parametrize("gradient", ["sample", "step"])
+    def test_none_is_left_by_the_limit(self, tmp_path, gradient):
+        audit = LeakageAudit(every_n_steps=4, attacks=[Grey()], samples=1, gradient=gradient, max_seconds=1.0)
+        with_audit = traces(*fit(tmp_path, audit, max_steps=5, batch_size=2))
+        assert audit.latest.skipped is None
+        assert same(with_audit, traces(*fit(tmp_path, max_steps=5, batch_size=2)))
+
     @pytest.mark.parametrize("attack", [Raises(), Sleeps(), Allocates()])
     def test_none_is_left_by_an_attack_that_misbehaves(self, tmp_path, attack):
-        audit = LeakageAudit(every_n_steps=10, attacks=[attack, Grey()], max_seconds=0.3)
+        audit = LeakageAudit(every_n_steps=10, attacks=[attack, Grey()], limit=0, max_seconds=0.3)
         with_audit = traces(*fit(tmp_path, audit, max_steps=20))
         assert same(with_audit, traces(*fit(tmp_path, max_steps=20)))
         assert "audit/psnr/grey" in audit.latest.metrics
@@ -47,7 +54,7 @@ class TestTrace:
         assert torch.equal(audit.stream, without.stream)
 
     def test_nothing_stays_in_memory(self, tmp_path):
-        audit = LeakageAudit(every_n_steps=2, attacks=[Grey()])
+        audit = LeakageAudit(every_n_steps=2, attacks=[Grey()], limit=0)
         held = []
 
         class Watch(LeakageAudit):
@@ -64,11 +71,11 @@ class TestTrace:
 
 class TestSchedule:
     def test_audits_happen_at_the_steps_promised(self, tmp_path):
-        fit(tmp_path, LeakageAudit(every_n_steps=3, attacks=[Grey()]), max_steps=8)
+        fit(tmp_path, LeakageAudit(every_n_steps=3, attacks=[Grey()], limit=0), max_steps=8)
         assert [line["optimizer_step"] for line in lines(tmp_path)] == [0, 3, 6]
 
     def test_accumulated_batches_are_one_step(self, tmp_path):
-        audit = LeakageAudit(every_n_steps=2, attacks=[Grey()])
+        audit = LeakageAudit(every_n_steps=2, attacks=[Grey()], limit=0)
         fit(tmp_path, audit, max_steps=5, accumulate_grad_batches=3)
         found = lines(tmp_path)
         assert [line["optimizer_step"] for line in found] == [0, 2, 4]
@@ -83,7 +90,7 @@ class TestSchedule:
         assert [line["optimizer_step"] for line in lines(tmp_path)] == [0, 1, 3, 7]
 
     def test_measures_on_a_schedule_of_their_own(self, tmp_path):
-        fit(tmp_path, LeakageAudit(every_n_steps=4, attacks=[Grey()], measure_every_n_steps=2))
+        fit(tmp_path, LeakageAudit(every_n_steps=4, attacks=[Grey()], limit=0, measure_every_n_steps=2))
         found = [(line["optimizer_step"], line["kind"]) for line in lines(tmp_path)]
         assert found == [(0, "audit"), (2, "measure"), (4, "audit")]
         audited, measured = lines(tmp_path)[:2]
@@ -112,7 +119,9 @@ class TestSchedule:
         assert set(audit.latest.metrics) == {"audit/layer/0/deficiency", "audit/layer/2/deficiency"}
 
     def test_overhead_thins_the_schedule_out(self, tmp_path):
-        audit = LeakageAudit(every_n_steps=1, attacks=[Sleeps()], max_seconds=0.3, samples=1, max_overhead=1e-6)
+        audit = LeakageAudit(
+            every_n_steps=1, attacks=[Sleeps()], limit=0, max_seconds=0.3, samples=1, max_overhead=1e-6
+        )
         fit(tmp_path, audit, max_steps=12)
         assert [line["optimizer_step"] for line in lines(tmp_path)] == [0]
 
@@ -133,7 +142,7 @@ class TestSkips:
     """Each a skipped audit with its reason in the record; the fit goes on."""
 
     def skipped(self, tmp_path, *callbacks, **kwargs):
-        audit = LeakageAudit(every_n_steps=2, attacks=[Grey()], **kwargs.pop("settings", {}))
+        audit = LeakageAudit(every_n_steps=2, attacks=[Grey()], limit=0, **kwargs.pop("settings", {}))
         attached, _ = fit(tmp_path, *callbacks, audit, **kwargs)
         assert attached.global_step == 6
         found = lines(tmp_path)
@@ -180,14 +189,14 @@ class TestSkips:
 
     def test_what_is_read_without_doubt_is_no_warning(self, tmp_path, caplog):
         with caplog.at_level(logging.INFO, "leakage_audit"):
-            fit(tmp_path, LeakageAudit(every_n_steps=2, attacks=[Grey()]))
+            fit(tmp_path, LeakageAudit(every_n_steps=2, attacks=[Grey()], limit=0))
         assert [r.levelname for r in caplog.records if "audit reads the module thus" in r.message] == ["INFO"]
         assert caplog.records[-1].message == "leakage audit: 3 of 3 audits took place"
 
 
 class TestProblems:
     def test_an_unreadable_network_is_attacked_without_its_layer_table(self, tmp_path, caplog):
-        audit = LeakageAudit(every_n_steps=2, attacks=["rgap", Grey()])
+        audit = LeakageAudit(every_n_steps=2, attacks=["rgap", Grey()], limit=0)
         with caplog.at_level(logging.WARNING, "leakage_audit"):
             fit(tmp_path, audit, module=lambda: Net(nn.BatchNorm2d(4)))
         assert set(audit.latest.metrics) >= {"audit/psnr/grey", "audit/ssim/grey"}
@@ -208,7 +217,7 @@ class TestProblems:
             return folder
 
         monkeypatch.setattr(run_folder, "_new_folder", occupied)
-        audit = LeakageAudit(every_n_steps=2, attacks=[Grey()])
+        audit = LeakageAudit(every_n_steps=2, attacks=[Grey()], limit=0)
         with caplog.at_level(logging.WARNING, "leakage_audit"):
             attached, _ = fit(tmp_path, audit)
         assert attached.global_step == 6
@@ -216,17 +225,17 @@ class TestProblems:
         assert len([r for r in caplog.records if "could not be written" in r.message]) == 2
 
     def test_an_attack_that_fails_is_noted_and_the_others_go_on(self, tmp_path):
-        audit = LeakageAudit(every_n_steps=5, attacks=[Raises(), Grey()])
+        audit = LeakageAudit(every_n_steps=5, attacks=[Raises(), Grey()], limit=0)
         fit(tmp_path, audit)
         assert lines(tmp_path)[0]["problems"] == {"raises": "RuntimeError: this attack always fails"}
         assert "audit/psnr/grey" in audit.latest.metrics
 
     def test_or_ends_the_fit_if_asked(self, tmp_path):
         with pytest.raises(RuntimeError, match="this attack always fails"):
-            fit(tmp_path, LeakageAudit(attacks=[Raises()], on_error="raise"))
+            fit(tmp_path, LeakageAudit(attacks=[Raises()], limit=0, on_error="raise"))
 
     def test_an_attack_out_of_time_returns_its_best_marked(self, tmp_path):
-        fit(tmp_path, LeakageAudit(every_n_steps=5, attacks=[Sleeps(), Grey()], max_seconds=0.2))
+        fit(tmp_path, LeakageAudit(every_n_steps=5, attacks=[Sleeps(), Grey()], limit=0, max_seconds=0.2))
         for sample in lines(tmp_path)[0]["samples"]:
             assert sample["attacks"]["sleeps"]["out_of_time"]
             assert sample["attacks"]["sleeps"]["seconds"] < 30

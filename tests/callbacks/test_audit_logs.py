@@ -19,7 +19,7 @@ class Grey2(Grey):
 class TestLogs:
     def test_tensorboard_has_scalars_pictures_and_text(self, tmp_path):
         logger = TensorBoardLogger(tmp_path, name="tb")
-        audit = LeakageAudit(every_n_steps=2, attacks=[Grey(), Grey2(0.2)])
+        audit = LeakageAudit(every_n_steps=2, attacks=[Grey(), Grey2(0.2)], limit=0)
         fit(tmp_path, audit, logger=logger)
         events = EventAccumulator(logger.log_dir, size_guidance={"images": 0, "scalars": 0, "tensors": 0})
         events.Reload()
@@ -45,11 +45,11 @@ class TestLogs:
 
     def test_several_loggers_at_once_and_none(self, tmp_path):
         tb, csv = TensorBoardLogger(tmp_path, name="tb"), CSVLogger(tmp_path, name="csv")
-        fit(tmp_path, LeakageAudit(every_n_steps=5, attacks=[Grey()]), logger=[csv, tb])
+        fit(tmp_path, LeakageAudit(every_n_steps=5, attacks=[Grey()], limit=0), logger=[csv, tb])
         assert "audit/psnr/grey" in (tmp_path / "csv/version_0/metrics.csv").read_text()
         assert (tmp_path / "csv/version_0/audit.jsonl").is_file()
         assert not list(tmp_path.rglob("*.png"))  # TensorBoard took the pictures
-        fit(tmp_path / "none", LeakageAudit(every_n_steps=5, attacks=[Grey()]))
+        fit(tmp_path / "none", LeakageAudit(every_n_steps=5, attacks=[Grey()], limit=0))
         assert sorted(path.name for path in (tmp_path / "none").rglob("*.png")) == [
             "step_000000.png",
             "step_000005.png",
@@ -57,7 +57,9 @@ class TestLogs:
 
     def test_other_callbacks_can_monitor_the_numbers(self, tmp_path):
         best = ModelCheckpoint(tmp_path, monitor="audit/psnr/grey", mode="min", every_n_train_steps=1)
-        attached, _ = fit(tmp_path, LeakageAudit(every_n_steps=2, attacks=[Grey()]), best, enable_checkpointing=True)
+        attached, _ = fit(
+            tmp_path, LeakageAudit(every_n_steps=2, attacks=[Grey()], limit=0), best, enable_checkpointing=True
+        )
         assert best.best_model_score == attached.callback_metrics["audit/psnr/grey"]
 
     def test_the_record_says_everything_needed_to_run_it_again(self, tmp_path):
@@ -81,7 +83,7 @@ class TestLogs:
         assert set(record["versions"]) == {"leakage-audit", "torch", "lightning", "scipy"}
 
     def test_a_dry_run_audits_and_writes_nothing(self, tmp_path):
-        audit = LeakageAudit(every_n_steps=1, attacks=[Grey()])
+        audit = LeakageAudit(every_n_steps=1, attacks=[Grey()], limit=0)
         fit(tmp_path, audit, fast_dev_run=True)
         assert audit.latest.metrics["audit/psnr/grey"] > 0
         assert not list(tmp_path.rglob("*"))
@@ -90,8 +92,11 @@ class TestLogs:
         """The same images, as values in [0, 1] and normalised to [-1, 1]: the same scores."""
         data = images()
         normalised = TensorDataset((data.tensors[0] - 0.5) / 0.5, data.tensors[1])
-        plain, given = LeakageAudit(attacks=[Grey()]), LeakageAudit(attacks=[Grey()], mean=0.5, std=0.5)
-        bytes_ = LeakageAudit(attacks=[Grey(127.0)], value_range=(0.0, 255.0))
+        plain, given = (
+            LeakageAudit(attacks=[Grey()], limit=0),
+            LeakageAudit(attacks=[Grey()], limit=0, mean=0.5, std=0.5),
+        )
+        bytes_ = LeakageAudit(attacks=[Grey(127.0)], limit=0, value_range=(0.0, 255.0))
         fit(tmp_path, plain, data=data, max_steps=1)
         fit(tmp_path, given, data=normalised, max_steps=1)
         fit(tmp_path, bytes_, data=TensorDataset(255 * data.tensors[0], data.tensors[1]), max_steps=1)

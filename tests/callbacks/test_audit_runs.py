@@ -12,12 +12,12 @@ from leakage_audit.callbacks import LeakageAudit
     "settings", [{"gradient": "step"}, {"optimizer": 1}, {"grant_labels": True}, {"samples": 3}, {"seed": 1}]
 )
 def test_two_audits_keep_their_states_apart(settings):
-    one, other = LeakageAudit(attacks=[Grey()]), LeakageAudit(attacks=[Grey()], **settings)
+    one, other = LeakageAudit(attacks=[Grey()], limit=0), LeakageAudit(attacks=[Grey()], limit=0, **settings)
     assert one.state_key != other.state_key
 
 
 def test_the_same_callback_counts_anew_in_another_trainer(tmp_path):
-    audit = LeakageAudit(every_n_steps=4, attacks=[Grey()])
+    audit = LeakageAudit(every_n_steps=4, attacks=[Grey()], limit=0)
     for name in ("one", "other"):
         fit(tmp_path / name, audit)
         assert [line["optimizer_step"] for line in lines(tmp_path / name)] == [0, 4]
@@ -25,7 +25,7 @@ def test_the_same_callback_counts_anew_in_another_trainer(tmp_path):
 
 def test_without_a_logger_each_run_has_a_folder_of_its_own(tmp_path):
     for run in range(2):
-        fit(tmp_path, LeakageAudit(every_n_steps=4, attacks=[Grey()]))
+        fit(tmp_path, LeakageAudit(every_n_steps=4, attacks=[Grey()], limit=0))
         assert (tmp_path / f"leakage_audit/run_{run}/audit.jsonl").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["leakage_audit"]
 
@@ -45,8 +45,8 @@ def test_a_corrupt_probe_is_no_reason_to_end_a_resumed_fit(tmp_path, caplog):
 
 
 def test_several_audits_in_one_trainer_log_under_names_of_their_own(tmp_path):
-    sample, step = LeakageAudit(attacks=[Grey()]), LeakageAudit(attacks=[Grey()], gradient="step")
-    more = LeakageAudit(attacks=[Grey()], seed=3)
+    sample, step = LeakageAudit(attacks=[Grey()], limit=0), LeakageAudit(attacks=[Grey()], limit=0, gradient="step")
+    more = LeakageAudit(attacks=[Grey()], limit=0, seed=3)
     attached, module = fit(tmp_path, sample, step, more, max_steps=2)
     assert {"audit/psnr/grey", "audit_step/psnr/grey", "audit_3/psnr/grey"} <= set(attached.callback_metrics)
     assert more.latest.skipped is step.latest.skipped is None

@@ -21,7 +21,7 @@ class Tuned(Net):
 @pytest.fixture(scope="module")
 def events(tmp_path_factory):
     logger = TensorBoardLogger(tmp_path_factory.mktemp("tb"), name="tb")
-    audit = LeakageAudit(every_n_steps=2, attacks=[Grey()])
+    audit = LeakageAudit(every_n_steps=2, attacks=[Grey()], limit=0)
     fit(logger.save_dir, audit, LeakageDashboard(), module=Tuned, logger=logger)
     return EventAccumulator(logger.log_dir, size_guidance={"tensors": 0}).Reload()
 
@@ -56,7 +56,7 @@ def test_hyperparameters_of_module_and_audit_stand_before_lightnings_own(events)
 
 
 def test_other_loggers_are_left_alone(tmp_path):
-    attached, _ = fit(tmp_path, LeakageAudit(attacks=[Grey()]), LeakageDashboard(), max_steps=1)
+    attached, _ = fit(tmp_path, LeakageAudit(attacks=[Grey()], limit=0), LeakageDashboard(), max_steps=1)
     assert attached.global_step == 1
 
 
@@ -68,7 +68,7 @@ def layouts(folder):
 
 def test_an_audit_alone_shows_leakage_limit_and_guess_in_one_chart_and_describes_its_tags(tmp_path):
     logger = TensorBoardLogger(tmp_path, name="tb")
-    fit(tmp_path, LeakageAudit(every_n_steps=2, attacks=[Grey()]), logger=logger)
+    fit(tmp_path, LeakageAudit(every_n_steps=2, attacks=[Grey()], limit=0), logger=logger)
     titles, found = layouts(logger.log_dir)
     assert titles == list(BY_DEFAULT)
     (((_, patterns),),) = [list(charts.values()) for charts in BY_DEFAULT.values()]
@@ -80,5 +80,5 @@ def test_an_audit_alone_shows_leakage_limit_and_guess_in_one_chart_and_describes
 def test_a_layout_of_ones_own_is_left_alone(tmp_path):
     logger = TensorBoardLogger(tmp_path, name="tb")
     logger.experiment.add_custom_scalars({"Mine": {"loss": ["Multiline", ["train/loss"]]}})
-    fit(tmp_path, LeakageAudit(every_n_steps=2, attacks=[Grey()]), logger=logger)
+    fit(tmp_path, LeakageAudit(every_n_steps=2, attacks=[Grey()], limit=0), logger=logger)
     assert layouts(logger.log_dir)[0] == ["Mine"]

@@ -97,7 +97,7 @@ def test_only_what_grows_with_leakage_can_be_limited(tmp_path):
 
     for name in ("audit/gap", "audit/seconds", "audit/layer/*/condition"):
         with pytest.raises(MisconfigurationException, match="does not grow with leakage"):
-            fit(tmp_path, LeakageGate({name: 1.0}), LeakageAudit(attacks=[Grey()]))
+            fit(tmp_path, LeakageGate({name: 1.0}), LeakageAudit(attacks=[Grey()], limit=0))
 
 
 def test_what_unknown_means_is_checked_at_construction():

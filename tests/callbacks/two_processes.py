@@ -1,4 +1,8 @@
-"""A fit on two processes, run as a script by test_ddp.py: `two_processes.py FOLDER NAME GRADIENT ATTACK`."""
+"""Fits on two processes, one after the other, run as a script by test_distributed.py: `two_processes.py FOLDER CASE…`.
+
+Both processes are started by the test, with the environment that torchrun would give them: importing everything and
+finding each other costs seconds, and is done once for all cases.
+"""
 
 import json
 import os
@@ -7,7 +11,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from fits import Grey, Net, Raises, images, trainer
+from fits import Grey, Net, images, trainer
 from torch.utils.data import DataLoader
 
 from leakage_audit.callbacks import LeakageAudit
@@ -28,25 +32,36 @@ def cannot_unpack_on_rank_1(batch):
     return batch
 
 
-ATTACKS = {"grey": Grey, "raises": Raises, "fails": FailsOnRank1}
+def audit_of(case):
+    """The audit of a case; None for a fit without."""
+    if case == "none":
+        return None
+    attacks = [FailsOnRank1() if case == "fails" else Grey()]
+    if case == "overhead":
+        return LeakageAudit(every_n_steps=1, attacks=attacks, limit=0, max_overhead=0.2)
+    gradient, unpack = "step" if case == "step" else "sample", cannot_unpack_on_rank_1 if case == "unpack" else None
+    return LeakageAudit(every_n_steps=2, attacks=attacks, limit=0, gradient=gradient, samples=3, unpack=unpack)
 
-if __name__ == "__main__":
-    folder, name, gradient, attack = sys.argv[1:]
-    warnings.simplefilter("ignore")
+
+def run(case, folder):
     torch.manual_seed(1)
-    unpack = cannot_unpack_on_rank_1 if attack == "unpack" else None
-    attacks = [ATTACKS.get(attack, Grey)()]
-    audit = LeakageAudit(every_n_steps=2, attacks=attacks, limit=0, gradient=gradient, samples=3, unpack=unpack)
-    if attack == "overhead":
-        audit = LeakageAudit(every_n_steps=1, attacks=attacks, limit=0, max_overhead=0.2)
-    callbacks = [] if attack == "none" else [audit]
-    attached = trainer(folder, *callbacks, devices=2, strategy="ddp", max_steps=6)
+    audit = audit_of(case)
+    attached = trainer(folder, *([] if audit is None else [audit]), devices=2, strategy="ddp", max_steps=6)
     module = Net()
     attached.fit(module, DataLoader(images(), batch_size=4, shuffle=True))
+    latest = None if audit is None else audit.latest
     result = {
         "weights": {k: v.double().flatten().tolist() for k, v in module.state_dict().items()},
         "stream": torch.rand(3).tolist(),
-        "metrics": {k: v for k, v in audit.latest.metrics.items() if k != "audit/seconds"} if audit.latest else {},
-        "skipped": audit.latest.skipped if audit.latest else None,
+        "metrics": {k: v for k, v in latest.metrics.items() if k != "audit/seconds"} if latest else {},
+        "skipped": latest.skipped if latest else None,
     }
-    Path(folder, f"{name}_{attached.global_rank}.json").write_text(json.dumps(result))
+    Path(folder, f"{attached.global_rank}.json").write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    folder, *cases = sys.argv[1:]
+    warnings.simplefilter("ignore")
+    for case in cases:
+        Path(folder, case).mkdir(exist_ok=True)
+        run(case, Path(folder, case))

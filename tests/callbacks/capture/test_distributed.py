@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,38 +11,54 @@ import pytest
 import torch
 
 SCRIPT = Path(__file__).parents[1] / "two_processes.py"
+CASES = ("none", "sample", "step", "fails", "unpack", "overhead")
 
 
-def run(folder, name, gradient="sample", attack="grey"):
-    """What the two ranks hold afterwards; fails if they have not ended within two minutes."""
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), str(folder), name, gradient, attack]
-    done = subprocess.run(command, env=environment, timeout=120, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return [json.loads((folder / f"{name}_{rank}.json").read_text()) for rank in (0, 1)]
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """By case, the folder of a fit, and what the two ranks hold afterwards; fails unless all end within two minutes."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    shared = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    shared |= {"WORLD_SIZE": "2", "NODE_RANK": "0"}
+    ranks = []
+    for rank in ("0", "1"):
+        output = (folder / f"rank_{rank}.txt").open("w")
+        environment = os.environ | shared | {"LOCAL_RANK": rank}
+        command = [sys.executable, str(SCRIPT), str(folder), *CASES]
+        ranks.append(subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT))
+        output.close()
+    try:
+        for rank, process in enumerate(ranks):
+            assert process.wait(timeout=120) == 0, (folder / f"rank_{rank}.txt").read_text()
+    finally:
+        for process in ranks:
+            process.kill()
+            process.wait()
+    return {
+        case: (folder / case, [json.loads((folder / case / f"{rank}.json").read_text()) for rank in (0, 1)])
+        for case in CASES
+    }
 
 
 def lines(folder):
     return [json.loads(line) for line in next(folder.rglob("audit.jsonl")).read_text().splitlines()]
 
 
-@pytest.fixture(scope="module")
-def without(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("none"), "none", attack="none")
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without torch.distributed")
 class TestTwoProcesses:
     @pytest.mark.parametrize("gradient", ["sample", "step"])
-    def test_both_are_audited_and_nothing_changes(self, tmp_path, without, gradient):
-        ranks = run(tmp_path, "audited", gradient)
-        for rank, alone in zip(ranks, without, strict=True):
+    def test_both_are_audited_and_nothing_changes(self, ended, gradient):
+        folder, ranks = ended[gradient]
+        for rank, alone in zip(ranks, ended["none"][1], strict=True):
             assert rank["weights"] == alone["weights"]
             assert rank["stream"] == alone["stream"]
             assert rank["skipped"] is None
         assert ranks[0]["metrics"] == ranks[1]["metrics"]
-        record = lines(tmp_path)[-1]
+        record = lines(folder)[-1]
         assert record["ranks"] == 2
         assert record["verified"]["error"] < record["verified"]["tolerance"]
         if gradient == "sample":
@@ -49,18 +66,18 @@ class TestTwoProcesses:
         else:
             assert len(record["samples"][0]["labels"]) == 8  # the batches of both
 
-    def test_an_attack_that_fails_on_one_rank_is_noted(self, tmp_path, without):
-        ranks = run(tmp_path, "fails", attack="fails")
-        assert ranks[0]["weights"] == without[0]["weights"]
-        record = lines(tmp_path)[-1]
+    def test_an_attack_that_fails_on_one_rank_is_noted(self, ended):
+        folder, ranks = ended["fails"]
+        assert ranks[0]["weights"] == ended["none"][1][0]["weights"]
+        record = lines(folder)[-1]
         assert record["problems"] == {"fails": "RuntimeError: rank 1 has had enough"}
         assert [list(sample["attacks"]) for sample in record["samples"]] == [["fails"], ["fails"], []]
 
-    def test_a_rank_that_cannot_read_its_batch_skips_the_audit_on_both(self, tmp_path, without):
-        ranks = run(tmp_path, "unpack", attack="unpack")
-        assert ranks[0]["weights"] == without[0]["weights"]
+    def test_a_rank_that_cannot_read_its_batch_skips_the_audit_on_both(self, ended):
+        _, ranks = ended["unpack"]
+        assert ranks[0]["weights"] == ended["none"][1][0]["weights"]
         assert ranks[0]["skipped"].startswith("rank 1 could not audit: AuditSkipped: `unpack` failed: RuntimeError")
         assert "rank 1 does not understand" in ranks[1]["skipped"]
 
-    def test_clocks_that_differ_do_not_part_the_ranks(self, tmp_path, without):
-        assert run(tmp_path, "overhead", attack="overhead")[0]["weights"] == without[0]["weights"]
+    def test_clocks_that_differ_do_not_part_the_ranks(self, ended):
+        assert ended["overhead"][1][0]["weights"] == ended["none"][1][0]["weights"]

@@ -60,21 +60,20 @@ def test_results_are_those_of_the_foreground_at_the_steps_they_belong_to(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("attack", "words"),
+    ("attacks", "words"),
     [
-        (Raises(), {"problems": "this attack always fails"}),
-        (Allocates(), {"problems": "allocates"}),
-        (Killed(), {"skipped": "the background process died: killed, or out of memory"}),
+        ([Raises(), Allocates()], {"problems": ("this attack always fails", "allocates")}),
+        ([Killed()], {"skipped": ("the background process died: killed, or out of memory",)}),
     ],
 )
-def test_attacks_that_misbehave_are_noted(tmp_path, attack, words):
-    attached, _ = fit(tmp_path, background(attacks=[attack]), max_steps=6)
+def test_attacks_that_misbehave_are_noted(tmp_path, attacks, words):
+    attached, _ = fit(tmp_path, background(attacks=attacks), max_steps=6)
     assert attached.global_step == 6
     found = lines(tmp_path)
     assert [line["optimizer_step"] for line in found] == [0, 4]
     for line in found:
-        for key, text in words.items():
-            assert text in str(line[key])
+        for key, texts in words.items():
+            assert all(text in str(line[key]) for text in texts)
 
 
 def test_slow_audits_are_waited_for_at_the_end(tmp_path):

@@ -64,12 +64,12 @@ def test_an_audit_holds_reconstructions_against_it(tmp_path):
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=tmp_path,
-        callbacks=[LeakageAudit(attacks=[Grey()], samples=1)],
+        callbacks=[LeakageAudit(attacks=[Grey()], limit=0, samples=1)],
     )
     trainer.fit(Variant("cnn2_v1", image_size=8), data)
     record = json.loads(next(tmp_path.rglob("audit.jsonl")).read_text())
     assert record["chance"] == "the mean image of the data"
     floors = [chance_floor(data.mean_image(), data.image_at(i).image).psnr[0] for i in range(40)]
     assert any(record["samples"][0]["floor"]["psnr"] == pytest.approx([floor], abs=1e-3) for floor in floors)
-    fit(tmp_path / "plain", LeakageAudit(attacks=[Grey()]), data=images(), max_steps=1)
+    fit(tmp_path / "plain", LeakageAudit(attacks=[Grey()], limit=0), data=images(), max_steps=1)
     assert json.loads(next((tmp_path / "plain").rglob("audit.jsonl")).read_text())["chance"] == "mid-grey"

@@ -9,7 +9,9 @@ from leakage_audit.callbacks.settings import AuditOptions
 
 @pytest.mark.parametrize("bar", [TQDMProgressBar, RichProgressBar])
 def test_the_progress_bar_keeps_the_last_audits_result(tmp_path, bar):
-    attached, _ = fit(tmp_path, LeakageAudit(every_n_steps=4, attacks=[Grey()]), bar(), enable_progress_bar=True)
+    attached, _ = fit(
+        tmp_path, LeakageAudit(every_n_steps=4, attacks=[Grey()], limit=0), bar(), enable_progress_bar=True
+    )
     shown = attached.progress_bar_callback.get_metrics(attached, attached.lightning_module)
     decibels, unit, word = shown["PSNR"].split()
     assert float(decibels) == pytest.approx(attached.callback_metrics["audit/psnr/grey"].item(), abs=0.06)
@@ -19,7 +21,7 @@ def test_the_progress_bar_keeps_the_last_audits_result(tmp_path, bar):
 
 @pytest.mark.parametrize("bar", [TQDMProgressBar, RichProgressBar])
 def test_a_table_and_the_reports_place_at_the_end(tmp_path, bar, capsys):
-    fit(tmp_path, LeakageAudit(every_n_steps=4, attacks=[Grey()]), bar(), enable_progress_bar=True)
+    fit(tmp_path, LeakageAudit(every_n_steps=4, attacks=[Grey()], limit=0), bar(), enable_progress_bar=True)
     said = capsys.readouterr().out
     assert "Nothing recognisable came back." in said
     assert "grey" in said
@@ -28,14 +30,14 @@ def test_a_table_and_the_reports_place_at_the_end(tmp_path, bar, capsys):
 
 
 def test_a_silent_fit_stays_silent(tmp_path, capsys):
-    fit(tmp_path, LeakageAudit(every_n_steps=4, attacks=[Grey()]))
+    fit(tmp_path, LeakageAudit(every_n_steps=4, attacks=[Grey()], limit=0))
     assert capsys.readouterr().out == ""
 
 
 class TestProgress:
     def audited(self, tmp_path, bar, after):
         options = AuditOptions(announced_after=after)
-        audit = LeakageAudit(every_n_steps=9, attacks=[Sleeps()], samples=1, max_seconds=0.8, options=options)
+        audit = LeakageAudit(every_n_steps=9, attacks=[Sleeps()], limit=0, samples=1, max_seconds=0.8, options=options)
         fit(tmp_path, audit, bar, enable_progress_bar=True, max_steps=1)
 
     @pytest.mark.parametrize("bar", [TQDMProgressBar, RichProgressBar])
