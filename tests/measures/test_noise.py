@@ -43,15 +43,22 @@ def test_without_noise_it_is_c(name):
         assert layer.effective_rank == pytest.approx(row.rank, abs=0.05)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_noise_lowers_it_on_every_variant(variant):
     torch.manual_seed(10)
-    seen = observe(build(variant), pictures()[0], 3, mean=0.5)
+    seen = observe(build(variant, image_size=14), pictures()[0][:, :28:2, :28:2], 3, mean=0.5)
     found = effective_metric(seen, [1e-2, 1.0])
     assert [f.epsilon for f in found] == [1e-2, 1.0]
     assert 0 >= found[0].c > found[1].c
     assert all(0 <= layer.effective_rank <= layer.unknowns for f in found for layer in f.layers)
+
+
+@pytest.mark.parametrize("variant", ["cnn2_v2", "cnn3_v2"])
+def test_block_by_block_as_layers_too_large_for_a_dense_inverse(variant):
+    torch.manual_seed(10)
+    seen = observe(build(variant, image_size=14), pictures()[0][:, :28:2, :28:2], 3, mean=0.5)
+    dense, blocks = (effective_metric(seen, [1e-2, 1.0], NoiseOptions(few=few)) for few in (1000, 0))
+    assert [f.c for f in blocks] == pytest.approx([f.c for f in dense], rel=1e-6)
 
 
 @pytest.mark.parametrize("epsilon", [0, -1.0, math.nan])
