@@ -19,7 +19,7 @@ class Grey2(Grey):
 class TestLogs:
     def test_tensorboard_has_scalars_pictures_and_text(self, tmp_path):
         logger = TensorBoardLogger(tmp_path, name="tb")
-        audit = LeakageAudit(every_n_steps=2, attacks=[Grey(), Grey2(0.2)], limit=0)
+        audit = LeakageAudit(every_n_steps=2, attacks=[Grey(), Grey2(0.2)])
         fit(tmp_path, audit, logger=logger)
         events = EventAccumulator(logger.log_dir, size_guidance={"images": 0, "scalars": 0, "tensors": 0})
         events.Reload()

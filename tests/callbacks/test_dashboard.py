@@ -21,7 +21,7 @@ class Tuned(Net):
 @pytest.fixture(scope="module")
 def events(tmp_path_factory):
     logger = TensorBoardLogger(tmp_path_factory.mktemp("tb"), name="tb")
-    audit = LeakageAudit(every_n_steps=2, attacks=[Grey()], limit=0)
+    audit = LeakageAudit(every_n_steps=2, attacks=[Grey()])
     fit(logger.save_dir, audit, LeakageDashboard(), module=Tuned, logger=logger)
     return EventAccumulator(logger.log_dir, size_guidance={"tensors": 0}).Reload()
 
@@ -68,7 +68,7 @@ def layouts(folder):
 
 def test_an_audit_alone_shows_leakage_limit_and_guess_in_one_chart_and_describes_its_tags(tmp_path):
     logger = TensorBoardLogger(tmp_path, name="tb")
-    fit(tmp_path, LeakageAudit(every_n_steps=2, attacks=[Grey()], limit=0), logger=logger)
+    fit(tmp_path, LeakageAudit(every_n_steps=2, attacks=[Grey()]), logger=logger)
     titles, found = layouts(logger.log_dir)
     assert titles == list(BY_DEFAULT)
     (((_, patterns),),) = [list(charts.values()) for charts in BY_DEFAULT.values()]

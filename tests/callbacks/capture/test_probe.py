@@ -93,10 +93,12 @@ def test_a_file_that_cannot_be_read_is_said(tmp_path):
     assert "cannot be read" in said[0]
 
 
+@pytest.mark.parametrize("half", [b"", b"half"], ids=["nothing", "half"])
 @pytest.mark.parametrize("error", [OSError("full"), RuntimeError("full")])
-def test_a_file_that_cannot_be_written_leaves_nothing_behind(error, tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(error, half, tmp_path, monkeypatch):
     def save(parts, path):
-        path.write_bytes(b"half")
+        if half:
+            path.write_bytes(half)
         raise error
 
     monkeypatch.setattr(module.torch, "save", save)
