@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from leakage_audit import __name__ as package
-from leakage_audit.cli.command_line import main
+from leakage_audit.cli import commands
+from leakage_audit.cli.command_line import _as_named, _parser, main
 
 FAST = [
     "--trainer.accelerator=cpu",
@@ -29,6 +30,21 @@ def test_version(capsys):
 def test_an_unknown_command_is_named(capsys):
     assert main(["atack"]) == 2
     assert "unknown command 'atack'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["--limit", "false", "--image-size", "8"], ["--limit", "false", "--image_size", "8"]),
+        (["--limit=false"], ["--limit=false"]),
+        (["--limit", "--seed", "1"], ["--limit=true", "--seed", "1"]),
+        (["--seed", "1", "--limit"], ["--seed", "1", "--limit=true"]),
+    ],
+)
+def test_a_switch_alone_or_with_its_value(given, named):
+    assert _as_named(given, commands.compare) == named
+    parsed = _parser("compare", commands.compare).parse_args([*named, "--data=x", "--output=y"])
+    assert parsed.limit is ("false" not in " ".join(given))
 
 
 def test_inspect_prints_one_json_object(capsys):

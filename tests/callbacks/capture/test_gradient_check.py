@@ -127,9 +127,10 @@ ONE = {"a": torch.tensor([3.0, 0.0]), "b": torch.tensor([[0.0, 4.0]])}  # of len
 
 
 class TestCompare:
-    def test_a_scaled_gradient(self):
-        twice = {name: 2 * g for name, g in ONE.items()}
-        found = compare(twice, ONE, torch.float32)
+    @pytest.mark.parametrize("size", [1.0, 2.0**-40])
+    def test_a_scaled_gradient_of_any_size(self, size):
+        one = {name: size * g for name, g in ONE.items()}
+        found = compare({name: 2 * g for name, g in one.items()}, one, torch.float32)
         assert (found.scale, found.error, found.rest) == (2.0, 0.0, 0.5)
         assert (found.same, found.parallel, found.missing) == (False, True, ())
         assert "is 2 times" in str(found)
