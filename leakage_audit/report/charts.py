@@ -139,17 +139,15 @@ def _curve(line: Line, axes: _Axes) -> list[str]:
 
 
 def _beyond(lines: Sequence[Line], axes: _Axes) -> list[str]:
-    """Where curves leave the chart, the first number of each that does: a row above, a row below; none overlap."""
+    """Where curves leave the chart, the first number of each that does, one under the other at its edge."""
     parts = []
-    for arrow, height in (("↑", axes.up(axes.y[1]) + 14), ("↓", axes.up(axes.y[0]) - 6)):
-        outside = (lambda v: v > axes.y[1] + 1e-9) if arrow == "↑" else (lambda v: v < axes.y[0] - 1e-9)
-        first = [(line, next((p for p in line.points if outside(p[1])), None)) for line in lines]
-        spans = [
-            f'<tspan class="{line.style}">{arrow} {escape(line.name)} {number(point[1])}</tspan>'
-            for line, point in first
-            if point is not None
-        ]
-        if spans:
-            x = min(axes.across(point[0]) for _, point in first if point is not None) + 6
-            parts.append(f'<text class="beyond" x="{x:.1f}" y="{height:.1f}">{"  ".join(spans)}</text>')
+    for line in lines:
+        outside = [p for p in line.points if not axes.y[0] - 1e-9 <= p[1] <= axes.y[1] + 1e-9]
+        if outside:
+            step, value = outside[0]
+            arrow, down = ("↑", 1) if value > axes.y[1] else ("↓", -1)
+            row = 12 * down * sum(f">{arrow} " in part for part in parts)
+            x, y = axes.across(step) + 6, axes.up(value) + (14 if down > 0 else -6) + row
+            told = f"{arrow} {escape(line.name)} {number(value)}"
+            parts.append(f'<text class="beyond {line.style}" x="{x:.1f}" y="{y:.1f}">{told}</text>')
     return parts
