@@ -6,13 +6,16 @@ INSTALLED := $(VENV)/.installed
 RUNS ?= runs
 DATA ?= data
 
-.PHONY: help demo test lint format table3 clean
+.PHONY: help demo dashboard test lint format table3 staged docs dist clean
 
 help: ## List what can be made
 	@grep -E '^[a-z0-9_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 demo: $(INSTALLED) ## Train a small network on drawn images and watch what it leaks (offline, a few minutes)
 	$(BIN)/leakage-audit fit --config configs/quickstart.yaml --trainer.default_root_dir $(RUNS)/quickstart
+
+dashboard: $(INSTALLED) ## Show the demo's results in TensorBoard, until Ctrl-C
+	$(BIN)/tensorboard --logdir $(RUNS)/quickstart --samples_per_plugin images=200
 
 # Reduced iterations and epochs by default; FULL=1 takes the paper's, which is hours of one core.
 TABLE3 := $(RUNS)/table3$(if $(FULL),_full)
@@ -37,13 +40,24 @@ test: $(INSTALLED) ## Run the tests
 # callbacks/ is installed as leakage_audit.callbacks: here it lies there, so that types and imports are followed into it.
 STAGED := build/staged
 
-lint: $(INSTALLED) ## Check style, docstrings, types and the direction of imports
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+staged:
 	rm -rf $(STAGED) && mkdir -p $(STAGED)
 	cp -R leakage_audit $(STAGED) && cp -R callbacks $(STAGED)/leakage_audit
+
+lint: $(INSTALLED) staged ## Check style, docstrings, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	MYPYPATH=$(STAGED) $(BIN)/mypy
 	cd $(STAGED) && $(abspath $(BIN))/lint-imports $(CURDIR)/pyproject.toml
+
+docs: $(INSTALLED) staged ## Build the documentation's site into build/site, offline; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "The site: build/site/index.html"
+
+dist: $(INSTALLED) ## Build wheel and sdist into dist, and check them
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
 
 format: $(INSTALLED) ## Bring the code into shape
 	$(BIN)/ruff check --fix .

@@ -1,11 +1,24 @@
-"""Every example runs, and its audits take place."""
+"""Every example runs at a small size, offline, in a folder of its own; those with cells are notebooks too."""
 
-import importlib.util
+import re
+import runpy
 from pathlib import Path
 
+import matplotlib as mpl
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+# What stands under `tags=["parameters"]` in each, at a size that a test can afford.
+SMALL = {
+    "attach_to_a_tutorial": {"max_steps": 2, "every_n_steps": 2, "image_size": 12},
+    "batches": {"batch_sizes": [2], "width": 64, "image_size": 12},
+    "custom_attack": {"iterations": 3, "image_size": 12},
+    "first_audit": {"variant": "cnn2_v2", "image_size": 12},
+    "learned_prior": {"variant": "cnn2_v2", "image_size": 12},
+    "reading_records": {"max_steps": 2, "every_n_steps": 2, "image_size": 12},
+    "table3": {"variants": "cnn2_v1,cnn2_v2", "image_size": 12},
+}
+SCRIPTS = {"lightning_demo", "resnet18", "manual_optimisation"}
 
 pytestmark = [
     pytest.mark.slow,
@@ -17,29 +30,61 @@ pytestmark = [
 
 
 def load(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name=name)
 
 
 def test_every_example_is_tested():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"lightning_demo", "resnet18", "manual_optimisation"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == SCRIPTS | set(SMALL)
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with mpl.rc_context():
+        mpl.use("Agg")
+        yield tmp_path
+
+
+def shrunk(name):
+    """An example's source with its parameters made small, and the names of those that were."""
+    text = (EXAMPLES / f"{name}.py").read_text()
+    for parameter, value in SMALL[name].items():
+        text, changed = re.subn(rf"(?m)^{parameter} = .*$", f"{parameter} = {value!r}", text)
+        assert changed == 1, f"{name}: {parameter}"
+    return text
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_notebook_runs(name, workplace, capsys):
+    namespace = {"__name__": name}
+    exec(compile(shrunk(name), f"{name}.py", "exec"), namespace)
+    assert capsys.readouterr().out.strip()
+    if "audit" in namespace and namespace["audit"].latest is not None:
+        assert namespace["audit"].latest.skipped is None
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_notebook_has_cells(name):
+    jupytext = pytest.importorskip("jupytext")
+    cells = jupytext.read(EXAMPLES / f"{name}.py", fmt="py:percent").cells
+    assert cells[0].cell_type == "markdown"
+    assert cells[0].source.startswith("# ")
+    assert any("parameters" in cell.metadata.get("tags", []) for cell in cells)
 
 
 def test_lightning_demo(tmp_path):
-    audit = load("lightning_demo").main(max_steps=1, root=tmp_path)
+    audit = load("lightning_demo")["main"](max_steps=1, root=tmp_path)
     assert audit.latest.skipped is None
     assert audit.latest.metrics["audit/psnr/rgap"] > audit.latest.metrics["audit/chance"]
 
 
 def test_resnet18(tmp_path):
-    audit = load("resnet18").main(max_steps=1, iterations=2, root=tmp_path)
+    audit = load("resnet18")["main"](max_steps=1, iterations=2, root=tmp_path)
     assert audit.latest.skipped is None
     assert "audit/c" not in audit.latest.metrics
     assert "audit/psnr/cosine_tv" in audit.latest.metrics
 
 
 def test_manual_optimisation(tmp_path):
-    gate = load("manual_optimisation").main(max_steps=2, root=tmp_path)
+    gate = load("manual_optimisation")["main"](max_steps=2, root=tmp_path)
     assert gate.verdict in ("passed", "exceeded")

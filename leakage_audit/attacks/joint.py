@@ -49,17 +49,18 @@ class Joint(Attack):
     Raises:
         ValueError: If there is no such prior, or a number is not positive.
 
-    >>> from leakage_audit.models import build
-    >>> from leakage_audit.observation import observe
-    >>> _ = torch.manual_seed(0)
-    >>> image = torch.rand(1, 3, 12, 12)
-    >>> found = Joint()(observe(build("cnn2_v1", image_size=12), image, 3, mean=0.5))
-    >>> found.ended, bool((found.images - image).abs().max() < 1e-4)
-    ('the image settled with its equations solved', True)
-    >>> from leakage_audit.solvers.options import SolverOptions, StoppingOptions
-    >>> tight = SolverOptions(stopping=StoppingOptions(solved=1e-6))
-    >>> Joint(options=JointOptions(solver=tight)).settings["options"]["solver"]["stopping"]["solved"]
-    1e-06
+    Example:
+        >>> from leakage_audit.models import build
+        >>> from leakage_audit.observation import observe
+        >>> _ = torch.manual_seed(0)
+        >>> image = torch.rand(1, 3, 12, 12)
+        >>> found = Joint()(observe(build("cnn2_v1", image_size=12), image, 3, mean=0.5))
+        >>> found.ended, bool((found.images - image).abs().max() < 1e-4)
+        ('the image settled with its equations solved', True)
+        >>> from leakage_audit.solvers.options import SolverOptions, StoppingOptions
+        >>> tight = SolverOptions(stopping=StoppingOptions(solved=1e-6))
+        >>> Joint(options=JointOptions(solver=tight)).settings["options"]["solver"]["stopping"]["solved"]
+        1e-06
     """
 
     name = "joint"

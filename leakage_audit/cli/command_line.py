@@ -1,12 +1,14 @@
 """The command line: `leakage-audit fit | inspect | compare | prior | report | losses`."""
 
 import importlib
+import shutil
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from inspect import signature
 from itertools import pairwise
+from pathlib import Path
 
 import lightning as L
 from jsonargparse import ArgumentParser
@@ -47,7 +49,10 @@ class AuditCLI(LightningCLI):
     def after_fit(self) -> None:
         """Tell where the results are and how to look at them."""
         if self.trainer.is_global_zero and self.trainer.log_dir and not getattr(self.trainer, "fast_dev_run", False):
-            print(f"\nResults: {self.trainer.log_dir}\nLook at them with: tensorboard --logdir {self.trainer.log_dir}")
+            # By its path where the shell would not find it, so that the line works as printed.
+            own = Path(sys.executable).parent / "tensorboard"
+            program = "tensorboard" if shutil.which("tensorboard") or not own.exists() else str(own)
+            print(f"\nResults: {self.trainer.log_dir}\nLook at them with: {program} --logdir {self.trainer.log_dir}")
 
 
 def main(args: Sequence[str] | None = None) -> int:

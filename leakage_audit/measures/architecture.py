@@ -7,9 +7,7 @@ from math import prod
 
 import torch
 import torch.nn.functional as F
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 from torch import nn
 
@@ -17,8 +15,9 @@ from leakage_audit.layerwise.factorization import Factor
 from leakage_audit.layerwise.recursion import check_invertible
 from leakage_audit.measures.architecture_changes import architecture_changes
 from leakage_audit.measures.joint_rank import joint_deficiency
+from leakage_audit.measures.layer_table import LayerReport, layer_table
 from leakage_audit.measures.probe_systems import systems_at
-from leakage_audit.measures.security import LayerReport, Security
+from leakage_audit.measures.security import Security
 from leakage_audit.measures.structural import structural_rank
 from leakage_audit.networks.chain import UnreadableNetwork, read_chain
 from leakage_audit.networks.layer_types import Layer, SpatialLayer
@@ -57,20 +56,12 @@ class Inspection:
         return {"variant": self.network, "c": self.c, "layers": layers, **rest}
 
     def __rich__(self) -> RenderableType:
-        table = Table(title=self.network, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
-        table.add_column("layer", overflow="fold", min_width=max([5, *(min(len(x.name), 24) for x in self.layers)]))
-        for heading in ("unknowns", "equations", "rank", "deficiency", "weight", "condition"):
-            table.add_column(heading, justify="right")
-        for layer in self.layers:
-            weight, condition = ("–" if value is None else f"{value:.2g}" for value in (layer.weight, layer.condition))
-            numbers = (layer.unknowns, layer.equations, layer.rank, layer.deficiency)
-            table.add_row(layer.name, *map(str, numbers), weight, condition)
         lines = [Text(self.problem)] if self.problem else []
         if self.c is not None:
             joint = "" if self.joint_deficiency is None else f", joint deficiency = {self.joint_deficiency}"
             lines.append(Text(f"c(M) = {self.c:.6g}{joint}"))
         lines.append(Text(self.verdict))
-        return Group(table, *lines, *(Text(f"· {text}") for text in self.suggestions))
+        return Group(layer_table(self.layers, self.network), *lines, *(Text(f"· {text}") for text in self.suggestions))
 
 
 def inspect_network(

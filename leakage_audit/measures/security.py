@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
 from torch import Tensor
 
 from leakage_audit.layerwise.factorization import Factor, tolerance_for
@@ -18,6 +20,7 @@ from leakage_audit.layerwise.layer_system import LayerSystem
 from leakage_audit.layerwise.recursion import sweep
 from leakage_audit.measures.degeneracy import remark
 from leakage_audit.measures.joint_rank import joint_deficiency
+from leakage_audit.measures.layer_table import LayerReport, layer_table
 from leakage_audit.measures.structural import InstanceOptions, structural_rank
 from leakage_audit.networks.chain import read_chain
 from leakage_audit.networks.layer_types import SpatialLayer
@@ -50,43 +53,6 @@ class SecurityOptions(Checked):
 
 
 @dataclass(frozen=True)
-class LayerReport:
-    """One row of the layer table.
-
-    Attributes:
-        name: The layer's path in the network.
-        unknowns: n_i, entries of its input.
-        equations: Rows of u⁽ⁱ⁾.
-        rank: rank(u⁽ⁱ⁾).
-        deficiency: rank − unknowns, never positive.
-        weight: (d − (i − 1))/d, the layer's weight in c(M); None where there is no c(M).
-        condition: Smallest non-zero over largest singular value of u⁽ⁱ⁾, its two blocks brought to equal size; None
-            where only shapes are known.
-        expected: The rank that the layer's shape promises.
-        way: How the rank was found.
-        gap: Smallest singular value that counts over the largest that does not; None if all count.
-        remark: What is unusual about the layer at this step: zero filters, dead channels, saturated units.
-    """
-
-    name: str
-    unknowns: int
-    equations: int
-    rank: int
-    deficiency: int
-    weight: float | None
-    condition: float | None
-    expected: int
-    way: str
-    gap: float | None = None
-    remark: str = ""
-
-    @property
-    def degenerate(self) -> bool:
-        """Whether the rank is less than the shape promises."""
-        return self.rank < self.expected
-
-
-@dataclass(frozen=True)
 class Security:
     """c(M) and the layers it sums over, from the image up.
 
@@ -115,6 +81,21 @@ class Security:
         """The same as plain numbers, for JSON."""
         layers, options = [asdict(layer) for layer in self.layers], recorded(self.options)
         return {"c": self.c, "joint_deficiency": self.joint_deficiency, "layers": layers, "options": options}
+
+    @property
+    def line(self) -> str:
+        """c(M) and the joint deficiency in one line."""
+        joint = "" if self.joint_deficiency is None else f", joint deficiency = {self.joint_deficiency}"
+        return f"c(M) = {self.c:.6g}{joint}"
+
+    def __rich__(self) -> RenderableType:
+        return Group(layer_table(self.layers), Text(self.line))
+
+    def __str__(self) -> str:
+        console = Console(width=100, color_system=None)
+        with console.capture() as said:
+            console.print(self)
+        return "\n".join(row.rstrip() for row in said.get().splitlines()).strip("\n")
 
 
 def security_metric(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
-from leakage_audit.measures.security import LayerReport
+from leakage_audit.measures.layer_table import LayerReport
 from leakage_audit.readings.evaluation import (
     Evaluation,
     LimitOutcome,

@@ -57,7 +57,8 @@ def chart(
     ticks = nice(min(values), max(values))
     axes = _Axes(span, (ticks[0], ticks[-1]))
     shades, names = _bands(bands, axes)
-    parts = [*shades, *_grid(ticks, axes), *(part for line in lines for part in _curve(line, axes)), *names]
+    curves = [part for line in lines for part in _curve(line, axes)]
+    parts = [*shades, *_grid(ticks, axes), *curves, *_beyond(lines, axes), *names]
     legend = "".join(f'<span class="key {line.style}">{escape(line.name)}</span>' for line in lines)
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
     return f'<figure class="chart"><figcaption><b>{escape(title)}</b>{legend}</figcaption>{svg}</figure>'
@@ -134,9 +135,19 @@ def _curve(line: Line, axes: _Axes) -> list[str]:
             at = f'cx="{axes.across(step):.1f}" cy="{axes.up(value):.1f}" r="3"'
             told = f"<title>{escape(line.name)}, step {step}: {number(value)}</title>"
             parts.append(f'<circle class="dot {line.style}" {at}>{told}</circle>')
-    beyond = next((p for p in line.points if not axes.y[0] - 1e-9 <= p[1] <= axes.y[1] + 1e-9), None)
-    if beyond is not None:
-        arrow, shift = ("↑", 14) if beyond[1] > axes.y[1] else ("↓", -6)
-        x, y = axes.across(beyond[0]) + 6, axes.up(beyond[1]) + shift
-        parts.append(f'<text class="beyond {line.style}" x="{x:.1f}" y="{y:.1f}">{arrow} {number(beyond[1])}</text>')
+    return parts
+
+
+def _beyond(lines: Sequence[Line], axes: _Axes) -> list[str]:
+    """Where curves leave the chart, the first number of each that does, one under the other at its edge."""
+    parts = []
+    for line in lines:
+        outside = [p for p in line.points if not axes.y[0] - 1e-9 <= p[1] <= axes.y[1] + 1e-9]
+        if outside:
+            step, value = outside[0]
+            arrow, down = ("↑", 1) if value > axes.y[1] else ("↓", -1)
+            row = 12 * down * sum(f">{arrow} " in part for part in parts)
+            x, y = axes.across(step) + 6, axes.up(value) + (14 if down > 0 else -6) + row
+            told = f"{arrow} {escape(line.name)} {number(value)}"
+            parts.append(f'<text class="beyond {line.style}" x="{x:.1f}" y="{y:.1f}">{told}</text>')
     return parts

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -51,8 +52,17 @@ def test_higher_values_are_drawn_higher_and_later_ones_to_the_right():
 
 def test_what_lies_beyond_the_limits_is_drawn_at_the_edge_with_its_number():
     figure = ET.fromstring(chart("PSNR", [Line("a", [(0, 149.4), (10, 20.0)], "s1")], (0, 10), (-20.0, 80.0)))
-    assert "↑ 149.4" in [text.text for text in figure.iter("text")]
+    assert "↑ a 149.4" in [text.text for text in figure.iter("text")]
     assert "149.4" in figure.find("svg/circle/title").text
+
+
+def test_numbers_beyond_the_limits_do_not_lie_on_each_other():
+    lines = [Line(name, [(0, value)], "s1") for name, value in (("a", 149.4), ("b", 219.0), ("c", 149.1), ("d", -40.0))]
+    figure = ET.fromstring(chart("PSNR", lines, (0, 10), (-20.0, 80.0)))
+    beyond = {t.text: float(t.get("y")) for t in figure.iter("text") if t.get("class").startswith("beyond")}
+    assert list(beyond) == ["↑ a 149.4", "↑ b 219", "↑ c 149.1", "↓ d −40"]
+    heights = list(beyond.values())
+    assert all(low - high >= 12 for high, low in pairwise(heights))
 
 
 def test_bands_are_named_where_there_is_room():

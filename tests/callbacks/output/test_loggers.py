@@ -1,35 +1,73 @@
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import torch
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, WandbLogger
+from PIL import Image
 
-from leakage_audit.callbacks.output.loggers import log_image, log_text
+from leakage_audit.callbacks.output.loggers import Display, log_image, log_scalars, log_text, register
+from leakage_audit.callbacks.output.loggers.display import DISPLAYS
 
-IMAGE = torch.zeros(3, 4, 6, dtype=torch.uint8)
-
-
-class Wandb(WandbLogger):
-    """Weights & Biases as seen from here, without the package."""
-
-    def __init__(self):
-        self.calls = []
-
-    def log_image(self, key, images, step=None, **kwargs):
-        self.calls.append((key, [image.size for image in images], step, kwargs))
-
-    def log_text(self, key, columns=None, data=None, dataframe=None, step=None):
-        self.calls.append((key, columns, data, step))
+IMAGE = torch.arange(72, dtype=torch.uint8).reshape(3, 4, 6)
 
 
-def test_weights_and_biases_gets_pictures_and_text(tmp_path):
-    logger = Wandb()
+def pixels(path):
+    return torch.tensor(list(Image.open(path).get_flattened_data())).reshape(4, 6, 3).permute(2, 0, 1)
+
+
+@pytest.mark.filterwarnings("ignore")  # the package's own deprecations
+def test_weights_and_biases_gets_pictures_text_and_numbers(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger = WandbLogger(save_dir=tmp_path, offline=True)
     trainer = SimpleNamespace(loggers=[logger, CSVLogger(tmp_path)])
+    log_scalars(trainer, {"audit/psnr/joint": 31.5}, 7)
     log_image(trainer, "audit/images", IMAGE, 7, "step 7", tmp_path)
     log_text(trainer, "audit/summary", "**text**", 7)
-    assert logger.calls == [
-        ("audit/images", [(6, 4)], 7, {"caption": ["step 7"]}),
-        ("audit/summary", ["text"], [["**text**"]], 7),
-    ]
+    summary = dict(logger.experiment.summary)
+    logger.experiment.finish()
+    assert summary["audit/psnr/joint"] == 31.5
+    assert summary["audit/images"]["captions"] == ["step 7"]
+    (picture,) = Path(tmp_path).rglob("media/images/**/*.png")
+    assert torch.equal(pixels(picture), IMAGE)
+    (table,) = Path(tmp_path).rglob("media/table/**/*.json")
+    assert json.loads(table.read_text())["data"] == [["**text**"]]
+    assert not list((tmp_path / "images").glob("*.png"))
+
+
+@pytest.mark.filterwarnings("ignore")  # the package's own deprecations
+def test_mlflow_gets_pictures_and_text_as_artifacts(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    logger = MLFlowLogger("audits", tracking_uri=f"file:{tmp_path}/mlruns")
+    trainer = SimpleNamespace(loggers=[logger])
+    log_scalars(trainer, {"audit/psnr/joint": 31.5}, 7)
+    log_image(trainer, "audit/images", IMAGE, 7, "step 7", tmp_path)
+    log_text(trainer, "audit/summary", "**text**", 7)
+    (picture,) = tmp_path.rglob("audit/images/step_000007.png")
+    assert torch.equal(pixels(picture), IMAGE)
+    (text,) = tmp_path.rglob("audit/summary/step_000007.md")
+    assert text.read_text() == "**text**"
+    (point,) = logger.experiment.get_metric_history(logger.run_id, "audit/psnr/joint")
+    assert (point.value, point.step) == (31.5, 7)
+
+
+def test_a_logger_from_outside_takes_pictures_once_it_is_registered(tmp_path, monkeypatch):
+    monkeypatch.setattr("leakage_audit.callbacks.output.loggers.display.DISPLAYS", dict(DISPLAYS))
+    taken = []
+
+    class Elsewhere(CSVLogger):
+        pass
+
+    @register("Elsewhere")
+    class Shown(Display):
+        def image(self, name, image, step, caption):
+            taken.append((name, image.shape, step, caption))
+            return True
+
+    log_image(SimpleNamespace(loggers=[Elsewhere(tmp_path)]), "audit/images", IMAGE, 7, "step 7", tmp_path)
+    assert taken == [("audit/images", (3, 4, 6), 7, "step 7")]
     assert not list(tmp_path.rglob("*.png"))
 
 
