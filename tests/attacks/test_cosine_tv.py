@@ -135,7 +135,9 @@ def test_half_precision_gradients_are_attacked_in_single_precision():
 
 
 def test_settings_say_what_the_preset_meant():
-    assert CosineTV("paper").settings == {
+    settings = CosineTV("paper").settings
+    assert settings.pop("recipe")["milestones"] == [0.375, 0.625, 0.875]
+    assert settings == {
         "preset": "paper", "iterations": 4800, "restarts": 1, "lr": 1e-3, "tv": 0.01, "seed": 0,
         "matched": 0.01,
     }  # fmt: skip
