@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from leakage_audit.attacks.ending import EndingOptions
+from leakage_audit.options import recorded
 from leakage_audit.attacks.cosine_tv import CosineTV
 from leakage_audit.attacks.recipes import DECAYS, PRESETS, SIGNS, STARTS
 from leakage_audit.matching.objective import Candidates, cosine_distance
@@ -136,7 +138,7 @@ def test_half_precision_gradients_are_attacked_in_single_precision():
 def test_settings_say_what_the_preset_meant():
     assert CosineTV("paper").settings == {
         "preset": "paper", "iterations": 4800, "restarts": 1, "lr": 1e-3, "tv": 0.01, "seed": 0,
-        "matched": 0.01,
+        "ending": recorded(EndingOptions()),
     }  # fmt: skip
     assert CosineTV("original", restarts=7).settings["restarts"] == 7
 
