@@ -8,7 +8,7 @@ All share the objective's first two terms, with Table 2's weights; they differ i
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.optimize
@@ -67,7 +67,7 @@ class Problem:
     budget: Budget
     largest_null_space: int = 2000
     kink: float = 1e-2
-    ending: EndingOptions = EndingOptions()
+    ending: EndingOptions = field(default_factory=EndingOptions)
 
     def matching(self, x: Tensor, rounding: float = 0.0) -> Tensor:
         """`µ1 Σ_p (1 − cos(∂L/∂p(x), g_p)) + µ2 TV(x)` at x `(n,)`, the variation's kinks rounded off."""

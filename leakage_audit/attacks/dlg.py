@@ -54,8 +54,8 @@ class DLG(Attack):
     """L-BFGS on the distance of gradients from a normal start; the best iterate by this distance counts.
 
     Works on any classifier that can be differentiated twice, in float64. `residual` is the preset's distance; it has
-    converged once that has settled, in the last tenth of the iterations or for as many as `patience`. There is no prior on images:
-    what the gradients leave open stays as the start had it.
+    converged once that has settled, in the last tenth of the iterations or for as many as `patience`. There is no prior
+    on images: what the gradients leave open stays as the start had it.
 
     Args:
         preset: `paper` (what the authors ran), `original` (the label recovered jointly) or `scaled` (made to

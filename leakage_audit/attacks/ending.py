@@ -5,8 +5,8 @@ and so has whatever succeeded, as nothing is left to gain. One that ran away, or
 short, has not, and what it returned is no result.
 
 *Succeeded*: the gradient of what it returned is the observed one, as exactly as rounding and a defence's noise allow.
-It may have converged without: in a local minimum, or weighing a prior against the gradient. And an attack that succeeded
-need not have found the image: what the gradient leaves open agrees with it whatever it is.
+It may have converged without: in a local minimum, or weighing a prior against the gradient. And an attack that
+succeeded need not have found the image: what the gradient leaves open agrees with it whatever it is.
 """
 
 import math

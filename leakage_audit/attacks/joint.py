@@ -116,8 +116,7 @@ class Joint(Attack):
     def _find(
         self, seen: Observation, shared: Observation, relative_error: float, budget: Budget
     ) -> tuple[Equations, Solution, str | None, Tensor | None]:
-        """The equations, their solution (image by image where that is enough), and of a batch that came apart the
-        layer that separated it and the images' labels."""
+        """The equations, their solution (image by image where that is enough), a separated batch's layer and labels."""
         options = self.options
         if seen.batch_size == 1:
             equations = equations_of_one(seen, relative_error, options.sketch)

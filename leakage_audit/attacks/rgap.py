@@ -15,8 +15,8 @@ from leakage_audit.runtime import Budget
 class RGAP(Attack):
     """Recursive gradient attack: `x⁽ⁱ⁾ = u⁽ⁱ⁾⁺ v⁽ⁱ⁾`, layer by layer (Zhu & Blaschko, ICLR 2021).
 
-    Exact where every system has full rank. It does not iterate, so it always converges. It takes one image: a gradient that averages several is read as if it were
-    one's.
+    Exact where every system has full rank. It takes one image: a gradient that averages several is read as if it were
+    one's. It does not iterate, so it always converges.
 
     Args:
         tolerance: Singular values below this share of the largest count as zero; float32 gradients leave 1e-7.

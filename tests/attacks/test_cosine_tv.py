@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from leakage_audit.attacks.ending import EndingOptions
-from leakage_audit.options import recorded
 from leakage_audit.attacks.cosine_tv import CosineTV
+from leakage_audit.attacks.ending import EndingOptions
 from leakage_audit.attacks.recipes import DECAYS, PRESETS, SIGNS, STARTS
 from leakage_audit.matching.objective import Candidates, cosine_distance
 from leakage_audit.matching.total_variation import total_variation
 from leakage_audit.observation import observe
+from leakage_audit.options import recorded
 from leakage_audit.runtime import Budget
 
 

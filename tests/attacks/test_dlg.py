@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from leakage_audit.attacks.ending import EndingOptions
-from leakage_audit.options import recorded
 from leakage_audit.attacks.dlg import DLG
+from leakage_audit.attacks.ending import EndingOptions
 from leakage_audit.matching.objective import Candidates, squared_distance
 from leakage_audit.observation import observe
+from leakage_audit.options import recorded
 from leakage_audit.runtime import Budget
 
 

@@ -28,7 +28,9 @@ class Returns(Attack):
 
 def look(dtype=torch.float64, *layers, stride=1):
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 6, 3, stride), *layers, nn.Tanh(), nn.Flatten(), nn.Linear(216 // stride**2, 5)).to(dtype)
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 3, stride), *layers, nn.Tanh(), nn.Flatten(), nn.Linear(216 // stride**2, 5)
+    ).to(dtype)
     image = smooth_picture(8).to(dtype)
     return observe(network, image, 2, mean=0.5), image
 

@@ -53,9 +53,11 @@ class Entries:
         return self.shape.numel()
 
     def __call__(self, gradient: Tensor) -> Tensor:
+        """Φ G."""
         return gradient.flatten(gradient.ndim - len(self.shape))
 
     def transpose(self, values: Tensor) -> Tensor:
+        """Φᵀ v."""
         return values.unflatten(-1, self.shape)
 
 
@@ -78,10 +80,12 @@ class Tangent:
         return self.u.shape[1] * (len(self.v) + self.complement.shape[1])
 
     def __call__(self, gradient: Tensor) -> Tensor:
+        """Φ G."""
         across = self.complement.T @ gradient @ self.v
         return torch.cat([(self.u.T @ gradient).flatten(-2), across.flatten(-2)], -1)
 
     def transpose(self, values: Tensor) -> Tensor:
+        """Φᵀ v."""
         r, f, rest = self.u.shape[1], len(self.v), self.complement.shape[1]
         along, across = values.split([r * f, rest * r], -1)
         return self.u @ along.unflatten(-1, (r, f)) + self.complement @ across.unflatten(-1, (rest, r)) @ self.v.T
@@ -99,10 +103,12 @@ class Sums:
         return len(self.sketch)
 
     def __call__(self, gradient: Tensor) -> Tensor:
+        """Φ G."""
         return self.sketch(self.of(gradient))
 
     def transpose(self, values: Tensor) -> Tensor:
-        raise NotImplementedError("sums do not determine what they are sums of")
+        """None: sums do not determine what they are sums of."""
+        raise NotImplementedError
 
 
 def tangent(gradient: Tensor, derivatives: Sequence[Tensor], options: NumericsOptions) -> Tangent | None:

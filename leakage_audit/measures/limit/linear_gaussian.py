@@ -28,17 +28,15 @@ class DualSystem:
 
     def __init__(self, blocks: Sequence[Block], gaussians: Sequence[LocalGaussian], truths: Sequence[Tensor]) -> None:
         self._blocks, self._gaussians = blocks, gaussians
-        system: Tensor | None = None
-        right: Tensor | None = None
+        size, like = blocks[0].height, blocks[0].rows
+        system = torch.eye(size, dtype=like.dtype, device=like.device)
+        right = torch.zeros(size, 1, dtype=like.dtype, device=like.device)
         for block, gaussian, truth in zip(blocks, gaussians, truths, strict=True):
             half = gaussian.times_root(block.rows)
-            own = block.lift(block.lift(half @ half.T).T)
-            aim = block.lift((block.rows @ (truth - gaussian.mean))[:, None])[:, 0]
-            system, right = (own, aim) if system is None or right is None else (system.add_(own), right.add_(aim))
-        assert system is not None and right is not None  # there is a block at least
-        system.diagonal().add_(1.0)
+            system += block.lift(block.lift(half @ half.T).T)
+            right += block.lift((block.rows @ (truth - gaussian.mean))[:, None])
         self._lower = cholesky(system, (0.0, *JITTERS))
-        weights = solve_cholesky(self._lower, right)[:, None]
+        weights = torch.cholesky_solve(right, self._lower)
         self.image = torch.cat(
             [
                 gaussian.mean + gaussian.covariance_times(block.rows.T @ block.lower(weights)[:, 0])
@@ -53,9 +51,7 @@ class DualSystem:
         """
         posterior, by_noise = [], []
         for block, gaussian in zip(self._blocks, self._gaussians, strict=True):
-            half = torch.linalg.solve_triangular(
-                self._lower, block.lift(gaussian.covariance(block.rows)), upper=False
-            )
+            half = torch.linalg.solve_triangular(self._lower, block.lift(gaussian.covariance(block.rows)), upper=False)
             posterior.append(gaussian.variance - half.square().sum(0))
             by_noise.append(torch.linalg.solve_triangular(self._lower.T, half, upper=True).square().sum(0))
         return torch.cat(posterior).clamp_min(0), torch.cat(by_noise).clamp_min(0)

@@ -31,6 +31,11 @@ class Block:
     rows: Tensor
     spread: Tensor | None = None
 
+    @property
+    def height(self) -> int:
+        """m."""
+        return len(self.rows) if self.spread is None else self.spread.shape[0]
+
     def lift(self, values: Tensor) -> Tensor:
         """L times `values (r, …)`."""
         return values if self.spread is None else torch.sparse.mm(self.spread, values)
@@ -92,7 +97,9 @@ class LinearizedGradient:
                 probes.append(self._grad(pulled, dual, v).split(sizes))
             for name, *changes in zip(list(values), *probes, strict=True):
                 g = values[name]
-                found[name] = tangent(g.detach(), [d.reshape(g.shape) for d in changes], options.numerics) or found[name]
+                found[name] = (
+                    tangent(g.detach(), [d.reshape(g.shape) for d in changes], options.numerics) or found[name]
+                )
         most = int(options.rows_per_unknown * self.columns)
         compressed = {name: found[name](g.detach()) for name, g in values.items()}
         if sum(g.numel() for g in compressed.values()) <= most:

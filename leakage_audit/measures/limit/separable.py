@@ -78,7 +78,9 @@ class SeparableGradient(LinearizedGradient):
         generator = torch.Generator().manual_seed(self.options.seed)
         v = torch.randn(self.columns, generator=generator, dtype=torch.float64).to(self._x.device)
         whole = self.push(v)
-        parts = sum(b.lift((b.rows @ part)[:, None])[:, 0] for b, part in zip(blocks, v.chunk(len(blocks)), strict=True))
+        parts = sum(
+            b.lift((b.rows @ part)[:, None])[:, 0] for b, part in zip(blocks, v.chunk(len(blocks)), strict=True)
+        )
         return float((whole - parts).norm()) <= self.options.numerics.outside * float(whole.norm())
 
 
