@@ -67,7 +67,7 @@ def evaluate(
         share = None if for_attacks is None else max(1e-3, (for_attacks - total.spent) / waiting)
         budget = Budget(share, report)
         try:
-            result = attack(seen, budget)
+            result = attack(seen, budget, noise)
             outcome = _scored(result, truth, seen, budget.exhausted)
         except UnreadableNetwork as error:
             evaluation.problems[name] = str(error)

@@ -86,6 +86,7 @@ def _describe(outcome: AttackOutcome, floor: Scores) -> AttackEntry:
         "mse": [*scores.mse],
         "seconds": result.seconds,
         "converged": result.converged,
+        "succeeded": result.succeeded,
         "ended": result.ended,
         "residual": result.residual,
         "out_of_time": outcome.out_of_time,

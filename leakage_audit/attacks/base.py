@@ -1,6 +1,7 @@
 """What an attack is: an observation in, a reconstruction out, settings and manner of ending written down."""
 
 import inspect
+import math
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from leakage_audit.attacks.ending import EndingOptions, misfit
+from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.observation import Observation
 from leakage_audit.options import recorded
 from leakage_audit.runtime import Budget, single_blas
@@ -20,10 +23,11 @@ class Found:
 
     Attributes:
         x: The network's inputs `(B, C, H, W)`.
-        converged: Whether the attack reached what it was after, by its own objective.
+        converged: Whether the attack came to its own end (`ending`).
         ended: One sentence on how it ended.
         residual: Its own objective at `x`; what it measures is the attack's to say.
-        details: Whatever else the attack knows about its result; plain numbers, strings and tensors.
+        details: Whatever else the attack knows about its result; plain numbers, strings and tensors. `labels` are
+            those by which the images are to be judged, where they are not the observation's.
     """
 
     x: Tensor
@@ -42,10 +46,12 @@ class Reconstruction:
         attack: The attack's name.
         settings: Its constructor's arguments, as plain values.
         seconds: Wall-clock time.
-        converged: Whether the attack reached what it was after, by its own objective.
+        converged: Whether the attack came to its own end: its objective settled, or its method is direct. False where
+            time or its number of steps cut it short, or it could not begin.
         ended: One sentence on how it ended.
         residual: The attack's own objective at the end.
         details: Whatever else the attack knows about its result.
+        misfit: How far the images' gradient is from the observed one, in units of what rounding and noise allow.
     """
 
     images: Tensor
@@ -56,6 +62,12 @@ class Reconstruction:
     ended: str
     residual: float
     details: dict[str, Any] = field(default_factory=dict)
+    misfit: float = math.nan
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the images' gradient agrees with the observed one, to the precision that the noise allows."""
+        return self.misfit <= 1
 
 
 class Attack(ABC):
@@ -67,10 +79,12 @@ class Attack(ABC):
     Attributes:
         name: What it is called.
         choice: The constructor's argument that `name:value` sets, if there is one.
+        ending: When it has converged, and when it has succeeded.
     """
 
     name: ClassVar[str]
     choice: ClassVar[str | None] = None
+    ending: EndingOptions = EndingOptions()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -86,12 +100,14 @@ class Attack(ABC):
     def reconstruct(self, seen: Observation, budget: Budget) -> Found:
         """Find the network's inputs from what was seen; stop, with the best so far, when the budget is exhausted."""
 
-    def __call__(self, seen: Observation, budget: Budget | None = None) -> Reconstruction:
+    def __call__(self, seen: Observation, budget: Budget | None = None, noise: float = 0.0) -> Reconstruction:
         """Attack an observation.
 
         Args:
             seen: What leaked.
             budget: Time limit and progress report; none by default.
+            noise: Standard deviation of what a defence added to each entry of the gradient, by which the result is
+                judged; the attack is not told.
 
         Returns:
             The reconstruction; a gradient that holds nothing (zero, NaN) gives a grey image, marked and explained.
@@ -103,16 +119,29 @@ class Attack(ABC):
             with single_blas(), torch.random.fork_rng(cuda), torch.inference_mode(False), torch.enable_grad():
                 torch.default_generator.manual_seed(0)  # for networks that draw as they run: dropout in train mode
                 found = self.reconstruct(seen, budget or Budget())
+                apart = self._misfit(seen, found, noise)
         else:
             grey = torch.full((seen.batch_size, *seen.input_shape), sum(seen.value_range) / 2, dtype=seen.dtype)
             found = Found(seen.to_input(grey.to(seen.device)), False, problem, float("nan"))
+            apart = math.nan
         return Reconstruction(
             images=seen.to_image(found.x.detach()),
             attack=self.name,
             settings=self.settings,
             seconds=time.perf_counter() - start,
-            converged=found.converged,
+            converged=found.converged or apart <= 1,
             ended=found.ended,
             residual=found.residual,
             details=found.details,
+            misfit=apart,
         )
+
+    def _misfit(self, seen: Observation, found: Found, noise: float) -> float:
+        """NaN where the images fit no network input, or there are no labels to judge them by."""
+        if found.x.shape[1:] != seen.input_shape or math.isnan(found.residual):
+            return math.nan
+        try:
+            labels = found.details["labels"] if "labels" in found.details else labels_for(seen)[0]
+            return misfit(seen, found.x.detach(), labels, noise, self.ending)
+        except ValueError:
+            return math.nan

@@ -8,13 +8,14 @@ All share the objective's first two terms, with Table 2's weights; they differ i
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.optimize
 import torch
 from torch import Tensor
 
+from leakage_audit.attacks.ending import EndingOptions, Settling
 from leakage_audit.layerwise.factorization import Factor
 from leakage_audit.layerwise.layer_system import LayerSystem
 from leakage_audit.matching.objective import mean_cosine_distance
@@ -55,6 +56,7 @@ class Problem:
         budget: Time limit and progress.
         largest_null_space: Unknowns up to which a basis of the null space is formed for scipy.
         kink: Rounding of the variation's kinks for Newton steps, in units of the layer's input.
+        ending: When the objective has settled.
     """
 
     system: LayerSystem
@@ -65,6 +67,7 @@ class Problem:
     budget: Budget
     largest_null_space: int = 2000
     kink: float = 1e-2
+    ending: EndingOptions = field(default_factory=EndingOptions)
 
     def matching(self, x: Tensor, rounding: float = 0.0) -> Tensor:
         """`µ1 Σ_p (1 − cos(∂L/∂p(x), g_p)) + µ2 TV(x)` at x `(n,)`, the variation's kinks rounded off."""
@@ -73,53 +76,59 @@ class Problem:
         distance = len(gradients) * mean_cosine_distance(gradients, self.tail.targets)
         return self.terms.mu1 * distance + self.terms.mu2 * total_variation(image, rounding)
 
+    def settling(self) -> Settling:
+        """Asked at each of the iterations."""
+        return Settling(self.terms.iterations, self.ending)
+
     def steps(self) -> Iterator[int]:
         """The iterations that the budget allows."""
         return self.budget.steps(self.terms.iterations, f"hybrid, {self.system.layer.name}")
 
 
-Correct = Callable[[Problem, Tensor], Tensor]
+Correct = Callable[[Problem, Tensor], tuple[Tensor, bool]]
 
 
-def penalty(problem: Problem, x: Tensor) -> Tensor:
-    """Minimise (16) by Adam from x `(n,)`; returns the best iterate."""
+def penalty(problem: Problem, x: Tensor) -> tuple[Tensor, bool]:
+    """Minimise (16) by Adam from x `(n,)`; returns the best iterate, and whether the objective settled."""
     system, mu3 = problem.system, problem.terms.mu3
     x = x.clone().requires_grad_()
     adam = torch.optim.Adam([x], lr=problem.lr)
-    best, least = x.detach().clone(), float("inf")
+    best, least, settling = x.detach().clone(), float("inf"), problem.settling()
     for _ in problem.steps():
         value = problem.matching(x)
         (slope,) = torch.autograd.grad(value, x)
         with torch.no_grad():
             rest = system.apply(x) - system.v
             total = value.item() + mu3 * rest.square().sum().item()
+            settling(total)
             if total < least:
                 best, least = x.detach().clone(), total
             x.grad = slope + 2 * mu3 * system.adjoint(rest)
         adam.step()
-    return best
+    return best, settling.settled
 
 
-def constrained(problem: Problem, x: Tensor) -> Tensor:
-    """Minimise the matching inside `x + null(u)` by Adam on t of `x + (I − u⁺u) t`; returns the best iterate."""
+def constrained(problem: Problem, x: Tensor) -> tuple[Tensor, bool]:
+    """Minimise the matching inside `x + null(u)` by Adam on t of `x + (I − u⁺u) t`; returns as `penalty`."""
     if problem.factor.rank == problem.system.n:
-        return x
+        return x, True
     t = torch.zeros_like(x).requires_grad_()
     adam = torch.optim.Adam([t], lr=problem.lr)
-    best, least = x, float("inf")
+    best, least, settling = x, float("inf"), problem.settling()
     for _ in problem.steps():
         with torch.no_grad():
             here = x + problem.factor.project(t)
         value = problem.matching(here.requires_grad_())
+        settling(value.item())
         if value.item() < least:
             best, least = here.detach(), value.item()
         (slope,) = torch.autograd.grad(value, here)
         t.grad = problem.factor.project(slope)
         adam.step()
-    return best
+    return best, settling.settled
 
 
-def trust_region(problem: Problem, x: Tensor) -> Tensor:
+def trust_region(problem: Problem, x: Tensor) -> tuple[Tensor, bool]:
     """Minimise the matching inside `x + null(u)` by scipy's trust-region Newton-Krylov, Hessian products by autograd.
 
     Raises:
@@ -127,7 +136,7 @@ def trust_region(problem: Problem, x: Tensor) -> Tensor:
     """
     system = problem.system
     if problem.factor.rank == system.n:
-        return x
+        return x, True
     if system.n > problem.largest_null_space:
         raise ValueError(
             f"{system.layer.name} has {system.n} unknowns; the trust-region preset forms a basis of the null space and"
@@ -162,9 +171,11 @@ def trust_region(problem: Problem, x: Tensor) -> Tensor:
             raise StopIteration
 
     start = np.zeros(len(basis))
+    done = False
     if next(steps, None) is not None:
-        scipy.optimize.minimize(  # type: ignore[call-overload]  # scipy-stubs want the slope as a list's protocol
+        found = scipy.optimize.minimize(  # type: ignore[call-overload]  # scipy-stubs want the slope as a list's protocol
             value_and_slope, start, jac=True, hessp=curvature, method="trust-krylov", callback=stop,
             options={"maxiter": problem.terms.iterations},
         )  # fmt: skip
-    return best[0][1]
+        done = bool(found.success) and not problem.budget.exhausted
+    return best[0][1], done

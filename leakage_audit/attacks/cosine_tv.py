@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from leakage_audit.attacks.base import Attack, Found
+from leakage_audit.attacks.ending import EndingOptions, Settling
 from leakage_audit.attacks.recipes import DECAYS, DISTANCES, PRESETS, SIGNS, STARTS, VARIATIONS, Recipe
 from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.layerwise.last_layer import last_layer
@@ -20,7 +21,8 @@ class CosineTV(Attack):
 
     Minimises `distance(∂L/∂p(x), g) + tv · TV(x) + features · mean (f(x) − f)²` over all images of the batch at once
     and returns the best iterate by this objective, which is also the reconstruction's `residual`. Settings that are
-    not given come from the preset's `Recipe`. It has converged once the cosine distance is below 0.01.
+    not given come from the preset's `Recipe`. It makes all its steps and has
+    converged if the objective settled.
 
     Args:
         preset: `paper` (what the authors ran), `original` (Geiping et al.'s own recipe) or `modern` (the strongest
@@ -30,8 +32,8 @@ class CosineTV(Attack):
         lr: Adam's step size at its highest.
         tv: Weight of the variation.
         seed: Of the random starts.
-        matched: Cosine distance below which the gradients count as matched.
         recipe: All of it, in place of the preset's.
+        ending: When the objective has settled.
 
     Example:
         >>> import torch
@@ -55,8 +57,8 @@ class CosineTV(Attack):
         lr: float | None = None,
         tv: float | None = None,
         seed: int = 0,
-        matched: float = 0.01,
         recipe: Recipe | None = None,
+        ending: EndingOptions | None = None,
     ) -> None:
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
@@ -64,7 +66,7 @@ class CosineTV(Attack):
         self.recipe = replace(
             recipe or PRESETS[preset], **{name: value for name, value in given.items() if value is not None}
         )
-        self.preset, self.seed, self.matched = preset, seed, matched
+        self.preset, self.seed, self.ending = preset, seed, ending or EndingOptions()
         self.iterations, self.restarts = self.recipe.iterations, self.recipe.restarts
         self.lr, self.tv = self.recipe.lr, self.recipe.tv
 
@@ -84,8 +86,9 @@ class CosineTV(Attack):
         generator = torch.Generator().manual_seed(self.seed)
         shape, total = (seen.batch_size, *seen.input_shape), recipe.iterations * recipe.restarts
         steps = budget.steps(total, f"CosineTV ({self.preset})")
-        best = _Best()
+        best, settled = _Best(), True
         for _ in range(recipe.restarts):
+            settling = Settling(recipe.iterations, self.ending)
             x = STARTS[recipe.start](shape, generator, recipe).to(seen.device, seen.dtype)
             best.offer(x, float("inf"), float("inf"))
             adam = torch.optim.Adam([x.requires_grad_()], lr=recipe.lr)
@@ -95,6 +98,7 @@ class CosineTV(Attack):
                 if not torch.isfinite(value):
                     break
                 best.offer(x, value.item(), distance.item())
+                settling(value.item())
                 (gradient,) = torch.autograd.grad(value, x)
                 x.grad = SIGNS[recipe.sign](gradient, done)
                 adam.param_groups[0]["lr"] = recipe.lr * DECAYS[recipe.decay](done, recipe)
@@ -102,10 +106,11 @@ class CosineTV(Attack):
                 if recipe.boxed:
                     with torch.no_grad():
                         x.clamp_(low, high)
+            settled = settled and settling.settled
         next(steps, None)  # lets the budget report the end
         return Found(
             x=best.x,
-            converged=best.distance < self.matched,
+            converged=settled,
             ended=f"{best.offers - recipe.restarts} of {total} steps, gradients at cosine distance {best.distance:.2g}",
             residual=best.value,
             details={"labels": labels, "labels_inferred": inferred, "cosine_distance": best.distance},

@@ -1,5 +1,6 @@
 """DLG (Zhu et al. 2019, "Deep leakage from gradients"): L-BFGS on the squared distance of gradients."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -9,6 +10,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from leakage_audit.attacks.base import Attack, Found
+from leakage_audit.attacks.ending import EndingOptions, Settling
 from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.matching.objective import Candidates, relative_distance, squared_distance
 from leakage_audit.observation import Observation
@@ -62,8 +64,8 @@ class DLG(Attack):
     """L-BFGS on the distance of gradients from a normal start; the best iterate by this distance counts.
 
     Works on any classifier that can be differentiated twice, in float64. `residual` is the preset's distance; it has
-    converged once the gradients, as long vectors, differ by less than a thousandth. There is no prior on images:
-    what the gradients leave open stays as the start had it.
+    converged once that has settled, in the last tenth of the iterations or for as many as `patience`. There is no prior
+    on images: what the gradients leave open stays as the start had it.
 
     Args:
         preset: `paper` (what the authors ran), `original` (the label recovered jointly) or `scaled` (made to
@@ -71,9 +73,9 @@ class DLG(Attack):
             cross entropy does.
         iterations: Calls of L-BFGS, each of up to 20 steps; by default the preset's.
         seed: Of the start.
-        matched: Relative distance of the gradients, as long vectors, below which they count as matched.
         patience: Iterations without a better iterate after which none is expected.
         recipe: All of it, in place of the preset's.
+        ending: When the distance has settled.
 
     Example:
         >>> import torch
@@ -94,13 +96,13 @@ class DLG(Attack):
         preset: str = "original",
         iterations: int | None = None,
         seed: int = 0,
-        matched: float = 1e-3,
         patience: int = 10,
         recipe: Recipe | None = None,
+        ending: EndingOptions | None = None,
     ) -> None:
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
-        self.preset, self.seed, self.matched, self.patience = preset, seed, matched, patience
+        self.preset, self.seed, self.patience, self.ending = preset, seed, patience, ending or EndingOptions()
         recipe = recipe or PRESETS[preset]
         self.recipe = recipe if iterations is None else replace(recipe, iterations=iterations)
         self.iterations = self.recipe.iterations
@@ -114,13 +116,18 @@ class DLG(Attack):
             guess.unknowns, tolerance_grad=0, tolerance_change=0,
             line_search_fn="strong_wolfe" if recipe.line_search else None,
         )  # fmt: skip
+        settling, stalled = Settling(self.iterations, self.ending), False
+        first = float("nan")
         ended, best_before, since = f"all {self.iterations} iterations done", float("inf"), 0
         for _ in budget.steps(self.iterations, f"DLG ({self.preset})"):
             value = lbfgs.step(guess.distance)
             since = 0 if guess.best_value < best_before else since + 1
             best_before = guess.best_value
+            settling(guess.best_value)
+            first = value if math.isnan(first) else first
             if not torch.isfinite(value) or since == self.patience:
-                ended = "nothing got better any more"
+                stalled = bool(value <= first)
+                ended = "nothing got better any more" if stalled else "it diverged"
                 break
         else:
             if budget.exhausted:
@@ -130,7 +137,7 @@ class DLG(Attack):
         relative = (apart / torch.cat([g.flatten() for g in guess.candidates.targets]).norm()).item()
         return Found(
             x=_filled(x, guess.start) if recipe.fill else x,
-            converged=relative < self.matched,
+            converged=stalled or settling.settled,
             ended=f"{ended}, gradients apart by {relative:.2g} of their length",
             residual=guess.best_value,
             details={"labels": labels.argmax(1) if guess.joint else labels, "labels_inferred": guess.inferred},

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.attacks.corrections import Correct, Problem, Terms, constrained, penalty, trust_region
+from leakage_audit.attacks.ending import EndingOptions
 from leakage_audit.layerwise.factorization import TOLERANCE, Factor
 from leakage_audit.layerwise.gram_factors import FactorOptions
 from leakage_audit.layerwise.label_inference import labels_for
@@ -36,7 +37,7 @@ class Hybrid(Attack):
         scale: Multiplies Table 2's iterations (10000 for the layer nearest the image, 8000, then 1000).
         lr: Adam's step size.
         tolerance: Singular values below this share of the largest count as zero; float32 gradients leave 1e-7.
-        matched: Cosine distance, all gradients as one vector, below which they count as matched.
+        ending: When a layer's objective has settled.
         largest_null_space: Unknowns of a layer up to which `trust_region` forms a basis of its null space.
         kink: Rounding of the variation's kinks for `trust_region`, in units of the layer's input.
         terms: In place of Table 2, iterations and weights from the layer nearest the image on; the last row serves all
@@ -63,7 +64,7 @@ class Hybrid(Attack):
         scale: float = 1.0,
         lr: float = 1e-3,
         tolerance: float = TOLERANCE,
-        matched: float = 0.01,
+        ending: EndingOptions | None = None,
         largest_null_space: int = 2000,
         kink: float = 1e-2,
         terms: Sequence[Terms] | None = None,
@@ -74,7 +75,7 @@ class Hybrid(Attack):
         if not scale > 0 or not lr > 0:
             raise ValueError(f"scale and lr must be positive, got {scale} and {lr}")
         self.preset, self.scale, self.lr = preset, scale, lr
-        self.tolerance, self.matched = tolerance, matched
+        self.tolerance, self.ending = tolerance, ending or EndingOptions()
         self.largest_null_space, self.kink = largest_null_space, kink
         self.terms, self.factor = TABLE_2 if terms is None else tuple(terms), factor or FactorOptions()
         if not self.terms:
@@ -88,14 +89,18 @@ class Hybrid(Attack):
         labels = labels[:1]  # a gradient that averages several images is read as if it were one's
         convolutions = [i for i, layer in enumerate(chain) if isinstance(layer, SpatialLayer)]
 
+        settled: list[bool] = []
+
         def solve(system: LayerSystem, i: int) -> Tensor:
             factor = Factor(system, self.tolerance, self.factor)
             start = factor.pseudo_inverse(system.v)
             row = self.terms[min(convolutions.index(i), len(self.terms) - 1)]
             terms = replace(row, iterations=max(1, round(row.iterations * self.scale)))
             tail, limits = Subnetwork(chain, i, seen, labels), (self.largest_null_space, self.kink)
-            problem = Problem(system, factor, tail, terms, self.lr, budget, *limits)
-            return PRESETS[self.preset](problem, start)
+            problem = Problem(system, factor, tail, terms, self.lr, budget, *limits, self.ending)
+            found, done = PRESETS[self.preset](problem, start)
+            settled.append(done)
+            return found
 
         x = sweep(chain, seen, solve).x
         tail = Subnetwork(chain, 0, seen, labels)
@@ -103,4 +108,4 @@ class Hybrid(Attack):
         ended = f"gradients at cosine distance {distance:.2g}"
         if budget.exhausted:
             ended = f"out of time; {ended}"
-        return Found(x, distance < self.matched, ended, distance, {"labels": labels, "labels_inferred": inferred})
+        return Found(x, all(settled), ended, distance, {"labels": labels, "labels_inferred": inferred})

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.attacks.cosine_tv import CosineTV
@@ -37,7 +38,8 @@ class Joint(Attack):
 
     `details` holds `steps`, `rank` (of the Jacobian at the end), `joint_deficiency` (rank − unknowns), `pinned`
     (entries known to half a grey level), `std` (standard deviation of each entry under the local linear model,
-    `(B, C, H, W)`), `equations`, `unknowns` and `separated_by` (the layer that took a batch apart, or None).
+    `(B, C, H, W)`), `equations`, `unknowns`, `separated_by` (the layer that took a batch apart, or None) and then
+    `labels`, in the order of the images.
 
     Args:
         prior: `colour_tv`, `tv`, `none`, the file of a learned one, which then counts beside colour TV, or any object
@@ -79,6 +81,7 @@ class Joint(Attack):
             raise ValueError(f"max_steps and max_memory_gb must be positive, got {max_steps} and {max_memory_gb}")
         self.prior, self.max_steps, self.max_memory_gb = prior, max_steps, max_memory_gb
         self.options = options or JointOptions()
+        self.ending = self.options.ending
         if isinstance(prior, str):
             prior = PRIORS[prior]() if prior in PRIORS else load(prior)
         self._prior: Prior = prior
@@ -88,14 +91,14 @@ class Joint(Attack):
         relative_error, shared = relative_error_of(seen.dtype, self.options.rounding_units), seen
         seen = seen.to(torch.float64)
         try:
-            equations, found, layer = self._find(seen, shared, relative_error, budget)
+            equations, found, layer, labels = self._find(seen, shared, relative_error, budget)
         except (ValueError, FloatingPointError) as error:  # gradients that fit no image, or none of this network
             grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
             return Found(seen.to_input(grey), False, str(error), float("nan"))
         image = found.image.reshape(equations.shape)
         return Found(
             x=seen.to_input(image),
-            converged=found.converged,
+            converged=found.status.converged,
             ended=found.ended,
             residual=rms(found.r),
             details={
@@ -107,24 +110,25 @@ class Joint(Attack):
                 "equations": len(found.r),
                 "unknowns": image.numel(),
                 "separated_by": layer,
-            },
+            }
+            | ({} if labels is None else {"labels": labels}),
         )
 
     def _find(
         self, seen: Observation, shared: Observation, relative_error: float, budget: Budget
-    ) -> tuple[Equations, Solution, str | None]:
-        """The equations, their solution (image by image where that is enough), and the layer that separated a batch."""
+    ) -> tuple[Equations, Solution, str | None, Tensor | None]:
+        """The equations, their solution (image by image where that is enough), a separated batch's layer and labels."""
         options = self.options
         if seen.batch_size == 1:
             equations = self._of_one(seen, relative_error)
-            return equations, self._solve(equations, shared, budget), None
+            return equations, self._solve(equations, shared, budget), None, None
         rounding = relative_error_of(shared.dtype, 1.0)
         separated = separate(
             seen, relative_error, rounding, budget, options.separation, options.hidden, self.max_memory_gb / 2
         )
         if separated is None:
             equations = AutogradEquations(seen, relative_error, None, options.sketch, options.autograd)
-            return equations, self._solve(equations, shared, budget), None
+            return equations, self._solve(equations, shared, budget), None, None
         seen, batch = separated
         equations = AutogradEquations(seen, relative_error, batch, options.sketch, options.autograd)
         if may_be_solved_per_image(seen, batch):
@@ -138,8 +142,9 @@ class Joint(Attack):
             if found is None:
                 found = solve_per_image(equations, singles, solve, memory, budget, options.solver)
             if found is not None:
-                return equations, found, batch.layer
-        return equations, self._solve(equations, replace(shared, labels=batch.labels), budget), batch.layer
+                return equations, found, batch.layer, batch.labels
+        found = self._solve(equations, replace(shared, labels=batch.labels), budget)
+        return equations, found, batch.layer, batch.labels
 
     def _of_one(self, seen: Observation, relative_error: float) -> Equations:
         options = self.options

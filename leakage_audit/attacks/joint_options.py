@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from leakage_audit.attacks.ending import EndingOptions
 from leakage_audit.equations.autograd import AutogradOptions
 from leakage_audit.equations.backward_recovery import RecoveryOptions
 from leakage_audit.equations.base import EquationOptions
@@ -31,6 +32,7 @@ class JointOptions(Checked):
         autograd: Which gradients of any other network are taken for rounding.
         separation: How a batch is taken apart at the last layer.
         hidden: When it counts as taken apart at a hidden one.
+        ending: When it has succeeded.
         solver: When a solve ends, and how far it trusts its linearisations.
 
     >>> JointOptions(rounding_units=2.0).rounding_units  # gradients known to two units of their type's rounding
@@ -48,6 +50,7 @@ class JointOptions(Checked):
     autograd: AutogradOptions = field(default_factory=AutogradOptions)
     separation: SeparationOptions = field(default_factory=SeparationOptions)
     hidden: HiddenSeparationOptions = field(default_factory=HiddenSeparationOptions)
+    ending: EndingOptions = field(default_factory=EndingOptions)
     solver: SolverOptions = field(default_factory=SolverOptions)
 
     def __post_init__(self) -> None:

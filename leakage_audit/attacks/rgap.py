@@ -3,6 +3,7 @@
 import torch
 
 from leakage_audit.attacks.base import Attack, Found
+from leakage_audit.attacks.ending import EndingOptions
 from leakage_audit.layerwise.factorization import TOLERANCE, Factor
 from leakage_audit.layerwise.gram_factors import FactorOptions
 from leakage_audit.layerwise.layer_system import LayerSystem
@@ -16,18 +17,18 @@ class RGAP(Attack):
     """Recursive gradient attack: `x⁽ⁱ⁾ = u⁽ⁱ⁾⁺ v⁽ⁱ⁾`, layer by layer (Zhu & Blaschko, ICLR 2021).
 
     Exact where every system has full rank. It takes one image: a gradient that averages several is read as if it were
-    one's.
+    one's. It does not iterate, so it always converges.
 
     Args:
         tolerance: Singular values below this share of the largest count as zero; float32 gradients leave 1e-7.
-        solved: ‖u x − v‖/‖v‖ of the worst layer below which the systems count as solved.
         factor: How the systems are factored.
+        ending: When it has succeeded.
 
     Example:
         >>> import torch
         >>> from leakage_audit import models, observe
         >>> found = RGAP()(observe(models.build("cnn2_v1", image_size=12), torch.rand(3, 12, 12), 3))
-        >>> found.converged, found.ended
+        >>> found.succeeded, found.ended
         (True, "every layer's system determines its input")
 
     Raises:
@@ -36,10 +37,15 @@ class RGAP(Attack):
 
     name = "rgap"
 
-    def __init__(self, tolerance: float = TOLERANCE, solved: float = 1e-3, factor: FactorOptions | None = None) -> None:
+    def __init__(
+        self,
+        tolerance: float = TOLERANCE,
+        factor: FactorOptions | None = None,
+        ending: EndingOptions | None = None,
+    ) -> None:
         if not 0 < tolerance < 1:
             raise ValueError(f"tolerance must lie between 0 and 1, got {tolerance}")
-        self.tolerance, self.solved, self.factor = tolerance, solved, factor or FactorOptions()
+        self.tolerance, self.factor, self.ending = tolerance, factor or FactorOptions(), ending or EndingOptions()
 
     def reconstruct(self, seen: Observation, budget: Budget) -> Found:
         """Walk back; the residual is the worst layer's ‖u x − v‖/‖v‖."""
@@ -66,5 +72,4 @@ class RGAP(Attack):
         if seen.batch_size > 1:
             ended += f"; the gradient averages {seen.batch_size} images and was read as one's"
         residual = max(residuals, default=0.0)
-        exact = not short and seen.batch_size == 1 and residual < self.solved
-        return Found(x, exact, ended, residual, {"deficiency": short})
+        return Found(x, True, ended, residual, {"deficiency": short})

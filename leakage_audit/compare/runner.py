@@ -91,7 +91,9 @@ class Runner(L.LightningModule):
         except ValueError as refusal:  # the attack does not work on this network, which is a result too
             return Cell(row, None, str(refusal))
         return Cell(
-            row.scored(score(found.images, truth), found.seconds, found.converged), found.images[0], found.ended
+            row.scored(score(found.images, truth), found.seconds, found.converged, found.succeeded),
+            found.images[0],
+            found.ended,
         )
 
     def on_predict_end(self) -> None:

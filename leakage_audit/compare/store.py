@@ -38,7 +38,8 @@ class Row:
         ssim: Structural similarity.
         seconds: Wall-clock time of the attack.
         c: c(M); None if the network has none.
-        converged: Whether the attack reached what it was after, by its own objective.
+        converged: Whether the attack came to its own end.
+        succeeded: Whether its gradient agrees with the observed one.
         limit: PSNR in dB that the gradient determines, to first order; None where it was not computed.
         limit_solved: Whether that is known to the end; else it is at least this.
     """
@@ -55,13 +56,14 @@ class Row:
     seconds: float | None = None
     c: float | None = None
     converged: bool = False
+    succeeded: bool = False
     limit: float | None = None
     limit_solved: bool = False
 
-    def scored(self, scores: Scores, seconds: float, converged: bool) -> "Row":
+    def scored(self, scores: Scores, seconds: float, converged: bool, succeeded: bool) -> "Row":
         """This row with the scores of a single reconstruction."""
         single = {name: getattr(scores, name)[0] for name in ("mse", "psnr", "psnr_255", "ssim")}
-        return replace(self, **single, seconds=round(seconds, 3), converged=converged)
+        return replace(self, **single, seconds=round(seconds, 3), converged=converged, succeeded=succeeded)
 
 
 COLUMNS = tuple(field.name for field in fields(Row))

@@ -66,6 +66,14 @@ class LocalGaussian(ABC):
         """`rows (m, n)` times P⁻¹."""
         return rows @ self._inverse
 
+    def covariance_times(self, v: Tensor) -> Tensor:
+        """P⁻¹ times `v (n,)`."""
+        return torch.cholesky_solve(v[:, None], self._lower)[:, 0]
+
+    def times_root(self, rows: Tensor) -> Tensor:
+        """`rows (m, n)` times a Q with `Q Qᵀ = P⁻¹`."""
+        return torch.linalg.solve_triangular(self._lower.T, rows, upper=True, left=False)
+
     @property
     def variance(self) -> Tensor:
         """Diagonal of P⁻¹, `(n,)`."""
@@ -73,7 +81,11 @@ class LocalGaussian(ABC):
 
     @cached_property
     def _inverse(self) -> Tensor:
-        return torch.cholesky_inverse(torch.linalg.cholesky(self.precision_matrix()))
+        return torch.cholesky_inverse(self._lower)
+
+    @cached_property
+    def _lower(self) -> Tensor:
+        return torch.linalg.cholesky(self.precision_matrix())
 
 
 @runtime_checkable

@@ -1,6 +1,7 @@
 """Gaussians over images whose channels are independent in some basis of colours (docs/method.md, section 6.1)."""
 
 from abc import abstractmethod
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -27,6 +28,28 @@ class ChannelwiseGaussian(LocalGaussian):
     @abstractmethod
     def covariances(self) -> list[Tensor]:
         """Their inverses."""
+
+    @cached_property
+    def roots(self) -> list[Tensor]:
+        """Cholesky factors of the precisions, lower ones."""
+        return [torch.linalg.cholesky(matrix) for matrix in self.precisions()]
+
+    def covariance_times(self, v: Tensor) -> Tensor:
+        """P⁻¹ times `v (n,)`."""
+        size, channels, height, width = self.image.shape
+        rotated = torch.einsum("dk,bdp->kbp", self._basis, v.reshape(size, channels, height * width))
+        solved = [torch.cholesky_solve(u[..., None], root)[..., 0] for u, root in zip(rotated, self.roots, strict=True)]
+        return torch.einsum("dk,kbp->bdp", self._basis, torch.stack(solved)).flatten()
+
+    def times_root(self, rows: Tensor) -> Tensor:
+        """`rows (m, n)` times a Q with `Q Qᵀ = P⁻¹`: its columns by rotated channel."""
+        size, channels, height, width = self.image.shape
+        rows = rows.reshape(-1, size, channels, height * width)
+        out = rows.new_empty(channels, size, len(rows), height * width)
+        for k, root in enumerate(self.roots):
+            part = torch.einsum("d,mbdp->bmp", self._basis[:, k], rows)
+            torch.linalg.solve_triangular(root.mT, part, upper=True, left=False, out=out[k])
+        return out.permute(2, 0, 1, 3).reshape(len(rows), -1)
 
     def covariance(self, rows: Tensor) -> Tensor:
         """`rows (m, n)` times the covariance."""

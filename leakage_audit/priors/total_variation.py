@@ -152,7 +152,15 @@ class _Touching(ChannelwiseGaussian):
         return self._covariances
 
     @cached_property
+    def roots(self) -> list[Tensor]:
+        return [self._root * float(share) ** 0.5 for share in self._shares]
+
+    @cached_property
+    def _root(self) -> Tensor:
+        return torch.linalg.cholesky(self._spatial)
+
+    @cached_property
     def _covariances(self) -> list[Tensor]:
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(self._spatial))
+        inverse = torch.cholesky_inverse(self._root)
         scaled = {share: inverse / share for share in set(self._shares.tolist())}  # one for both chroma channels
         return [scaled[share] for share in self._shares.tolist()]

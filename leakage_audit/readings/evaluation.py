@@ -32,8 +32,10 @@ class AttackOutcome:
         """Why the attack did not end by itself, so that its numbers are no result; None if it did."""
         if self.out_of_time:
             return "out of time"
+        if self.result.converged:
+            return None
         # An attack that could not begin returns a grey image without a residual, and its reason.
-        return self.result.ended if math.isnan(self.result.residual) and not self.result.converged else None
+        return self.result.ended if math.isnan(self.result.residual) else "stopped before it converged"
 
 
 @dataclass(frozen=True)

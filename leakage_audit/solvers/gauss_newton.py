@@ -44,9 +44,9 @@ class Solution:
     context: str = ""
 
     @property
-    def converged(self) -> bool:
+    def solved(self) -> bool:
         """Whether the equations are solved and the image has settled."""
-        return self.status.converged
+        return self.status.solved
 
     @property
     def ended(self) -> str:

@@ -59,7 +59,7 @@ def gauss_newton_cg(
     >>> image = torch.linspace(0.3, 0.7, 6, dtype=torch.float64).expand(1, 3, 6, 6)
     >>> equations = peel_layers(observe(network, image, 2, mean=0.5), 1e-15)
     >>> found = gauss_newton_cg(equations, TotalVariation(), max_steps=30, memory=1e9, budget=Budget())
-    >>> found.converged, found.rank, bool((found.image - image.flatten()).abs().max() < 0.01)
+    >>> found.solved, found.rank, bool((found.image - image.flatten()).abs().max() < 0.01)
     (True, None, True)
     """
     options = options or SolverOptions()

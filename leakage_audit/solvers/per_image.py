@@ -70,18 +70,18 @@ def solve_per_image(
     found: list[tuple[Equations, Solution]] = []
     for single in singles:
         one = solve(single)
-        if not budget.exhausted and not (one.converged and one.rank == len(one.image)):
+        if not budget.exhausted and not (one.solved and one.rank == len(one.image)):
             return None
         found.append((single, one))
     image = torch.cat([one.image for _, one in found])
     r = batch.residual(image)
-    converged = all(one.converged for _, one in found)
+    solved = all(one.solved for _, one in found)
     floor, noise = batch.noise.clamp_min(options.floor), options.stopping.noise
-    if converged and rms(r) > noise * float(floor.min()):
+    if solved and rms(r) > noise * float(floor.min()):
         sharper = torch.cat([_without_doubt(single, one.image, memory, options.floor) for single, one in found])
         new_r = batch.residual(sharper)
         image, r = (sharper, new_r) if rms(new_r) < rms(r) else (image, r)
-    if converged and rms(r) > max(options.stopping.solved, noise * rms(floor)):
+    if solved and rms(r) > max(options.stopping.solved, noise * rms(floor)):
         return None
     return Solution(
         image=image,
@@ -89,7 +89,7 @@ def solve_per_image(
         std=torch.cat([one.std for _, one in found]),
         rank=sum(one.rank or 0 for _, one in found),
         steps=max(one.steps for _, one in found),
-        status=Status.EACH_SOLVED if converged else Status.TIME_UP,
+        status=Status.EACH_SOLVED if solved else Status.TIME_UP,
     )
 
 

@@ -13,8 +13,8 @@ class Status(Enum):
 
     >>> Status.STALLED.sentence(residual=0.25, steps=7)
     "the residual stalled at 0.25 of the targets' size"
-    >>> Status.SOLVED.converged, Status.MAX_STEPS.converged
-    (True, False)
+    >>> Status.STALLED.solved, Status.STALLED.converged, Status.MAX_STEPS.converged
+    (False, True, False)
     """
 
     SOLVED = "the image settled with its equations solved"
@@ -25,9 +25,14 @@ class Status(Enum):
     KEPT_START = "no step from the first-order start improved on it"
 
     @property
-    def converged(self) -> bool:
+    def solved(self) -> bool:
         """Whether the equations are solved and the image has settled."""
         return self in (Status.SOLVED, Status.EACH_SOLVED)
+
+    @property
+    def converged(self) -> bool:
+        """Whether the iteration came to its own end, as an attack's `converged` means it."""
+        return self not in (Status.MAX_STEPS, Status.TIME_UP)
 
     def sentence(self, residual: float, steps: int) -> str:
         """In words, with where and when it ended."""

@@ -6,10 +6,12 @@ import torch
 from torch import nn
 
 from leakage_audit.attacks.cosine_tv import CosineTV
+from leakage_audit.attacks.ending import EndingOptions
 from leakage_audit.attacks.recipes import DECAYS, PRESETS, STARTS
 from leakage_audit.matching.objective import Candidates, cosine_distance
 from leakage_audit.matching.total_variation import total_variation
 from leakage_audit.observation import observe
+from leakage_audit.options import recorded
 from leakage_audit.runtime import Budget
 
 
@@ -139,7 +141,7 @@ def test_settings_say_what_the_preset_meant():
     assert settings.pop("recipe")["milestones"] == [0.375, 0.625, 0.875]
     assert settings == {
         "preset": "paper", "iterations": 4800, "restarts": 1, "lr": 1e-3, "tv": 0.01, "seed": 0,
-        "matched": 0.01,
+        "ending": recorded(EndingOptions()),
     }  # fmt: skip
     assert CosineTV("original", restarts=7).settings["restarts"] == 7
 

@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 from leakage_audit.attacks.dlg import DLG
+from leakage_audit.attacks.ending import EndingOptions
 from leakage_audit.matching.objective import Candidates, squared_distance
 from leakage_audit.observation import observe
+from leakage_audit.options import recorded
 from leakage_audit.runtime import Budget
 
 
@@ -33,7 +35,7 @@ def psnr(found, true):
 def test_determined_image_and_label_are_found(preset):
     found = DLG(preset, iterations=50)(look())
     assert psnr(found.images, image()) > 40
-    assert found.converged
+    assert found.succeeded
     assert found.details["labels"].tolist() == [3]
     assert found.details["labels_inferred"]
 
@@ -97,8 +99,8 @@ def test_settings_say_what_the_preset_meant():
         "preset": "paper",
         "iterations": 300,
         "seed": 0,
-        "matched": 1e-3,
         "patience": 10,
+        "ending": recorded(EndingOptions()),
     }
 
 

@@ -75,7 +75,9 @@ def test_penalty_takes_the_steps_of_a_dense_autograd_twin():
         (x.grad,) = torch.autograd.grad(value, x)
         adam.step()
     expected = min(tried, key=lambda pair: pair[0])[1]
-    assert torch.allclose(corrections.penalty(problem, start), expected, atol=1e-9)
+    found, settled = corrections.penalty(problem, start)
+    assert torch.allclose(found, expected, atol=1e-9)
+    assert not settled  # five steps say nothing
 
 
 @pytest.mark.parametrize("correct", [corrections.constrained, corrections.trust_region])
@@ -121,7 +123,7 @@ def test_each_layer_gets_its_row(monkeypatch):
     monkeypatch.setitem(
         __import__("leakage_audit.attacks.hybrid", fromlist=["PRESETS"]).PRESETS,
         "penalty",
-        lambda problem, x: asked.append((problem.system.layer.name, problem.terms)) or x,
+        lambda problem, x: asked.append((problem.system.layer.name, problem.terms)) or (x, True),
     )
     Hybrid(scale=0.01)(observe(network, torch.rand(3, 12, 12), 1))
     iterations = {name: terms.iterations for name, terms in asked}

@@ -35,7 +35,7 @@ class TestSmooth:
     def test_exact_where_every_layer_is_determined(self, variant):
         image = smooth_picture()
         found = Joint()(see(small(variant), image))
-        assert found.converged
+        assert found.succeeded
         assert psnr(found, image) > 100
         assert found.details["joint_deficiency"] == 0
         assert found.details["pinned"] == image.numel()
@@ -45,7 +45,7 @@ class TestSmooth:
         image, network = smooth_picture(16), small(variant, 16)
         seen = see(network, image)
         found = Joint()(seen)
-        assert found.converged
+        assert found.succeeded
         assert found.details["rank"] <= found.details["equations"]
         again = see(network, found.images.float())
         for name, gradient in seen.gradients.items():
@@ -91,7 +91,7 @@ class TestOtherNetworks:
         torch.manual_seed(0)
         image = smooth_picture()
         found = Joint()(see(Residual(torch.tanh), image))
-        assert found.converged
+        assert found.succeeded
         assert psnr(found, image) > 60
 
     def test_batch_normalisation_and_pooling(self):
@@ -139,21 +139,21 @@ class TestBadInput:
         seen = see(small("cnn3_v1"), smooth_picture())
         seen.gradients["conv1.weight"][0, 0, 0, 0] = torch.nan
         found = Joint()(seen)
-        assert not found.converged
+        assert not found.succeeded
         assert "NaN" in found.ended
 
     def test_zero(self):
         seen = see(small("cnn3_v1"), smooth_picture())
         for gradient in seen.gradients.values():
             gradient.zero_()
-        assert not Joint()(seen).converged
+        assert not Joint()(seen).succeeded
 
     def test_zero_in_the_last_layer_only(self):
         seen = see(small("cnn3_v1"), smooth_picture())
         for name in ("fc.weight", "fc.bias"):
             seen.gradients[name].zero_()
         found = Joint()(seen)
-        assert not found.converged
+        assert not found.succeeded
         assert torch.isfinite(found.images).all()
 
     def test_nan_weights(self):
@@ -162,7 +162,7 @@ class TestBadInput:
         with torch.no_grad():
             seen.network.conv1.weight[0, 0, 0, 0] = torch.nan
         found = Joint()(seen)
-        assert not found.converged
+        assert not found.succeeded
         assert torch.isfinite(found.images).all()
 
     def test_gradient_of_another_network(self):
@@ -170,7 +170,7 @@ class TestBadInput:
         for name, gradient in other.gradients.items():
             seen.gradients[name].copy_(gradient)
         found = Joint()(seen)
-        assert not found.converged
+        assert not found.succeeded
         assert found.residual > 0.01
 
     def test_saturated(self):
@@ -226,12 +226,12 @@ class TestManners:
 
     def test_few_steps_are_admitted(self):
         found = Joint(max_steps=1)(see(small("cnn3_v1"), smooth_picture()))
-        assert not found.converged
+        assert not found.succeeded
         assert "1 steps" in found.ended
 
     def test_stops_when_the_time_is_up(self):
         found = Joint()(see(small("cnn3_v1"), smooth_picture()), Budget(seconds=1e-9))
-        assert not found.converged
+        assert not found.succeeded
         assert "time" in found.ended
 
     def test_leaves_random_numbers_and_observation_alone(self):

@@ -85,7 +85,7 @@ def test_one_image_s_share_is_what_it_would_have_shared_alone():
 def test_exact_where_one_image_s_is(variant, labels):
     images, seen = see(paper(variant), labels)
     found = Joint()(seen)
-    assert found.converged
+    assert found.succeeded
     assert min(score(found.images, images).psnr) > 80
     assert found.details["joint_deficiency"] == 0
 
@@ -100,7 +100,7 @@ def test_what_couples_the_images_counts_where_features_fall_short():
     separated = separate_batch(seen.to(torch.float64), relative_error_of(torch.float32))
     assert not may_be_solved_per_image(seen, separated)
     found = Joint()(seen)
-    assert found.converged
+    assert found.succeeded
     assert min(score(found.images, images).psnr) > 30
     # Beyond the features: the weights' gradient, less what each image's features imply of it.
     assert found.details["rank"] > separated.features.numel()
@@ -110,7 +110,7 @@ def test_batch_normalisation_couples_the_images():
     images, seen = see(normalised(), [1, 5])
     assert not may_be_solved_per_image(seen, separate_batch(seen.to(torch.float64), relative_error_of(torch.float32)))
     found = Joint()(seen)
-    assert found.converged
+    assert found.succeeded
     # The batch's statistics take out what a convolution without padding makes of a channel's brightness.
     assert found.details["joint_deficiency"] == -3
     order = score(found.images, images).order
@@ -122,7 +122,7 @@ def test_as_many_images_as_classes():
     # The last layer does not come apart: the loss itself is differentiated.
     images, seen = see(paper("cnn2_v1", 10, classes=4), [0, 1, 2, 3], 10, grant_labels=True)
     found = Joint()(seen)
-    assert found.converged
+    assert found.succeeded
     assert min(score(found.images, images).psnr) > 60
 
 
@@ -137,7 +137,7 @@ def test_starts_where_the_images_differ():
 def test_the_time_is_up():
     images, seen = see(paper("cnn2_v1"), [0, 3])
     found = Joint()(seen, Budget(seconds=1e-9))
-    assert not found.converged
+    assert not found.succeeded
     assert found.images.shape == images.shape
     assert "time" in found.ended
 
@@ -150,7 +150,7 @@ def test_another_network_s_gradients_are_not_believed():
     for name, gradient in wrong.gradients.items():
         seen.gradients[name].copy_(gradient)
     found = Joint(max_steps=4)(seen)
-    assert not found.converged
+    assert not found.succeeded
     assert torch.isfinite(found.images).all()
     assert math.isfinite(found.residual)
 

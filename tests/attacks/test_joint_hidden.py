@@ -44,7 +44,7 @@ def separated(seen):
 def test_a_fully_connected_network_s_images_whatever_their_number(batch, normalisation):
     images, _, seen = see(mlp(), batch, **normalisation)
     found = Joint()(seen)
-    assert found.converged
+    assert found.succeeded
     assert found.details["separated_by"] == "1"
     assert min(score(found.images, images).psnr) > 100
     assert found.details["joint_deficiency"] == 0
@@ -55,7 +55,7 @@ def test_a_fully_connected_network_s_images_whatever_their_number(batch, normali
 def test_more_images_than_classes_below_a_convolution_too():
     images, _, seen = see(convolutional(), 6, classes=4, mean=0.1)
     found = Joint()(seen)
-    assert found.converged
+    assert found.succeeded
     assert found.details["separated_by"] == "3"
     assert min(score(found.images, images).psnr) > 100
 
@@ -137,7 +137,7 @@ def test_running_statistics_stay_as_they_were():
 def test_the_time_is_up():
     images, _, seen = see(mlp(), 12)
     found = Joint()(seen, Budget(seconds=1e-9))
-    assert not found.converged
+    assert not found.succeeded
     assert found.images.shape == images.shape
 
 

@@ -56,7 +56,7 @@ class TestKinks:
     @pytest.mark.parametrize("name", NETWORKS)
     def test_solved_and_says_so(self, name):
         found = Joint()(see(name))
-        assert found.converged
+        assert found.solved
         assert score(found.images, smooth_picture()).psnr[0] > 40
 
     @pytest.mark.parametrize("name", NETWORKS)
@@ -65,7 +65,7 @@ class TestKinks:
         for key, gradient in other.gradients.items():
             seen.gradients[key].copy_(gradient)
         found = Joint(max_steps=12)(seen)
-        assert not found.converged
+        assert not found.solved
         assert torch.isfinite(found.images).all()
 
     def test_the_same_twice(self):
@@ -86,7 +86,7 @@ class TestBest:
         with torch.random.fork_rng():
             found = run()
         assert len(calls) > 2
-        assert not found.converged
+        assert not found.solved
         assert torch.equal(found.image, right.image)
         assert torch.equal(found.r, right.r)
 
@@ -94,7 +94,7 @@ class TestBest:
     def test_few_steps(self, steps):
         found = run(max_steps=steps, name="relu")
         assert found.steps == steps
-        assert not found.converged
+        assert not found.solved
         assert f"{steps} steps" in found.ended
 
 
@@ -106,7 +106,7 @@ class TestTime:
         found = run(Ticking(seconds), name="relu")
         assert torch.isfinite(found.image).all()
         assert rms(found.r) <= before
-        if not found.converged:
+        if not found.solved:
             assert found.ended == "the time was up"
             assert found.rank is None
 

@@ -61,20 +61,20 @@ class TestWarmStart:
     def test_says_how_it_ended(self, found):
         assert found.details["rank"] is None
         assert found.details["std"].isnan().all()
-        assert not found.converged or "solved" in found.ended
+        assert not found.solved or "solved" in found.ended
 
     def test_keeps_the_start_where_steps_do_not_help(self, seen, monkeypatch):
         monkeypatch.setattr(CosineTV, "objective", lambda *_: float("inf"))
         kept = Joint(max_memory_gb=TINY, max_steps=1)(seen)
         assert torch.equal(kept.images.float(), CosineTV(iterations=JointOptions().warm_start_steps)(seen).images)
-        assert not kept.converged
+        assert not kept.solved
         assert "no step" in kept.ended
 
     def test_time_and_random_numbers(self, seen):
         stream = torch.get_rng_state()
         short = Joint(max_memory_gb=TINY)(seen, Budget(0.3))
         assert torch.equal(stream, torch.get_rng_state())
-        assert not short.converged
+        assert not short.solved
         assert torch.isfinite(short.images).all()
 
 

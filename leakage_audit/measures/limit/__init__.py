@@ -23,15 +23,17 @@ import torch
 from torch import Tensor
 
 from leakage_audit.measures.limit.dense import Solved, bytes_needed, flops_needed, solve_dense
-from leakage_audit.measures.limit.linearized_gradient import LinearizedGradient, Step, footprint_of, noise_of
+from leakage_audit.measures.limit.linearized_gradient import LinearizedGradient
 from leakage_audit.measures.limit.matrix_free import solve_free
-from leakage_audit.measures.limit.options import GradientNoise, LimitOptions
+from leakage_audit.measures.limit.options import GradientNoise, LimitOptions, NumericsOptions
+from leakage_audit.measures.limit.separable import SeparableGradient
+from leakage_audit.measures.limit.step import Step, footprint_of, noise_of
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY, Prior, TotalVariation
 from leakage_audit.runtime import Budget, single_blas
 from leakage_audit.scores.metrics import PSNR_CAP
 
-__all__ = ["GradientNoise", "Limit", "LimitOptions", "reconstruction_limit"]
+__all__ = ["GradientNoise", "Limit", "LimitOptions", "NumericsOptions", "reconstruction_limit"]
 
 Others = Literal["unknown", "known"]
 
@@ -125,7 +127,7 @@ def reconstruction_limit(
     cuda = [seen.device] if seen.device.type == "cuda" else []
     with single_blas(), torch.random.fork_rng(cuda), torch.inference_mode(False), torch.enable_grad():
         torch.default_generator.manual_seed(0)  # for networks that draw as they run
-        step = Step.of(seen, images, labels)
+        step = Step.of(seen, images, labels, options)
         std = noise_of(step, seen.dtype, options)
         found = [
             (linear, _solve(linear, truth.flatten(), prior, options, share))
@@ -169,20 +171,25 @@ def _problems(
     step: Step, std: dict[str, float], others: Others, options: LimitOptions, budget: Budget
 ) -> Iterator[tuple[LinearizedGradient, Tensor, Budget]]:
     """Each linear problem with its true images and its share of the time."""
-    footprint = footprint_of(step, alone=others == "known")
-    if others == "unknown":
-        yield LinearizedGradient(step.images, step.of_batch, std, footprint, options), step.images, budget
+
+    def single(i: int) -> LinearizedGradient:
+        footprint = footprint_of(step, alone=True)
+        return LinearizedGradient(step.images[i, None], lambda x: step.of_one(i, x), std, footprint, options)
+
+    if others == "known":
+        for i, image in enumerate(step.images):
+            share = budget
+            if budget.seconds is not None:
+                left = max(budget.seconds - budget.spent, 0.0)
+                share = Budget(max(left / (len(step.images) - i), 1e-9), budget.tell)
+            yield single(i), image[None], share
         return
-    for i, image in enumerate(step.images):
-        share = budget
-        if budget.seconds is not None:
-            left = max(budget.seconds - budget.spent, 0.0)
-            share = Budget(max(left / (len(step.images) - i), 1e-9))
-
-        def gradient(x: Tensor, i: int = i) -> dict[str, Tensor]:
-            return step.of_one(i, x)
-
-        yield LinearizedGradient(image[None], gradient, std, footprint, options), image[None], share
+    whole = step.images, step.of_batch
+    footprint = footprint_of(step, alone=False)
+    if len(step.images) == 1 or step.images_mix:
+        yield LinearizedGradient(*whole, std, footprint, options), step.images, budget
+    else:
+        yield SeparableGradient(*whole, single, std, footprint, options), step.images, budget
 
 
 def _solve(linear: LinearizedGradient, truth: Tensor, prior: Prior, options: LimitOptions, budget: Budget) -> Solved:
@@ -191,11 +198,11 @@ def _solve(linear: LinearizedGradient, truth: Tensor, prior: Prior, options: Lim
     Raises:
         ValueError: If it does not fit, and the prior cannot do without.
     """
-    needed = bytes_needed(linear.rows, linear.shape)
+    needed = bytes_needed(linear)
     fits = needed <= options.max_memory_gb * 1e9
     grey = torch.full_like(truth, GREY)
     around_grey = torch.allclose(prior.local_gaussian(grey.reshape(linear.shape)).mean, grey)
-    if fits and (not around_grey or flops_needed(linear.rows, linear.shape) <= options.max_dense_flops):
+    if fits and (not around_grey or flops_needed(linear) <= options.max_dense_flops):
         return solve_dense(linear, truth, prior, options, budget)
     if not around_grey:
         raise ValueError(

@@ -6,7 +6,8 @@ present picture, the most probable picture is
     x̂ = µ + C Aᵀ (A C Aᵀ + I)⁻¹ b           fewer equations than unknowns
       = µ + (Aᵀ A + C⁻¹)⁻¹ Aᵀ b              more
 
-and the prior is asked anew there until the picture settles (iteratively reweighted least squares).
+and the prior is asked anew there until the picture settles (iteratively reweighted least squares). Where `AᵀA` has low
+rank, as behind max pooling, its pivoted Cholesky factor F, `Fᵀ F = Aᵀ A`, says as much in fewer equations.
 """
 
 from dataclasses import dataclass
@@ -17,14 +18,11 @@ import torch
 from torch import Tensor
 
 from leakage_audit.equations.base import rms
-from leakage_audit.measures.limit.linearized_gradient import LinearizedGradient
+from leakage_audit.measures.limit.linear_gaussian import DualSystem, PrimalSystem
+from leakage_audit.measures.limit.linearized_gradient import Block, LinearizedGradient
 from leakage_audit.measures.limit.options import LimitOptions
-from leakage_audit.priors import GREY, LocalGaussian, Prior
+from leakage_audit.priors import GREY, Prior
 from leakage_audit.runtime import Budget
-from leakage_audit.solvers.gaussian_update import JITTERS, cholesky, solve_cholesky
-
-CORRECTIONS = 2  # of a solution by what it leaves of the normal equations, which lose half the digits (Björck 1987)
-TYPICAL = 8  # reweightings that a picture takes to settle
 
 
 @dataclass(frozen=True)
@@ -50,63 +48,24 @@ class Solved:
     rank: int | None = None
 
 
-def bytes_needed(rows: int, shape: tuple[int, ...]) -> int:
+def bytes_needed(linear: LinearizedGradient) -> int:
     """Of the Jacobian and what is made of it: as many of each matrix as are alive at once."""
-    n, pixels = prod(shape), prod(shape[2:])
-    system = 2 * rows * n + 3 * rows**2 if rows <= n else rows * n + 5 * n**2
-    return 8 * (system + 6 * shape[0] * pixels**2)
+    m, n, shape, blocks = linear.rows, linear.columns, linear.shape, linear.block_rows
+    wide, images = n // len(blocks), shape[0] // len(blocks)
+    pixels = 6 * images * prod(shape[2:]) ** 2  # of the prior of one block
+    if m > n:
+        return 8 * (m * n + 5 * n**2 + pixels)
+    largest = max(blocks)
+    return 8 * (sum(blocks) * wide + 2 * largest * wide + 2 * largest**2 + 3 * m**2 + pixels)
 
 
-def flops_needed(rows: int, shape: tuple[int, ...]) -> float:
+def flops_needed(linear: LinearizedGradient) -> float:
     """Of a typical number of reweightings."""
-    n, pixels = prod(shape), prod(shape[2:])
-    if rows <= n:
-        return TYPICAL * (2.0 * rows * n * (pixels + rows) + rows**3 / 3)
-    return 2.0 * rows * n**2 + TYPICAL * n**3 / 3
-
-
-class LinearGaussian:
-    """Equations `A (x − x*) = ξ`, ξ standard normal, under a Gaussian prior, factored.
-
-    Args:
-        jacobian: A, `(m, n)`.
-        target: A (x* − µ).
-        belief: The prior.
-        gram: Aᵀ A where there are more equations than unknowns.
-
-    Attributes:
-        image: x̂, `(n,)`.
-    """
-
-    def __init__(self, jacobian: Tensor, target: Tensor, gaussian: LocalGaussian, gram: Tensor | None) -> None:
-        self._gaussian, self._gram = gaussian, gram
-        if gram is None:
-            self._cross = gaussian.covariance(jacobian)  # A C
-            inner = torch.addmm(torch.eye(len(jacobian)).to(jacobian), self._cross, jacobian.T)
-            self._lower = cholesky(inner, (0.0, *JITTERS))
-            self.image = gaussian.mean + self._cross.T @ solve_cholesky(self._lower, target)
-            return
-        precision = gaussian.precision_matrix()
-        self._lower = cholesky(gram + precision, (0.0, *JITTERS))
-        move = solve_cholesky(self._lower, jacobian.T @ target)
-        for _ in range(CORRECTIONS):
-            move += solve_cholesky(self._lower, jacobian.T @ (target - jacobian @ move) - precision @ move)
-        self.image = gaussian.mean + move
-
-    def variances(self) -> tuple[Tensor, Tensor]:
-        """Posterior variance of each entry, and the share of it that the noise brings in, `(n,)` each.
-
-        With K the matrix from noise to picture, the latter is the diagonal of K Kᵀ.
-        """
-        if self._gram is None:
-            half = torch.linalg.solve_triangular(self._lower, self._cross, upper=False)
-            posterior = self._gaussian.variance - half.square().sum(0)
-            by_noise = torch.linalg.solve_triangular(self._lower.T, half, upper=True).square().sum(0)
-        else:
-            inverse = torch.cholesky_inverse(self._lower)
-            posterior = inverse.diagonal()
-            by_noise = (inverse @ self._gram * inverse).sum(1)
-        return posterior.clamp_min(0), by_noise.clamp_min(0)
+    m, n, blocks, typical = linear.rows, linear.columns, linear.block_rows, linear.options.numerics.typical
+    wide, pixels = n // len(blocks), prod(linear.shape[2:])
+    if m > n:
+        return 2.0 * m * n**2 + typical * n**3 / 3
+    return typical * (sum(2.0 * r * wide * (pixels / 2 + r) for r in blocks) + m**3 / 3)
 
 
 def solve_dense(
@@ -117,7 +76,7 @@ def solve_dense(
     Args:
         linear: J.
         truth: x*, `(n,)`.
-        prior: What images are like.
+        prior: What images are like, each by itself.
         options: Of the limit.
         budget: Time limit and progress report.
     """
@@ -126,14 +85,28 @@ def solve_dense(
         spread = prior.local_gaussian(guess.reshape(linear.shape)).variance.sqrt()
         return Solved(guess, True, 0.0, "the gradient says nothing", spread, torch.zeros_like(guess), 0)
     try:
-        jacobian = linear.matrix(budget)
+        blocks = linear.blocks(budget)
     except TimeoutError:
         return Solved(guess, False, float("nan"), "the time was up before the Jacobian was known")
-    gram = jacobian.T @ jacobian if linear.rows > linear.columns else None
+    gram = None
+    if linear.rows > linear.columns:
+        (whole,) = blocks
+        gram = whole.rows.T @ whole.rows
+        low = _low_rank(gram, options)
+        blocks = blocks if low is None else [Block(low)]
+        primal = low is None
+    else:
+        primal = False
     system, ended, solved = None, "the time was up", False
     for step in budget.steps(options.max_reweightings, "limit: reweighting"):
-        gaussian = prior.local_gaussian(guess.reshape(linear.shape))
-        system = LinearGaussian(jacobian, jacobian @ (truth - gaussian.mean), gaussian, gram)
+        parts = guess.reshape(len(blocks), -1, *linear.shape[1:])
+        gaussians = [prior.local_gaussian(part) for part in parts]
+        aims = truth.chunk(len(blocks))
+        system = (
+            PrimalSystem(blocks[0].rows, gram, gaussians[0], aims[0], options.numerics.corrections)
+            if primal and gram is not None
+            else DualSystem(blocks, gaussians, aims)
+        )
         change, guess = rms(system.image - guess), system.image
         if change < options.settled:
             solved, ended = True, f"settled after {step + 1} reweightings of the prior"
@@ -144,12 +117,26 @@ def solve_dense(
     if system is None or not options.uncertainty or budget.exhausted:
         return Solved(guess, solved, 0.0 if solved else float("nan"), ended)
     posterior, by_noise = system.variances()
-    found = _rank(jacobian, gram, options.rank_tolerance)
+    found = _rank(blocks, gram, options.rank_tolerance)
     return Solved(guess, solved, 0.0, ended, posterior.sqrt(), by_noise, found)
 
 
-def _rank(jacobian: Tensor, gram: Tensor | None, tolerance: float) -> int:
+def _low_rank(gram: Tensor, options: LimitOptions) -> Tensor | None:
+    """F `(k, n)` of few rows with `FᵀF = gram` but for rounding, or None."""
+    factor, pivots, k, _ = scipy.linalg.lapack.dpstrf(
+        gram.cpu().numpy().T, lower=0, tol=options.numerics.lost * float(gram.diagonal().max())
+    )
+    if k > options.numerics.low_rank * len(gram):
+        return None
+    found = torch.empty(k, len(gram), dtype=gram.dtype, device=gram.device)
+    found[:, torch.from_numpy(pivots.astype("int64") - 1)] = torch.from_numpy(factor[:k]).triu().to(gram)
+    return found
+
+
+def _rank(blocks: list[Block], gram: Tensor | None, tolerance: float) -> int:
     """Numerical rank from the smaller Gram matrix, by Cholesky with pivoting."""
-    matrix = (jacobian @ jacobian.T if gram is None else gram).cpu().numpy()
+    if gram is None:
+        gram = torch.stack([b.lift(b.lift(b.rows @ b.rows.T).T) for b in blocks]).sum(0)
+    matrix = gram.cpu().numpy()
     cut = tolerance**2 * float(matrix.diagonal().max())
     return int(scipy.linalg.lapack.dpstrf(matrix.T, lower=1, tol=cut, overwrite_a=0)[2])

@@ -9,110 +9,40 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor
 
-from leakage_audit.equations.base import rms
 from leakage_audit.equations.count_sketch import sketch_gradients
-from leakage_audit.measures.limit.compression import tangent_functionals
+from leakage_audit.measures.limit.compression import Entries, Functionals, Sums, tangent
 from leakage_audit.measures.limit.options import LimitOptions
-from leakage_audit.networks.stateless import activation_count, stateless
-from leakage_audit.observation import Observation
 from leakage_audit.runtime import Budget
-
-MOST_PASSES = 16  # reverse passes at a time; beyond this they only leave the processor's cache
-SAME = 1e-9  # relative difference of scores in float64 that is rounding
-PROBES = 2  # random changes of the images that tell whether a gradient keeps its rank
 
 
 @dataclass(frozen=True)
-class Step:
-    """A training step as the auditor knows it: the observation, and the batch that it came from.
+class Block:
+    """Columns of J that belong to some of the images, as a product `L R`.
 
     Attributes:
-        seen: What leaked, in float64.
-        network: Its network as a function of the images alone.
-        images: `(B, C, H, W)`, in float64, in image space.
-        labels: `(B,)`.
+        rows: R, `(r, k)`.
+        spread: L, `(m, r)`, sparse; None for the identity.
     """
 
-    seen: Observation
-    network: nn.Module
-    images: Tensor
-    labels: Tensor
-
-    @classmethod
-    def of(cls, seen: Observation, images: Tensor, labels: Tensor) -> "Step":
-        """From what leaked in any type."""
-        seen = seen.to(torch.float64)
-        images = images.detach().to(seen.device, torch.float64)
-        return cls(seen, stateless(seen.network), images, labels.to(seen.device))
+    rows: Tensor
+    spread: Tensor | None = None
 
     @property
-    def parameters(self) -> dict[str, Tensor]:
-        """Leaves of a new graph, by name."""
-        own = dict(self.network.named_parameters())
-        return {name: own[name].detach().clone().requires_grad_() for name in self.seen.gradients}
+    def height(self) -> int:
+        """m."""
+        return len(self.rows) if self.spread is None else self.spread.shape[0]
 
-    def scores(self, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        """Class scores `(B, classes)`; torch's fused attention has no second derivative, its plain one does."""
-        with sdpa_kernel(SDPBackend.MATH):
-            return functional_call(self.network, dict(parameters), (self.seen.to_input(images),))
+    def lift(self, values: Tensor) -> Tensor:
+        """L times `values (r, …)`."""
+        return values if self.spread is None else torch.sparse.mm(self.spread, values)
 
-    def gradients(self, objective: Callable[[Mapping[str, Tensor]], Tensor]) -> dict[str, Tensor]:
-        """∂/∂p of an objective of the parameters, differentiable again; zero where it does not depend on p."""
-        p = self.parameters
-        found = torch.autograd.grad(
-            objective(p), list(p.values()), create_graph=True, allow_unused=True, materialize_grads=True
-        )
-        return dict(zip(p, found, strict=True))
-
-    def of_batch(self, images: Tensor) -> dict[str, Tensor]:
-        """The gradient that these images would share."""
-        return self.gradients(lambda p: self.seen.loss(self.scores(p, images), self.labels))
-
-    def of_one(self, i: int, image: Tensor) -> dict[str, Tensor]:
-        """The same as a function of image i alone, `(1, C, H, W)`, up to a constant; the others are as they were.
-
-        Where images do not mix, the other images' scores enter the loss as constants.
-        """
-        if self.images_mix:
-            return self.of_batch(torch.cat([self.images[:i], image, self.images[i + 1 :]]))
-        scores = self._own_scores  # constants
-
-        def objective(parameters: Mapping[str, Tensor]) -> Tensor:
-            own = self.scores(parameters, image)
-            return self.seen.loss(torch.cat([scores[:i], own, scores[i + 1 :]]), self.labels)
-
-        return self.gradients(objective)
-
-    @cached_property
-    def images_mix(self) -> bool:
-        """Whether an image's scores depend on the others', as by batch normalisation in training mode."""
-        if len(self.images) == 1:
-            return False
-        together, alone = self._own_scores, self._alone
-        if alone is None:
-            return True
-        return float((together - alone).abs().max()) > SAME * float(together.abs().max())
-
-    @cached_property
-    def _own_scores(self) -> Tensor:
-        with torch.no_grad():
-            return self.scores({}, self.images)
-
-    @cached_property
-    def _alone(self) -> Tensor | None:
-        """Scores of each image by itself; None where the network takes no single image."""
-        try:
-            with torch.no_grad():
-                return torch.cat([self.scores({}, image[None]) for image in self.images])
-        except ValueError:  # batch normalisation of one value a channel
-            return None
+    def lower(self, values: Tensor) -> Tensor:
+        """Lᵀ times `values (m, …)`."""
+        return values if self.spread is None else torch.sparse.mm(self.spread.t(), values)
 
 
 class LinearizedGradient:
@@ -129,6 +59,7 @@ class LinearizedGradient:
         shape: Of the unknowns.
         rows: m.
         columns: n.
+        functionals: What is kept of each gradient, by name.
     """
 
     def __init__(
@@ -140,35 +71,42 @@ class LinearizedGradient:
         options: LimitOptions,
     ) -> None:
         self.shape, self.columns = tuple(images.shape), images.numel()
+        self.options = options
         self._x = images.detach().clone().requires_grad_()
         found = gradient(self._x)
         values = {name: found[name] / std[name] for name in std}
-        values = self._compressed(values, options)
-        self._y = torch.cat([value.flatten() for value in values.values()]) if values else self._x.flatten()[:0]
+        self.functionals = self._functionals(values)
+        kept = [self.functionals[name](value) for name, value in values.items()]
+        self._y = torch.cat(kept) if kept else self._x.flatten()[:0]
         self.rows = len(self._y)
         self._dual, self._pulled = self._transposed(self._y)
-        self._at_once = int(min(max(options.max_memory_gb * 1e9 / 32 / footprint, 1), MOST_PASSES))
+        most = options.numerics.passes_at_once
+        self._at_once = int(min(max(options.max_memory_gb * 1e9 / 32 / footprint, 1), most))
 
-    def _compressed(self, values: dict[str, Tensor], options: LimitOptions) -> dict[str, Tensor]:
-        """The gradients, or fewer functionals that say as much."""
+    def _functionals(self, values: dict[str, Tensor]) -> dict[str, Functionals]:
+        """All entries of each gradient, or fewer functionals that say as much."""
+        options, kept = self.options, {name: Entries(g.shape) for name, g in values.items()}
+        found: dict[str, Functionals] = dict(kept)
         generator = torch.Generator().manual_seed(options.seed)
         if any(g.ndim == 2 for g in values.values()):
             flat = torch.cat([g.flatten() for g in values.values()])
             dual, pulled = self._transposed(flat)
             sizes, probes = [g.numel() for g in values.values()], []
-            for _ in range(PROBES):
+            for _ in range(options.numerics.probes):
                 v = torch.randn(self.shape, generator=generator, dtype=torch.float64).to(flat)
                 probes.append(self._grad(pulled, dual, v).split(sizes))
             for name, *changes in zip(list(values), *probes, strict=True):
                 g = values[name]
-                functionals = tangent_functionals(g.detach(), [d.reshape(g.shape) for d in changes])
-                values[name] = g if functionals is None else functionals(g)
+                found[name] = (
+                    tangent(g.detach(), [d.reshape(g.shape) for d in changes], options.numerics) or found[name]
+                )
         most = int(options.rows_per_unknown * self.columns)
-        if sum(g.numel() for g in values.values()) <= most:
-            return values
+        compressed = {name: found[name](g.detach()) for name, g in values.items()}
+        if sum(g.numel() for g in compressed.values()) <= most:
+            return found
         # Each entry goes into one sum: E[SᵀS] = I, so that JᵀSᵀSJ is on average what all entries tell.
-        sums, _ = sketch_gradients({name: g.detach() for name, g in values.items()}, most, 0.0, options.seed)
-        return {name: s(g) for s, (name, g) in zip(sums, values.items(), strict=True)}
+        sums, _ = sketch_gradients(compressed, most, 0.0, options.seed)
+        return {name: Sums(s, found[name]) for s, name in zip(sums, compressed, strict=True)}
 
     def _transposed(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """u, and Jᵀu as a differentiable function of it."""
@@ -194,6 +132,19 @@ class LinearizedGradient:
     def pull(self, u: Tensor) -> Tensor:
         """Jᵀu, `(n,)`, for u `(m,)`."""
         return self._grad(self._y, self._x, u).flatten()
+
+    @property
+    def block_rows(self) -> tuple[int, ...]:
+        """Rows of R of each of the `blocks`, known before they are."""
+        return (self.rows,)
+
+    def blocks(self, budget: Budget) -> list[Block]:
+        """J side by side, columns in the order of the images.
+
+        Raises:
+            TimeoutError: If the time is up before all passes are made.
+        """
+        return [Block(self.matrix(budget))]
 
     def matrix(self, budget: Budget) -> Tensor:
         """J as a dense matrix, row by row or column by column, whichever are fewer.
@@ -222,33 +173,6 @@ class LinearizedGradient:
             except RuntimeError:
                 self._at_once = 1
         return torch.stack([self._grad(outputs, inputs, vector) for vector in vectors])
-
-
-def noise_of(step: Step, dtype: torch.dtype, options: LimitOptions) -> dict[str, float]:
-    """Standard deviation of an entry of each gradient that says something.
-
-    Args:
-        step: The observed step.
-        dtype: The type in which the gradient was shared.
-        options: Of the limit.
-
-    Raises:
-        ValueError: If the network's gradients are not finite at the images.
-    """
-    gradients = {name: g.detach() for name, g in step.of_batch(step.images).items()}
-    sizes = {name: rms(g) for name, g in gradients.items()}
-    largest = max(sizes.values(), default=0.0)
-    if not math.isfinite(sum(sizes.values())):
-        raise ValueError("the network's own gradients are not finite: do its weights hold NaN?")
-    std = options.noise.of(gradients, dtype, options.least_noise)
-    return {name: std[name] for name, size in sizes.items() if size > options.cancelled * largest}
-
-
-def footprint_of(step: Step, alone: bool) -> int:
-    """About how many numbers one reverse pass through the gradient keeps, of the batch or of an image alone."""
-    images = step.images[:1] if alone and not step.images_mix else step.images
-    outputs = activation_count(step.network, lambda: step.scores({}, images))
-    return 8 * outputs + 4 * sum(g.numel() for g in step.seen.gradients.values())
 
 
 def _slices(total: int, size: int, budget: Budget) -> Iterator[slice]:

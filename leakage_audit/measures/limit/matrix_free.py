@@ -20,14 +20,11 @@ import torch
 from torch import Tensor
 
 from leakage_audit.equations.base import rms
-from leakage_audit.measures.limit.dense import CORRECTIONS, Solved
+from leakage_audit.measures.limit.dense import Solved
 from leakage_audit.measures.limit.linearized_gradient import LinearizedGradient
 from leakage_audit.measures.limit.options import LimitOptions
 from leakage_audit.priors import GREY, LocalGaussian, Prior
 from leakage_audit.runtime import Budget
-
-GROWTH = 64  # directions by which the room for them grows
-LEAST = 8  # directions that must fit in memory
 
 
 class Subspace:
@@ -43,6 +40,7 @@ class Subspace:
 
     def __init__(self, linear: LinearizedGradient, truth: Tensor, most: int) -> None:
         self._linear, self._most, self.size = linear, most, 0
+        self._numerics = linear.options.numerics
         self.target = linear.push(truth - GREY)
         self._v, self._av, self._pv = (truth.new_empty(0, k) for k in (len(truth), linear.rows, len(truth)))
         self._gram, self._stiff = truth.new_empty(0, 0), truth.new_empty(0, 0)
@@ -67,7 +65,7 @@ class Subspace:
             v = v - (self._v[: self.size] @ v) @ self._v[: self.size]
             v = v / v.norm()
         if self.size == len(self._v):
-            room = min(self.size + GROWTH, self._most)
+            room = min(self.size + self._numerics.room, self._most)
             self._v, self._av, self._pv = (
                 torch.cat([rows, rows.new_empty(room - self.size, rows.shape[1])])
                 for rows in (self._v, self._av, self._pv)
@@ -95,9 +93,9 @@ class Subspace:
         matrix = self._gram + self._stiff
         scale = matrix.diagonal().rsqrt()
         values, vectors = torch.linalg.eigh(scale[:, None] * matrix * scale)
-        values = values.clamp_min(1e-16 * float(values[-1]))
+        values = values.clamp_min(self._numerics.flat * float(values[-1]))
         self.c = torch.zeros(self.size).to(av)
-        for _ in range(1 + CORRECTIONS):
+        for _ in range(1 + self._numerics.corrections):
             rest = av @ (self.target - self.c @ av) - self._stiff @ self.c
             self.c = self.c + scale * (vectors @ (vectors.T @ (scale * rest) / values))
 
@@ -129,7 +127,7 @@ def solve_free(
         budget: Time limit and progress report.
     """
     memory = options.max_memory_gb * 1e9 / 2
-    most = int(max(memory / 8 / (linear.rows + 2 * linear.columns), LEAST))
+    most = int(max(memory / 8 / (linear.rows + 2 * linear.columns), options.numerics.least_directions))
     space, image = Subspace(linear, truth, most), torch.full_like(truth, GREY)
     error, ended, solved = math.nan, f"{options.products} products were not enough", False
     inside = options.products_per_reweighting

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from leakage_audit.equations.base import relative_error_of, rms
+from leakage_audit.options import Checked
 
 Noise = float | Mapping[str, float]
 
@@ -62,7 +63,48 @@ def _of(given: Noise, name: str) -> float:
 
 
 @dataclass(frozen=True)
-class LimitOptions:
+class NumericsOptions(Checked):
+    """What counts as rounding, and how much is done at a time: nothing that a limit is meant to depend on.
+
+    Attributes:
+        corrections: Of a solution by what it leaves of the normal equations, which lose half the digits; two restore
+            them (Björck 1987).
+        lost: Share of the largest entry of `JᵀJ`, in units of the noise, that its rounding in float64 may be: what
+            pivoting leaves below it is none of the gradient's.
+        low_rank: Share of the unknowns up to which a `JᵀJ` of lower rank is taken as that many equations: the cost of
+            a reweighting then falls with the cube of the rank.
+        typical: Reweightings that a picture takes to settle, by which the cost is foreseen.
+        passes_at_once: Reverse passes at a time; beyond, they leave the processor's cache without going faster.
+        same: Relative difference of scores in float64 that is rounding: whether images mix.
+        probes: Random changes of the images that tell whether a gradient keeps its rank.
+        dependent: Singular values of a gradient below this share of its largest are rounding of float64.
+        outside: Share of a derivative's norm outside the tangent space, or between two ways to make one, that may be
+            rounding.
+        room: Directions by which the room for them grows.
+        least_directions: Directions that must fit in memory.
+        flat: Eigenvalues of the small system below this share of its largest are rounding of float64.
+    """
+
+    corrections: int = 2
+    lost: float = 1e-15
+    low_rank: float = 0.7
+    typical: int = 8
+    passes_at_once: int = 16
+    same: float = 1e-9
+    probes: int = 2
+    dependent: float = 1e-10
+    outside: float = 1e-8
+    room: int = 64
+    least_directions: int = 8
+    flat: float = 1e-16
+
+    def __post_init__(self) -> None:
+        self.check(("typical", "passes_at_once", "probes", "room", "least_directions"), ("corrections",))
+        self.check(share=("lost", "low_rank", "same", "dependent", "outside", "flat"))
+
+
+@dataclass(frozen=True)
+class LimitOptions(Checked):
     """Settings of `reconstruction_limit`; the prior's reweighting follows the Joint attack's defaults.
 
     Attributes:
@@ -88,6 +130,7 @@ class LimitOptions:
             bias before batch normalisation, and say nothing.
         uncertainty: Whether to compute standard deviations (costs about as much as one to two reweightings).
         seed: Of the random sums.
+        numerics: What counts as rounding, and how much is done at a time.
 
     Raises:
         ValueError: If a number is out of range.
@@ -107,14 +150,11 @@ class LimitOptions:
     cancelled: float = 1e-10
     uncertainty: bool = True
     seed: int = 0
+    numerics: NumericsOptions = field(default_factory=NumericsOptions)
 
     def __post_init__(self) -> None:
-        for name in ("max_memory_gb", "settled", "tolerance", "rank_tolerance", "least_noise"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        self.check(("max_memory_gb", "settled", "tolerance", "rank_tolerance", "least_noise"))
+        self.check(not_negative=("max_dense_flops", "cancelled"))
         for name in ("max_reweightings", "products", "products_per_reweighting", "rows_per_unknown"):
             if not getattr(self, name) >= 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("max_dense_flops", "cancelled"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+                raise ValueError(f"LimitOptions.{name} must be at least 1, got {getattr(self, name)}")

@@ -3,7 +3,6 @@ import torch
 from limit_networks import batch, build
 
 from leakage_audit.measures.limit import GradientNoise, LimitOptions, reconstruction_limit
-from leakage_audit.measures.limit.dense import bytes_needed
 from leakage_audit.observation import observe
 from leakage_audit.runtime import Budget
 
@@ -54,7 +53,7 @@ def test_few_directions_in_memory():
     seen = observe(build("strided tanh"), images, labels, mean=0.5)
     options = LimitOptions(noise=GradientNoise(relative=0.1), max_dense_flops=0, products=400)
     plenty = reconstruction_limit(seen, images, labels, options=options)
-    tight = LimitOptions(noise=GradientNoise(relative=0.1), max_dense_flops=0, products=400, max_memory_gb=4e-4)
+    tight = LimitOptions(noise=GradientNoise(relative=0.1), products=400, max_memory_gb=4e-4)
     scarce = reconstruction_limit(seen, images, labels, options=tight)
-    assert bytes_needed(plenty.equations, tuple(images.shape)) > 4e5
+    assert scarce.rank is None  # it did not fit
     assert scarce.psnr == pytest.approx(plenty.psnr, abs=1)
