@@ -140,7 +140,7 @@ def _curve(line: Line, axes: _Axes) -> list[str]:
 
 def _beyond(lines: Sequence[Line], axes: _Axes) -> list[str]:
     """Where curves leave the chart, the first number of each that does, one under the other at its edge."""
-    parts = []
+    parts: list[str] = []
     for line in lines:
         outside = [p for p in line.points if not axes.y[0] - 1e-9 <= p[1] <= axes.y[1] + 1e-9]
         if outside:
