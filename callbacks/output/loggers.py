@@ -11,6 +11,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from leakage_audit.callbacks.capture.plain_training import PlainTraining
 from leakage_audit.callbacks.capture.supported_trainers import is_kind
 from leakage_audit.readings.metric_table import metric_of
 
@@ -19,7 +20,16 @@ LAYOUT_TAG = b"custom_scalars__config__"
 
 def log_step(trainer: Trainer) -> int:
     """The x axis that `self.log` uses, so that audits line up with the training's own curves."""
+    if isinstance(trainer, PlainTraining):
+        return trainer.batches_stepped
     return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def logs_now(trainer: Trainer) -> bool:
+    """Whether `self.log` would reach the loggers at this step."""
+    if isinstance(trainer, PlainTraining):
+        return trainer.batches_stepped % 50 == 0  # a Trainer's default
+    return trainer._logger_connector.should_update_logs
 
 
 def remember(trainer: Trainer, metrics: Mapping[str, float]) -> None:

@@ -48,7 +48,7 @@ def publish(
 def repeat(trainer: Trainer, metrics: dict[str, float]) -> None:
     """Log numbers that are as they were when last published: to the loggers as often as `self.log` would."""
     loggers.remember(trainer, metrics)
-    if trainer.is_global_zero and trainer._logger_connector.should_update_logs:
+    if trainer.is_global_zero and loggers.logs_now(trainer):
         loggers.log_scalars(trainer, metrics, log_step(trainer))
 
 
