@@ -27,6 +27,8 @@ from leakage_audit.callbacks.settings import Settings, find_tags, name_attacks
 from leakage_audit.readings.extraction import short
 from leakage_audit.readings.metric_table import METRICS, VIOLATIONS
 
+_LOOKED_AT = ("audit", "measure")  # what may be planned for a step whose batch is kept
+
 
 class LeakageAudit(Callback):
     """Attack the gradients of a training step every so often, and log how much of the images comes back.
@@ -186,14 +188,14 @@ class LeakageAudit(Callback):
     def begin_batch(self, trainer: Trainer) -> RngState | None:
         """In a loop that shows a batch only after its forward pass: keep what that pass changes, if it is audited."""
         self._plan(trainer)
-        return self._session.begin() if self._session and self._planned else None
+        return self._session.begin() if self._session and self._planned in _LOOKED_AT else None
 
     def keep(self, trainer: Trainer, batch: Any, batch_idx: int, streams: RngState | None = None) -> None:
-        """Clone a batch if the step that it belongs to is audited; `streams` is what `begin_batch` gave, if it came first."""
+        """Clone a batch if the step that it belongs to is audited; `streams` is from `begin_batch`, if that came first."""
         self._plan(trainer)
         if self._session and self._session.busy:
             self._collect()
-        if self._session and self._planned:
+        if self._session and self._planned in _LOOKED_AT:
             self._session.remember(batch, batch_idx, streams)
 
     def write_report(self, trainer: Trainer) -> None:
@@ -259,7 +261,10 @@ class LeakageAudit(Callback):
             if self._audits.clocked(self._steps):
                 audit = distributed.agree(trainer, audit)
             measure = self._measures is not None and self._measures.due(self._steps)
-            self._planned = "audit" if audit else "measure" if measure else ""
+            if audit and self._session is not None and not self._session.retries.due():
+                self._planned = "rest"
+            else:
+                self._planned = "audit" if audit else "measure" if measure else ""
 
     def _take(self, optimizer: Optimizer) -> None:
         step, planned = self._steps, self._planned
@@ -268,6 +273,8 @@ class LeakageAudit(Callback):
             return
         if planned == "measure":
             self._note(self._session.measure(step))
+        elif planned == "rest":
+            self._note(self._session.pass_over(step))
         elif planned == "audit":
             with self._audits.timing():
                 self._collect()

@@ -20,6 +20,7 @@ from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.probe import Probe
 from leakage_audit.callbacks.capture.rng_isolation import RngState, isolated, kept_generators
 from leakage_audit.callbacks.capture.step_reader import ReadStep, StepReader
+from leakage_audit.callbacks.capture.supported_trainers import stopping_doubts
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.evaluation.background import Worker
 from leakage_audit.callbacks.evaluation.baseline import BaselineImage
@@ -29,7 +30,7 @@ from leakage_audit.callbacks.evaluation.shape_metrics import has_dead_filters, s
 from leakage_audit.callbacks.output import console, publish, records
 from leakage_audit.callbacks.output.record_head import record_head
 from leakage_audit.callbacks.settings import Settings
-from leakage_audit.callbacks.tally import Tally
+from leakage_audit.callbacks.tally import Retries, Tally
 from leakage_audit.callbacks.voice import Voice
 from leakage_audit.readings.evaluation import audit_status, no_results
 
@@ -73,8 +74,11 @@ class Session:
         self._probe = Probe(trainer, settings.probe == "fixed", settings.seed, folder, probe, self._voice.once)
         self._window: list[MicroBatch] = []
         self._problem: Exception | None = None
+        self.retries = Retries()
         self._shapes: dict[str, float] = {}
         self._worker: Worker[Pending] | None = Worker() if settings.background else None
+        for doubt in stopping_doubts(trainer, tag):
+            self._voice.once(doubt)
 
     def begin(self) -> RngState:
         """Keep the module as it is, where a window whose step will be audited begins; returns the random streams."""
@@ -104,6 +108,12 @@ class Session:
     def audit(self, optimizer: Optimizer, step: int) -> Audit | None:
         """Attack the step's gradient, score, log, and forget; None while the background is busy with it."""
         return self._take(step, lambda: self._attacked(optimizer), "audit")
+
+    def pass_over(self, step: int) -> Audit:
+        """Note a step that is not even tried, since steps before it could not be audited."""
+        skipped = self.retries.reason
+        record = self._record("audit", step, None, skipped)
+        return self._record_and_publish(record, Result(), skipped, 0.0, tried=False)
 
     def measure(self, step: int) -> Audit | None:
         """Log c(M) and the layers' deficiencies: by their shapes, or on one image's gradient if a filter is dead."""
@@ -185,15 +195,19 @@ class Session:
         self._window, self._problem = [], None
         self.reader.forget()
 
-    def _record_and_publish(self, record: dict[str, Any], result: Result, skipped: str | None, seconds: float) -> Audit:
+    def _record_and_publish(
+        self, record: dict[str, Any], result: Result, skipped: str | None, seconds: float, tried: bool = True
+    ) -> Audit:
         """Publish an audit's results at the step that they belong to."""
         step = record["optimizer_step"]
         self._voice.tell(step, self.reader, result.evaluations, skipped)
         if record["kind"] == "audit":
-            self.tally.note(skipped)
+            self.tally.note(skipped, tried)
         found = records.metrics(result.evaluations, seconds) if result.evaluations else result.numbers
         metrics = self._tagged(found)
-        publish.publish(self.trainer, result.evaluations, metrics, record, self.folder, self._voice.once)
+        publish.publish(
+            self.trainer, result.evaluations, metrics, record, self.folder, self._voice.once, self.settings.attacks
+        )
         words = records.most_severe_by_attack(result.evaluations)
         status = audit_status(result.evaluations) if any(one.outcomes for one in result.evaluations) else None
         audit = Audit(record["step"], step, metrics, skipped, words, status, no_results(result.evaluations))
@@ -212,8 +226,13 @@ class Session:
 
     def _attacked(self, optimizer: Optimizer) -> Result:
         distributed.together(self.trainer, self._raise_problem)
-        read = self.reader.read(self.trainer, self.module, optimizer, self._window)
-        self._trust(read)
+        try:
+            read = self.reader.read(self.trainer, self.module, optimizer, self._window)
+            self._trust(read)
+        except AuditSkipped as reason:
+            self.retries.note(str(reason))
+            raise
+        self.retries.note(None)
         if self._worker is not None:
             return Result(gradient_check=read.check, jobs=self._jobs(self._chosen(read.gradients)))
         mine = distributed.together(self.trainer, lambda: self._evaluate(self._chosen(read.gradients)))
@@ -233,7 +252,8 @@ class Session:
         if self.settings.gradient == "sample" and check.parallel:
             self._voice.once(f"the step's gradient {check} Single images are audited at the scale of the loss.")
             return
-        raise AuditSkipped(f"the step's gradient {check}" + (f" ({read.reason})" if read.reason else ""))
+        # What is known goes before what may be.
+        raise AuditSkipped((f"{read.reason}; " if read.reason else "") + f"the step's gradient {check}")
 
     def _chosen(self, own: dict[str, Tensor]) -> list[CapturedSample]:
         if self.settings.gradient == "sample":

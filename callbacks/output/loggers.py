@@ -1,6 +1,7 @@
 """Scalars, images and text to whatever loggers the trainer has."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from leakage_audit.callbacks.capture.plain_training import PlainTraining
 from leakage_audit.callbacks.capture.supported_trainers import is_kind
-from leakage_audit.readings.metric_table import metric_of
+from leakage_audit.readings.metric_table import PSNR, PSNR_MEAN, SSIM, VIOLATIONS, metric_of
 
 LAYOUT_TAG = b"custom_scalars__config__"
 
@@ -35,6 +36,19 @@ def logs_now(trainer: Trainer) -> bool:
 def remember(trainer: Trainer, metrics: Mapping[str, float]) -> None:
     """Put numbers where EarlyStopping, ModelCheckpoint and the like find them, on every rank."""
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
+
+
+def outdate(trainer: Trainer, tag: str, attacks: Iterable[str]) -> None:
+    """Make what an earlier audit left with the trainer NaN, and have a name for each attack, before an audit's numbers.
+
+    A number that the present audit has not must not pass for its own: a checkpoint would count as the one that leaks
+    least for an attack that ran out of time.
+    """
+    old = [name for name in trainer.callback_metrics if name.startswith(f"{tag}/") and name != VIOLATIONS.name]
+    new = [
+        f"{tag}{metric.of(attack).removeprefix('audit')}" for attack in attacks for metric in (PSNR, PSNR_MEAN, SSIM)
+    ]
+    remember(trainer, dict.fromkeys([*old, *new], math.nan))
 
 
 def log_scalars(trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:

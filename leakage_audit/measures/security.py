@@ -124,13 +124,31 @@ def security_metric(seen: Observation, tolerance: float | None = None, options: 
     def solve(system: LayerSystem, i: int) -> Tensor:
         factor = Factor(system, tolerance, options)
         found.insert(0, report(factor, remark(system, tolerance)))
-        # The image itself is not needed.
-        return factor.pseudo_inverse(system.v) if i else torch.zeros(system.n, dtype=system.z.dtype).to(system.z)
+        if i == 0:  # the image itself is not needed
+            return torch.zeros(system.n, dtype=system.z.dtype).to(system.z)
+        x = factor.pseudo_inverse(system.v)
+        return x if system.layer.learned else _generic(x, factor)
 
     with single_blas():
         sweep(chain, seen, solve)
     convolutions = [layer for layer in chain if isinstance(layer, SpatialLayer)]
     return replace(Security.weigh(found), joint_deficiency=joint_deficiency(convolutions))
+
+
+def _generic(x: Tensor, factor: Factor, size: float = 0.1) -> Tensor:
+    """An input of a pooling with the same output as x, but not the smoothest.
+
+    The least-norm input is constant in each window. The layer below would get a gradient as constant, whose system has
+    a lower rank than that of any image; a minor that does not vanish at one input vanishes almost nowhere.
+
+    Args:
+        x: The least-norm input.
+        factor: Of the pooling.
+        size: Of the change, over the entry that it changes: small enough that activations can be inverted, large
+            enough to be no rounding.
+    """
+    draw = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(0))
+    return x + factor.project(size * x.abs() * draw.to(x.device))
 
 
 def report(factor: Factor, remarks: str) -> LayerReport:
