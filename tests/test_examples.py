@@ -24,7 +24,7 @@ def load(name):
 
 
 def test_every_example_is_tested():
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"lightning_demo", "resnet18", "manual_optimisation"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"lightning_demo", "resnet18", "manual_optimisation", "fabric_loop"}
 
 
 def test_lightning_demo(tmp_path):
@@ -43,3 +43,9 @@ def test_resnet18(tmp_path):
 def test_manual_optimisation(tmp_path):
     gate = load("manual_optimisation").main(max_steps=2, root=tmp_path)
     assert gate.verdict in ("passed", "exceeded")
+
+
+def test_fabric_loop(tmp_path):
+    watch = load("fabric_loop").main(max_steps=1, root=tmp_path)
+    assert watch.audit.latest.skipped is None
+    assert (tmp_path / "report.html").is_file()
