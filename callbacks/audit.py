@@ -186,12 +186,12 @@ class LeakageAudit(Callback):
             loggers.lay_out_charts(trainer, BY_DEFAULT)
 
     def begin_batch(self, trainer: Trainer) -> RngState | None:
-        """In a loop that shows a batch only after its forward pass: keep what that pass changes, if it is audited."""
+        """Where a batch is shown only after its forward pass: keep what that pass changes, if it is audited."""
         self._plan(trainer)
         return self._session.begin() if self._session and self._planned in _LOOKED_AT else None
 
     def keep(self, trainer: Trainer, batch: Any, batch_idx: int, streams: RngState | None = None) -> None:
-        """Clone a batch if the step that it belongs to is audited; `streams` is from `begin_batch`, if that came first."""
+        """Clone a batch of a step that is audited; `streams` is from `begin_batch`, if that came first."""
         self._plan(trainer)
         if self._session and self._session.busy:
             self._collect()
@@ -229,7 +229,7 @@ class LeakageAudit(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.drain()
         if self._session is not None and trainer.is_global_zero:
-            self._session.say_how_many()
+            self._session.voice.sum_up(self._session.tally)
         self._close()
 
     @override
@@ -261,10 +261,8 @@ class LeakageAudit(Callback):
             if self._audits.clocked(self._steps):
                 audit = distributed.agree(trainer, audit)
             measure = self._measures is not None and self._measures.due(self._steps)
-            if audit and self._session is not None and not self._session.retries.due():
-                self._planned = "rest"
-            else:
-                self._planned = "audit" if audit else "measure" if measure else ""
+            rest = audit and self._session is not None and not self._session.retries.due()
+            self._planned = "rest" if rest else "audit" if audit else "measure" if measure else ""
 
     def _take(self, optimizer: Optimizer) -> None:
         step, planned = self._steps, self._planned
@@ -295,7 +293,7 @@ class LeakageAudit(Callback):
     def _close(self) -> None:
         if self._session is not None:
             self._session.close()
-        self._session = None
+            self._session = None
 
 
 def audits_of(trainer: Trainer) -> list[LeakageAudit]:

@@ -68,17 +68,17 @@ class Session:
             inputs=InputRange(settings.mean, settings.std, settings.value_range),
             grant_labels=settings.grant_labels,
         )
-        self.tally, self._voice = Tally(), Voice(trainer)
+        self.tally, self.voice = Tally(), Voice(trainer)
         self._defence, self._tag = defence, tag
         self._guess = BaselineImage()
-        self._probe = Probe(trainer, settings.probe == "fixed", settings.seed, folder, probe, self._voice.once)
+        self._probe = Probe(trainer, settings.probe == "fixed", settings.seed, folder, probe, self.voice.once)
         self._window: list[MicroBatch] = []
         self._problem: Exception | None = None
         self.retries = Retries()
         self._shapes: dict[str, float] = {}
         self._worker: Worker[Pending] | None = Worker() if settings.background else None
         for doubt in stopping_doubts(trainer, tag):
-            self._voice.once(doubt)
+            self.voice.once(doubt)
 
     def begin(self) -> RngState:
         """Keep the module as it is, where a window whose step will be audited begins; returns the random streams."""
@@ -155,10 +155,6 @@ class Session:
         for _ in track(waiting, "Finishing audits", disable=not waiting or not self.trainer.is_global_zero):
             yield from self.finished(wait=1)
 
-    def say_how_many(self) -> None:
-        """At the end of the fit: how many audits took place, how many did not, and mostly why not."""
-        self._voice.sum_up(self.tally)
-
     def close(self) -> None:
         """Let go of the background process; audits that it has not ended are noted as skipped."""
         for pending in [] if self._worker is None else self._worker.close():
@@ -200,13 +196,13 @@ class Session:
     ) -> Audit:
         """Publish an audit's results at the step that they belong to."""
         step = record["optimizer_step"]
-        self._voice.tell(step, self.reader, result.evaluations, skipped)
+        self.voice.tell(step, self.reader, result.evaluations, skipped)
         if record["kind"] == "audit":
             self.tally.note(skipped, tried)
         found = records.metrics(result.evaluations, seconds) if result.evaluations else result.numbers
         metrics = self._tagged(found)
         publish.publish(
-            self.trainer, result.evaluations, metrics, record, self.folder, self._voice.once, self.settings.attacks
+            self.trainer, result.evaluations, metrics, record, self.folder, self.voice.once, self.settings.attacks
         )
         words = records.most_severe_by_attack(result.evaluations)
         status = audit_status(result.evaluations) if any(one.outcomes for one in result.evaluations) else None
@@ -250,7 +246,7 @@ class Session:
         if check.same:
             return
         if self.settings.gradient == "sample" and check.parallel:
-            self._voice.once(f"the step's gradient {check} Single images are audited at the scale of the loss.")
+            self.voice.once(f"the step's gradient {check} Single images are audited at the scale of the loss.")
             return
         # What is known goes before what may be.
         raise AuditSkipped((f"{read.reason}; " if read.reason else "") + f"the step's gradient {check}")

@@ -5,12 +5,16 @@ there up determine. Lemma 3.1 gives the input of the fully connected layers whol
 
     R_i = min(n_i, rank(u⁽ⁱ⁾), R_{i+1} + |w⁽ⁱ⁾| + |b⁽ⁱ⁾|, Σ_g q m + min(c, m) (t − q)),    q = min(c, t)
 
-where n_i counts the inputs that reach the top of the chain and m the places of layer i's output that do; c and t are
-the filters of one group of channels and their taps. Each term is an upper bound. The second: the derivative of all
-these equations in x⁽ⁱ⁾ lies in the row space of u⁽ⁱ⁾. The third counts the equations of the layer's own gradients. The
-fourth is the layer's own count of ranks for the outputs that count: given all of them and their ∂L/∂z, the bias' gradient says nothing new,
-and c of the equations of each filter's weights follow by (M12). A pooling has no equations of its
-own. For generic weights the least of these bounds is the rank.
+where n_i counts the inputs that reach the top of the chain, and m the places of layer i's output that do (of the
+poolings that take it without an activation in between, if there are any: ∂L/∂z has no more freedom than there); entries
+that stand in padding only count nowhere. c and t are the filters of one group of channels and their taps. Each term is
+an upper bound. The second: the derivative of all these equations in x⁽ⁱ⁾ lies in the row space of u⁽ⁱ⁾. The third
+counts the equations of the layer's own gradients. The fourth is the layer's own count of ranks for the outputs that
+matter: given these and their ∂L/∂z, the bias' gradient says nothing new, and c of the equations of each filter's
+weights follow by (M12). A pooling has no equations of its own.
+
+For generic weights the least of these bounds is the rank, unless two convolutions follow each other with no activation
+between them: their gradients are those of one convolution, and the count is only an upper bound.
 
 `n_i` is not the number of all inputs where a stride leaves some unread *anywhere on the way*: CNN4 V2's second
 convolution never reads the last row and column of its 28 × 28 input, so the last row and column of the image (63 pixels
@@ -80,16 +84,23 @@ def seen_inputs(convolutions: Sequence[SpatialLayer]) -> int:
 def reaching_entries(convolutions: Sequence[SpatialLayer]) -> list[int]:
     """How many entries of each layer's input reach the top of the chain, from the image up; last, those of the output.
 
-    Entries that stand in padding only depend on no input, and do not count.
+    Entries that are the same for every image, as they stand in padding only, do not count.
     """
-    rows, columns = (set(range(size)) for size in convolutions[-1].out_shape[1:])
-    found: list[int] = []
-    for layer in reversed(convolutions):
-        rows = {row for row in rows if layer.reads(0, {row})}
-        columns = {column for column in columns if layer.reads(1, {column})}
-        found.insert(0, layer.out_shape[0] * len(rows) * len(columns))
-        rows, columns = layer.reads(0, rows), layer.reads(1, columns)
-    return [convolutions[0].in_shape[0] * len(rows) * len(columns), *found]
+    rows, columns = (_reaching(convolutions, axis) for axis in (0, 1))
+    channels = [layer.in_shape[0] for layer in convolutions] + [convolutions[-1].out_shape[0]]
+    return [c * len(r) * len(k) for c, r, k in zip(channels, rows, columns, strict=True)]
+
+
+def _reaching(convolutions: Sequence[SpatialLayer], axis: int) -> list[set[int]]:
+    """The places along an axis that depend on the image and that the output depends on, likewise."""
+    depending = [set(range(convolutions[0].in_shape[1 + axis]))]
+    for layer in convolutions:
+        places = range(layer.out_shape[1 + axis])
+        depending.append({place for place in places if layer.reads(axis, {place}) & depending[-1]})
+    reaching = [depending[-1]]
+    for layer, here in zip(reversed(convolutions), reversed(depending[:-1]), strict=True):
+        reaching.insert(0, layer.reads(axis, reaching[0]) & here)
+    return reaching
 
 
 def joint_rank(seen: Observation, memory_gb: float = 1.0, seed: int = 0, tolerance: float = 1e-6) -> int:
