@@ -45,7 +45,7 @@ class PlainTraining:
     ) -> None:
         self.module = unwrapped(model)
         self.optimizers = [getattr(optimizer, "_optimizer", optimizer)]  # Fabric's wrapper steps this one
-        fabric = model._strategy if is_kind(model, "_FabricModule") else None
+        fabric: Any = getattr(model, "_strategy", None) if is_kind(model, "_FabricModule") else None
         self.strategy: Any = _Processes(model) if fabric is None else fabric
         self.precision_plugin = PlainPrecision(self.module, None if fabric is None else fabric.precision, scaler)
         self.loggers, self.default_root_dir = list(loggers), str(root)

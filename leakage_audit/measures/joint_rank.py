@@ -14,7 +14,8 @@ matter: given these and their ∂L/∂z, the bias' gradient says nothing new, an
 weights follow by (M12). A pooling has no equations of its own.
 
 For generic weights the least of these bounds is the rank, unless two convolutions follow each other with no activation
-between them: their gradients are those of one convolution, and the count is only an upper bound.
+between them (their gradients are those of one convolution), or a padding as wide as its kernel feeds a pooling: there
+the count is only an upper bound.
 
 `n_i` is not the number of all inputs where a stride leaves some unread *anywhere on the way*: CNN4 V2's second
 convolution never reads the last row and column of its 28 × 28 input, so the last row and column of the image (63 pixels
