@@ -1,5 +1,6 @@
 """How many of a fit's audits took place, why the others did not, and how often to go on trying."""
 
+import re
 from collections import Counter
 
 
@@ -9,6 +10,7 @@ class Tally:
     def __init__(self) -> None:
         self.done = self.untried = 0
         self.reasons: Counter[str] = Counter()
+        self._words: dict[str, str] = {}  # by their kind, as they were first said
 
     @property
     def skipped(self) -> int:
@@ -26,7 +28,7 @@ class Tally:
         if skipped is None:
             self.done += 1
         else:
-            self.reasons[skipped] += 1
+            self.reasons[self._words.setdefault(kind_of(skipped), skipped)] += 1
 
     def __str__(self) -> str:
         """One sentence.
@@ -43,6 +45,15 @@ class Tally:
         reason, _ = self.reasons.most_common(1)[0]
         untried = f" ({self.untried} of them not tried, after several in a row had failed)" * bool(self.untried)
         return f"{self.done} of {total} audits took place, {self.skipped} skipped{untried}, most often: {reason}"
+
+
+def kind_of(reason: str) -> str:
+    """A reason without its numbers, which differ from step to step.
+
+    >>> kind_of("differs by 12.5 %") == kind_of("differs by 3e-05 %")
+    True
+    """
+    return re.sub(r"\d[\d.]*(e[+-]?\d+)?", "#", reason)
 
 
 class Retries:

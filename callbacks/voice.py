@@ -6,7 +6,7 @@ from typing import Any
 
 from leakage_audit.callbacks.capture.step_reader import StepReader
 from leakage_audit.callbacks.evaluation.evaluate import Evaluation
-from leakage_audit.callbacks.tally import Tally
+from leakage_audit.callbacks.tally import Tally, kind_of
 
 log = logging.getLogger("leakage_audit")
 
@@ -44,7 +44,7 @@ class Voice:
         for doubt in reader.doubts:
             self.once(doubt)
         if skipped is not None:
-            self.once(f"audit of optimiser step {step} skipped: {skipped}", key=skipped)
+            self.once(f"audit of optimiser step {step} skipped: {skipped}", key=kind_of(skipped))
         for evaluation in evaluations:
             for name, problem in evaluation.problems.items():
                 self.once(f"{name} is not available: {problem}")

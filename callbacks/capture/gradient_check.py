@@ -129,7 +129,7 @@ class GradientCheck:
         if self.parallel:
             return f"is {self.scale:.4g} times the recomputed gradient: is the loss scaled, or clipped by hand?"
         return (
-            f"differs from the recomputed gradient by {100 * self.rest:.2g} %: is there label smoothing, mixup, an "
+            f"differs from the recomputed gradient by {100 * self.rest:.3g} %: is there label smoothing, mixup, an "
             "augmentation or another term of the loss in the training step? Name `forward`, `loss` or `unpack`"
         )
 
