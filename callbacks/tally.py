@@ -77,7 +77,7 @@ class Retries:
         >>> retries = Retries(patience=1)
         >>> tried = [retries.due() and not retries.note("no labels") for _ in range(9)]
         >>> [place for place, due in enumerate(tried) if due]
-        [0, 2, 6]
+        [0, 2, 5]
         """
         late = self._failures - self.patience
         if late < 0 or self._passed_over >= 2**late:

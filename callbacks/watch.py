@@ -80,6 +80,10 @@ class Watch:
 
     Attributes:
         audit: The `LeakageAudit`; `audit.latest` is the last result, `audit.folder` where files go.
+
+    Example::
+
+        found = audit.step((images, labels))  # between backward and the optimiser's step
     """
 
     def __init__(
