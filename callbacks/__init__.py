@@ -5,5 +5,15 @@ from leakage_audit.callbacks.dashboard import LeakageDashboard
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.evaluation.results import Audit
 from leakage_audit.callbacks.gate import LeakageGate, LeakageLimitExceeded
+from leakage_audit.callbacks.watch import Watch, watch
 
-__all__ = ["Audit", "GradientDefence", "LeakageAudit", "LeakageDashboard", "LeakageGate", "LeakageLimitExceeded"]
+__all__ = [
+    "Audit",
+    "GradientDefence",
+    "LeakageAudit",
+    "LeakageDashboard",
+    "LeakageGate",
+    "LeakageLimitExceeded",
+    "Watch",
+    "watch",
+]

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from leakage_audit.attacks.base import Attack
 from leakage_audit.callbacks.capture import distributed
+from leakage_audit.callbacks.capture.rng_isolation import RngState
 from leakage_audit.callbacks.capture.supported_trainers import refuse_unsupported
 from leakage_audit.callbacks.defence import find_defence
 from leakage_audit.callbacks.evaluation.results import Audit
@@ -22,9 +23,11 @@ from leakage_audit.callbacks.output.write_report import write as write_report
 from leakage_audit.callbacks.run_folder import choose_folder
 from leakage_audit.callbacks.schedule import Schedule
 from leakage_audit.callbacks.session import Session
-from leakage_audit.callbacks.settings import AuditOptions, Settings, name_attacks
+from leakage_audit.callbacks.settings import AuditOptions, Settings, find_tags, name_attacks
 from leakage_audit.readings.extraction import short
 from leakage_audit.readings.metric_table import METRICS, VIOLATIONS
+
+_LOOKED_AT = ("audit", "measure")  # what may be planned for a step whose batch is kept
 
 
 class LeakageAudit(Callback):
@@ -175,6 +178,29 @@ class LeakageAudit(Callback):
         for audit in self._session.drain() if self._session is not None else ():
             self._note(audit)
 
+    def begin(self, trainer: Trainer, module: LightningModule) -> None:
+        """Begin to audit a fit whose trainer and optimisers are there."""
+        self.folder = choose_folder(trainer)
+        defence = find_defence(trainer, self)
+        self._session = Session(trainer, module, self.settings, self.folder, self._earlier, defence, self._tag)
+        self._planned = None
+        self._audits.start()
+        if self.folder is not None:
+            loggers.lay_out_charts(trainer, BY_DEFAULT)
+
+    def begin_batch(self, trainer: Trainer) -> RngState | None:
+        """Where a batch is shown only after its forward pass: keep what that pass changes, if it is audited."""
+        self._plan(trainer)
+        return self._session.begin() if self._session and self._planned in _LOOKED_AT else None
+
+    def keep(self, trainer: Trainer, batch: Any, batch_idx: int, streams: RngState | None = None) -> None:
+        """Clone a batch of a step that is audited; `streams` is from `begin_batch`, if that came first."""
+        self._plan(trainer)
+        if self._session and self._session.busy:
+            self._collect()
+        if self._session and self._planned in _LOOKED_AT:
+            self._session.remember(batch, batch_idx, streams)
+
     def write_report(self, trainer: Trainer) -> None:
         """Write the report of the fit so far, if this audit is to write one."""
         if self._report:
@@ -185,20 +211,17 @@ class LeakageAudit(Callback):
         if stage == "fit" and self._counted() is not trainer:  # before a checkpoint's counts are loaded
             self._steps, self._audits.audits = 0, 0
             self._counted = weakref.ref(trainer)
-        self._tag = self._find_tag(audits_of(trainer))
+        audits = audits_of(trainer)
+        self._tag = find_tags([audit.settings for audit in audits])[audits.index(self)]
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         refuse_unsupported(trainer, self.settings.optimizer, self.settings.background)
-        self._begin(trainer, pl_module)
+        self.begin(trainer, pl_module)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        self._plan(trainer)
-        if self._session and self._session.busy:
-            self._collect()
-        if self._session and self._planned:
-            self._session.remember(batch, batch_idx)
+        self.keep(trainer, batch, batch_idx)
 
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -209,7 +232,7 @@ class LeakageAudit(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.drain()
         if self._session is not None and trainer.is_global_zero:
-            self._session.say_how_many()
+            self._session.voice.sum_up(self._session.tally)
         self._close()
 
     @override
@@ -234,27 +257,6 @@ class LeakageAudit(Callback):
         self._steps, self._audits.audits = state_dict["steps"], state_dict["audits"]
         self._earlier = Path(state_dict["folder"]) if state_dict["folder"] else None
 
-    def _begin(self, trainer: Trainer, module: LightningModule) -> None:
-        self.folder = choose_folder(trainer)
-        defence = find_defence(trainer, self)
-        self._session = Session(trainer, module, self.settings, self.folder, self._earlier, defence, self._tag)
-        self._planned = None
-        self._audits.start()
-        if self.folder is not None:
-            loggers.lay_out_charts(trainer, BY_DEFAULT)
-
-    def _find_tag(self, audits: "list[LeakageAudit]") -> str:
-        """What this audit's names begin with: `audit` for the first one, else what it does otherwise than that one."""
-        place, first = audits.index(self), audits[0].settings
-        if place == 0:
-            return "audit"
-        own = self.settings
-        parts = [own.gradient] * (own.gradient != first.gradient)
-        parts += [f"optimizer{own.optimizer}"] * (own.optimizer != first.optimizer)
-        tag = "_".join(["audit", *parts])
-        taken = {audit._find_tag(audits) for audit in audits[:place]}
-        return tag if tag not in taken else f"{tag}_{place + 1}"
-
     def _plan(self, trainer: Trainer) -> None:
         """At the first batch of a window, decide whether its step will be audited."""
         if self._planned is None:
@@ -262,7 +264,8 @@ class LeakageAudit(Callback):
             if self._audits.clocked(self._steps):
                 audit = distributed.agree(trainer, audit)
             measure = self._measures is not None and self._measures.due(self._steps)
-            self._planned = "audit" if audit else "measure" if measure else ""
+            rest = audit and self._session is not None and not self._session.retries.due()
+            self._planned = "rest" if rest else "audit" if audit else "measure" if measure else ""
 
     def _take(self, optimizer: Optimizer) -> None:
         step, planned = self._steps, self._planned
@@ -271,6 +274,8 @@ class LeakageAudit(Callback):
             return
         if planned == "measure":
             self._note(self._session.measure(step))
+        elif planned == "rest":
+            self._note(self._session.pass_over(step))
         elif planned == "audit":
             with self._audits.timing():
                 self._collect()
@@ -291,7 +296,7 @@ class LeakageAudit(Callback):
     def _close(self) -> None:
         if self._session is not None:
             self._session.close()
-        self._session = None
+            self._session = None
 
 
 def audits_of(trainer: Trainer) -> list[LeakageAudit]:

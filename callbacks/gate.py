@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
 from leakage_audit.callbacks.audit import audits_of
+from leakage_audit.callbacks.capture.supported_trainers import misconfiguration
 from leakage_audit.callbacks.evaluation.results import Audit
 from leakage_audit.callbacks.judgement import Finding, judge, may_be_limited
 from leakage_audit.callbacks.output import loggers, records
@@ -133,15 +133,15 @@ class LeakageGate(Callback):
     def _check_names(self, trainer: Trainer, module: LightningModule) -> None:
         audits = audits_of(trainer)
         if not audits:
-            raise MisconfigurationException("LeakageGate judges what a LeakageAudit finds: add one to the callbacks")
+            raise misconfiguration(trainer, "LeakageGate judges what a LeakageAudit finds: add one to the callbacks")
         names = sorted({name for audit in audits for name in audit.names(module)})
         for pattern in self.limits:
             if not any(fnmatchcase(name, pattern) for name in names):
                 known = ", ".join(names)
-                raise MisconfigurationException(f"LeakageGate: nothing named {pattern!r} is logged; there are {known}")
+                raise misconfiguration(trainer, f"LeakageGate: nothing named {pattern!r} is logged; there are {known}")
             if not any(fnmatchcase(name, pattern) and may_be_limited(name) for name in names):
-                raise MisconfigurationException(
-                    f"LeakageGate: {pattern!r} does not grow with leakage, see docs/metrics.md"
+                raise misconfiguration(
+                    trainer, f"LeakageGate: {pattern!r} does not grow with leakage, see docs/metrics.md"
                 )
 
     def _judge_new(self, trainer: Trainer) -> None:

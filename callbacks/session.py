@@ -18,8 +18,9 @@ from leakage_audit.callbacks.capture.distributed import AuditSkipped
 from leakage_audit.callbacks.capture.gradient_check import GradientCheck, MicroBatch, ReadStep
 from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.probe import Probe
-from leakage_audit.callbacks.capture.rng_isolation import isolated, kept_generators
+from leakage_audit.callbacks.capture.rng_isolation import RngState, isolated, kept_generators
 from leakage_audit.callbacks.capture.step_reader import StepReader
+from leakage_audit.callbacks.capture.supported_trainers import stopping_doubts
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.evaluation.background import Worker
 from leakage_audit.callbacks.evaluation.baseline import BaselineImage
@@ -29,7 +30,8 @@ from leakage_audit.callbacks.evaluation.shape_metrics import has_dead_filters, s
 from leakage_audit.callbacks.output import console, publish, records
 from leakage_audit.callbacks.output.record_head import record_head
 from leakage_audit.callbacks.settings import Settings
-from leakage_audit.callbacks.tally import Tally
+from leakage_audit.callbacks.tally import Retries, Tally
+from leakage_audit.callbacks.voice import Voice
 from leakage_audit.readings.evaluation import audit_status, no_results
 
 log = logging.getLogger("leakage_audit")
@@ -67,29 +69,52 @@ class Session:
             grant_labels=settings.grant_labels,
             check=settings.options.gradient_check,
         )
-        self.tally = Tally()
+        self.tally, self.voice = Tally(), Voice(trainer)
         self._defence, self._tag = defence, tag
         self._guess = BaselineImage()
-        self._probe = Probe(trainer, settings.probe == "fixed", settings.seed, folder, probe, self._warn_once)
+        self._probe = Probe(trainer, settings.probe == "fixed", settings.seed, folder, probe, self.voice.once)
         self._window: list[MicroBatch] = []
         self._problem: Exception | None = None
-        self._said: set[str] = set()
+        self.retries = Retries()
         self._shapes: dict[str, float] = {}
         self._worker: Worker[Pending] | None = Worker() if settings.background else None
+        for doubt in stopping_doubts(trainer, tag):
+            self.voice.once(doubt)
 
-    def remember(self, batch: Any, index: int = 0) -> None:
-        """Keep a batch of the window whose step will be audited, and the module as it is at the window's start."""
+    def begin(self) -> RngState:
+        """Keep the module as it is, where a window whose step will be audited begins; returns the random streams."""
         try:
             with isolated():
                 if not self._window:
                     self.reader.begin(self.module, self.trainer)
-                self._window.append(self.reader.micro_batch(batch, index))
         except Exception as error:  # told when the audit is due, on all ranks at once
+            self._problem = error
+        return RngState.capture()
+
+    def remember(self, batch: Any, index: int = 0, streams: RngState | None = None) -> None:
+        """Keep a batch of the window whose step will be audited.
+
+        Args:
+            batch: Cloned here.
+            index: Of the batch.
+            streams: What `begin` gave where forward has run since; None if the batch begins here.
+        """
+        streams = streams or self.begin()
+        try:
+            with isolated():
+                self._window.append(self.reader.micro_batch(batch, index, streams))
+        except Exception as error:  # as above
             self._problem = error
 
     def audit(self, optimizer: Optimizer, step: int) -> Audit | None:
         """Attack the step's gradient, score, log, and forget; None while the background is busy with it."""
         return self._take(step, lambda: self._attacked(optimizer), "audit")
+
+    def pass_over(self, step: int) -> Audit:
+        """Note a step that is not even tried, since steps before it could not be audited."""
+        skipped = self.retries.reason
+        record = self._record("audit", step, None, skipped)
+        return self._record_and_publish(record, Result(), skipped, 0.0, tried=False)
 
     def measure(self, step: int) -> Audit | None:
         """Log c(M) and the layers' deficiencies: by their shapes, or on one image's gradient if a filter is dead."""
@@ -131,11 +156,6 @@ class Session:
         for _ in track(waiting, "Finishing audits", disable=not waiting or not self.trainer.is_global_zero):
             yield from self.finished(wait=1)
 
-    def say_how_many(self) -> None:
-        """At the end of the fit: how many audits took place, how many did not, and mostly why not."""
-        if self.tally.done or self.tally.skipped:
-            log.log(logging.WARNING if self.tally.skipped else logging.INFO, "leakage audit: %s", self.tally)
-
     def close(self) -> None:
         """Let go of the background process; audits that it has not ended are noted as skipped."""
         for pending in [] if self._worker is None else self._worker.close():
@@ -172,15 +192,19 @@ class Session:
         self._window, self._problem = [], None
         self.reader.forget()
 
-    def _record_and_publish(self, record: dict[str, Any], result: Result, skipped: str | None, seconds: float) -> Audit:
+    def _record_and_publish(
+        self, record: dict[str, Any], result: Result, skipped: str | None, seconds: float, tried: bool = True
+    ) -> Audit:
         """Publish an audit's results at the step that they belong to."""
         step = record["optimizer_step"]
-        self._warn_of(step, result.evaluations, skipped)
+        self.voice.tell(step, self.reader, result.evaluations, skipped)
         if record["kind"] == "audit":
-            self.tally.note(skipped)
+            self.tally.note(skipped, tried)
         found = records.metrics(result.evaluations, seconds) if result.evaluations else result.numbers
         metrics = self._tagged(found)
-        publish.publish(self.trainer, result.evaluations, metrics, record, self.folder, self._warn_once)
+        publish.publish(
+            self.trainer, result.evaluations, metrics, record, self.folder, self.voice.once, self.settings.attacks
+        )
         words = records.most_severe_by_attack(result.evaluations)
         status = audit_status(result.evaluations) if any(one.outcomes for one in result.evaluations) else None
         audit = Audit(record["step"], step, metrics, skipped, words, status, no_results(result.evaluations))
@@ -199,8 +223,13 @@ class Session:
 
     def _attacked(self, optimizer: Optimizer) -> Result:
         distributed.together(self.trainer, self._raise_problem)
-        read = self.reader.read(self.trainer, self.module, optimizer, self._window)
-        self._trust(read)
+        try:
+            read = self.reader.read(self.trainer, self.module, optimizer, self._window)
+            self._trust(read)
+        except AuditSkipped as reason:
+            self.retries.note(str(reason))
+            raise
+        self.retries.note(None)
         if self._worker is not None:
             return Result(gradient_check=read.check, jobs=self._jobs(self._chosen(read.gradients)))
         mine = distributed.together(self.trainer, lambda: self._evaluate(self._chosen(read.gradients)))
@@ -218,9 +247,10 @@ class Session:
         if check.same:
             return
         if self.settings.gradient == "sample" and check.parallel:
-            self._warn_once(f"the step's gradient {check} Single images are audited at the scale of the loss.")
+            self.voice.once(f"the step's gradient {check} Single images are audited at the scale of the loss.")
             return
-        raise AuditSkipped(f"the step's gradient {check}" + (f" ({read.reason})" if read.reason else ""))
+        # What is known goes before what may be.
+        raise AuditSkipped((f"{read.reason}; " if read.reason else "") + f"the step's gradient {check}")
 
     def _chosen(self, own: dict[str, Tensor]) -> list[CapturedSample]:
         if self.settings.gradient == "sample":
@@ -270,22 +300,3 @@ class Session:
         head = record_head(self.trainer, self.settings, kind, step, about, check, self._defence)
         head |= {} if self._tag == "audit" else {"tag": self._tag}
         return head if skipped is None else head | {"skipped": skipped}
-
-    def _warn_of(self, step: int, evaluations: list[Evaluation], skipped: str | None) -> None:
-        if self.reader.assumed:
-            doubtful = bool(self.reader.doubts) or skipped is not None
-            message = "audit reads the module thus: " + "; ".join(self.reader.assumed)
-            self._warn_once(message, level=logging.WARNING if doubtful else logging.INFO)
-        for doubt in self.reader.doubts:
-            self._warn_once(doubt)
-        if skipped is not None:
-            self._warn_once(f"audit of optimiser step {step} skipped: {skipped}", key=skipped)
-        for evaluation in evaluations:
-            for name, problem in evaluation.problems.items():
-                self._warn_once(f"{name} is not available: {problem}")
-
-    def _warn_once(self, message: str, key: str | None = None, level: int = logging.WARNING) -> None:
-        """Say something once, on one rank."""
-        if (key or message) not in self._said and self.trainer.is_global_zero:
-            log.log(level, message)
-        self._said.add(key or message)

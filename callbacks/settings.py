@@ -113,6 +113,21 @@ def name_attacks(attacks: Sequence[str | Attack]) -> dict[str, Attack]:
     return named
 
 
+def find_tags(audits: Sequence[Settings]) -> list[str]:
+    """What the names that several audits log begin with: `audit` for the first, else what one does otherwise than it.
+
+    Args:
+        audits: Those of one trainer, in order.
+    """
+    tags: list[str] = []
+    for place, own in enumerate(audits):
+        parts = [own.gradient] * (own.gradient != audits[0].gradient)
+        parts += [f"optimizer{own.optimizer}"] * (own.optimizer != audits[0].optimizer)
+        tag = "_".join(["audit", *parts])
+        tags.append(tag if tag not in tags else f"{tag}_{place + 1}")
+    return tags
+
+
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")

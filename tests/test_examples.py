@@ -18,7 +18,7 @@ SMALL = {
     "reading_records": {"max_steps": 2, "every_n_steps": 2, "image_size": 12},
     "table3": {"variants": "cnn2_v1,cnn2_v2", "image_size": 12},
 }
-SCRIPTS = {"lightning_demo", "resnet18", "manual_optimisation"}
+SCRIPTS = {"lightning_demo", "resnet18", "manual_optimisation", "fabric_loop"}
 
 pytestmark = [
     pytest.mark.slow,
@@ -88,3 +88,9 @@ def test_resnet18(tmp_path):
 def test_manual_optimisation(tmp_path):
     gate = load("manual_optimisation")["main"](max_steps=2, root=tmp_path)
     assert gate.verdict in ("passed", "exceeded")
+
+
+def test_fabric_loop(tmp_path):
+    watch = load("fabric_loop")["main"](max_steps=1, root=tmp_path)
+    assert watch.audit.latest.skipped is None
+    assert (tmp_path / "report.html").is_file()

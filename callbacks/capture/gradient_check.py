@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from leakage_audit.callbacks.capture.model_copy import Classifier, plain
+from leakage_audit.callbacks.capture.plain_training import MIXED, PlainTraining
 from leakage_audit.callbacks.capture.rng_isolation import RngState
 from leakage_audit.observation import Loss
 from leakage_audit.options import Checked
@@ -129,8 +130,8 @@ class GradientCheck:
         if self.parallel:
             return f"is {self.scale:.4g} times the recomputed gradient: is the loss scaled, or clipped by hand?"
         return (
-            f"differs from the recomputed gradient by {self.rest:.1%}: is there label smoothing, mixup, an "
-            "augmentation or another term of the loss in training_step? Name `forward`, `loss` or `unpack`"
+            f"differs from the recomputed gradient by {100 * self.rest:.3g} %: is there label smoothing, mixup, an "
+            "augmentation or another term of the loss in the training step? Name `forward`, `loss` or `unpack`"
         )
 
 
@@ -202,7 +203,37 @@ def compare(
     return GradientCheck(scale, error, rest, options.of(compute), missing)
 
 
-def compute_type(trainer: Trainer, module: LightningModule) -> torch.dtype:
+def compute_type(trainer: Any, module: nn.Module) -> torch.dtype:
     """The coarsest floating type that the training step computes in."""
-    mixed = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16, "transformer-engine": torch.bfloat16}
-    return mixed.get(str(trainer.precision), next(p.dtype for p in module.parameters() if p.is_floating_point()))
+    if isinstance(trainer, PlainTraining):
+        return trainer.precision_plugin.coarsest
+    own = next(p.dtype for p in module.parameters() if p.is_floating_point())
+    return MIXED.get(str(trainer.precision), own)
+
+
+def steps_by_itself(trainer: Any, module: Any) -> bool:
+    """Whether a Trainer does backward and step, and divides by the window's full length, rather than the user."""
+    return not isinstance(trainer, PlainTraining) and bool(module.automatic_optimization)
+
+
+def without_factor(own: dict[str, Tensor], check: GradientCheck, length: int, loss_scale: float) -> dict[str, Tensor]:
+    """The step's gradients without the factors that come with doing it by hand.
+
+    By hand one may sum over the window, or divide by a number of batches that the last window falls short of, and a
+    loop that scales its loss has not undone that before the step.
+
+    Args:
+        own: The step's own gradients.
+        check: What says that they are a multiple of the recomputed ones.
+        length: Of the window.
+        loss_scale: By how much the loss is scaled.
+
+    Returns:
+        The gradients as an average over the window; as they are if the factor is no such one.
+    """
+    for factor in (1.0, loss_scale):
+        divided_by = factor * length / check.scale
+        whole = round(divided_by)
+        if factor * length > 1 and whole >= 1 and abs(divided_by - whole) < check.tolerance * divided_by:
+            return {name: g / check.scale for name, g in own.items()}
+    return own

@@ -42,10 +42,10 @@ class Probe:
         if not self._fixed:
             return self._pick(batch, count)
         if self._kept is None:
-            self._kept = load_probe(self._earlier, self._trainer, batch[0].device, self._say)
-        if self._kept is None:
-            self._kept = self._pick(batch, all_along)
-            save_probe(self._kept, self._folder, self._trainer, self._say)
+            found = load_probe(self._earlier, self._trainer, batch[0].device, self._say)
+            self._kept = found or self._pick(batch, all_along)
+            if found is None or self._folder != self._earlier:  # a fit that goes on from this one looks here
+                save_probe(self._kept, self._folder, self._trainer, self._say)
         return self._kept[0][:count], self._kept[1][:count]
 
     def _pick(self, batch: Pair, count: int) -> Pair:

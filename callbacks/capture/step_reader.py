@@ -22,8 +22,11 @@ from leakage_audit.callbacks.capture.gradient_check import (
     ReadStep,
     compare,
     compute_type,
+    loss_scale,
     recompute,
     step_gradients,
+    steps_by_itself,
+    without_factor,
 )
 from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.listening import Heard, listen
@@ -92,9 +95,9 @@ class StepReader:
         """Keep the module's state at the start of a window whose step will be read."""
         self._start = self._copy(module, trainer)
 
-    def micro_batch(self, batch: Any, index: int = 0) -> MicroBatch:
-        """A batch that is about to be trained on, with the generators' states."""
-        return MicroBatch(clone(batch), batch, index, RngState.capture())
+    def micro_batch(self, batch: Any, index: int = 0, streams: RngState | None = None) -> MicroBatch:
+        """A batch that is about to be trained on, with the generators' states: those of now, unless given."""
+        return MicroBatch(clone(batch), batch, index, streams or RngState.capture())
 
     def forget(self) -> None:
         """Let go of everything that was kept of a step."""
@@ -176,7 +179,7 @@ class StepReader:
             raise AuditSkipped("every gradient is zero: the loss is flat here and nothing leaks")
         for batch in window:
             self._inputs.settle(trainer, self._batches.images(batch.batch, self._begun)[0])
-        if module.automatic_optimization and len(window) != trainer.accumulate_grad_batches:
+        if steps_by_itself(trainer, module) and len(window) != trainer.accumulate_grad_batches:
             # The last window of an epoch is shorter, yet Lightning divides by the full length.
             return {name: g * (trainer.accumulate_grad_batches / len(window)) for name, g in own.items()}
         return own
@@ -187,7 +190,7 @@ class StepReader:
             return self._candidates
         first, heard = window[0], Heard()
         images, others = self._batches.images(first.batch, self._begun)
-        if module.automatic_optimization and self._loss is None:  # by hand the step would reach for the optimisers
+        if getattr(module, "automatic_optimization", False) and self._loss is None:  # by hand it reaches for optimisers
             with isolated(), trainer.precision_plugin.train_step_context():
                 first.streams.restore()
                 heard = listen(self._copy(self._begun, trainer), clone(first.batch), first.index)
@@ -251,17 +254,11 @@ class StepReader:
     def _compared(
         self, trainer: Trainer, module: LightningModule, own: dict[str, Tensor], again: dict[str, Tensor], length: int
     ) -> ReadStep:
-        """By hand one may sum over the window, or divide by a number of batches that the last window falls short of.
-
-        Such a factor is undone.
-        """
         compute = compute_type(trainer, module)
         check = compare(own, again, compute, self._check)
-        if check.parallel and not check.same and not module.automatic_optimization and length > 1:
-            divided_by = length / check.scale
-            if abs(divided_by - round(divided_by)) < check.tolerance * divided_by:
-                own = {name: g / check.scale for name, g in own.items()}
-                check = compare(own, again, compute, self._check)
+        if check.parallel and not check.same and not steps_by_itself(trainer, module):
+            own = without_factor(own, check, length, loss_scale(trainer))
+            check = compare(own, again, compute, self._check)
         return ReadStep(own, check)
 
     def _why_not(self, problem: Exception | None) -> str:

@@ -14,6 +14,11 @@ _WHY = {
     "ModelParallelStrategy": "each process holds only a shard of every gradient",
     "DeepSpeedStrategy": "its engine does backward and step by itself and shows the complete gradient to no callback",
 }
+_WHY |= {  # a plain loop's models, by their own classes
+    "FullyShardedDataParallel": _WHY["FSDPStrategy"],
+    "FSDPModule": _WHY["FSDPStrategy"],
+    "DeepSpeedEngine": _WHY["DeepSpeedStrategy"],
+}
 
 
 def is_kind(thing: Any, *names: str) -> bool:
@@ -47,9 +52,10 @@ def refuse_unsupported(trainer: Any, optimizer: int, background: bool = False) -
 
 def _reason(trainer: Any, optimizer: int, background: bool) -> str | None:
     strategy = trainer.strategy
-    if not is_kind(strategy, "SingleDeviceStrategy", "DDPStrategy"):
-        reason = _WHY.get(type(strategy).__name__, "it is neither a single device nor DDP, and has not been tried")
-        return f"LeakageAudit cannot audit under {type(strategy).__name__}: {reason}"
+    kind = getattr(strategy, "sharded", None) or type(strategy).__name__
+    if kind in _WHY or not is_kind(strategy, "SingleDeviceStrategy", "DDPStrategy", "_Processes"):
+        reason = _WHY.get(kind, "it is neither a single device nor DDP, and has not been tried")
+        return f"LeakageAudit cannot audit under {kind}: {reason}"
     if background and trainer.world_size > 1:
         return (
             "LeakageAudit(background=True) with several processes: their results would arrive at different times, and "
@@ -63,3 +69,18 @@ def _reason(trainer: Any, optimizer: int, background: bool) -> str | None:
     if isinstance(trainer.optimizers[optimizer], LBFGS):
         return "LeakageAudit cannot audit L-BFGS: it evaluates several gradients within one step, at different weights"
     return None
+
+
+def stopping_doubts(trainer: Any, tag: str) -> list[str]:
+    """What to say of callbacks that would end the fit where an audit has no number.
+
+    Args:
+        trainer: Whose callbacks.
+        tag: What the audit's names begin with.
+    """
+    return [
+        f"EarlyStopping({one.monitor!r}) ends the fit where an audit has no such number, as when an attack runs out of "
+        "time: it is NaN then; give `check_finite=False` to count that as no improvement"
+        for one in trainer.callbacks
+        if is_kind(one, "EarlyStopping") and one.check_finite and one.monitor.startswith(f"{tag}/")
+    ]

@@ -42,10 +42,13 @@ def shape_metrics(network: nn.Module, input_shape: tuple[int, int, int]) -> dict
 
 
 def has_dead_filters(module: nn.Module) -> bool:
-    """Whether a convolution has a filter whose weights or gradients are zero throughout, or no gradient at all."""
+    """Whether a convolution has a filter whose weights or gradients are zero throughout, or no gradient at all.
+
+    Of a weight that is computed from others (spectral normalisation) no gradient is kept: there the weight decides.
+    """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
-            for tensor in (part.weight, part.weight.grad):
+            for tensor in (part.weight, part.weight.grad) if part.weight.is_leaf else (part.weight,):
                 if tensor is None or not bool(torch.any(tensor.detach().flatten(1), 1).all()):
                     return True
     return False

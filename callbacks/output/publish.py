@@ -1,6 +1,6 @@
 """Where an audit's results go: loggers, `callback_metrics`, `audit.jsonl`, pictures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ def publish(
     record: dict[str, Any],
     folder: Path | None,
     say: Say,
+    attacks: Iterable[str] = (),
 ) -> None:
     """Log an audit; what cannot be written is said, and the training goes on.
 
@@ -31,7 +32,10 @@ def publish(
         record: The head of the audit's line in `audit.jsonl`.
         folder: Where files go; None writes none (fast_dev_run).
         say: Told of what could not be written.
+        attacks: The names that had to have a number.
     """
+    if record["kind"] == "audit":
+        loggers.outdate(trainer, record.get("tag", "audit"), attacks)
     loggers.remember(trainer, metrics)
     if trainer.is_global_zero:
         for work in (
@@ -48,7 +52,7 @@ def publish(
 def repeat(trainer: Trainer, metrics: dict[str, float]) -> None:
     """Log numbers that are as they were when last published: to the loggers as often as `self.log` would."""
     loggers.remember(trainer, metrics)
-    if trainer.is_global_zero and trainer._logger_connector.should_update_logs:
+    if trainer.is_global_zero and loggers.logs_now(trainer):
         loggers.log_scalars(trainer, metrics, log_step(trainer))
 
 

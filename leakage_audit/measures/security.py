@@ -38,6 +38,8 @@ class SecurityOptions(Checked):
             the gradients' type (see `factorization.tolerance_for`).
         saturated: σ′, over its largest value in the layer, below which a unit counts as saturated (see `degeneracy`).
         notable: Share of saturated units worth a remark.
+        change: Size of the generic change that an input of a pooling gets, over the entry that it changes: small enough
+            that activations can be inverted, large enough to be no rounding.
         factor: How the systems are factored.
         instance: How a random instance tells the rank that a shape promises, where no proof does.
     """
@@ -45,11 +47,14 @@ class SecurityOptions(Checked):
     tolerance: float | None = None
     saturated: float = 1e-3
     notable: float = 0.01
+    change: float = 0.1
     factor: FactorOptions = field(default_factory=FactorOptions)
     instance: InstanceOptions = field(default_factory=InstanceOptions)
 
     def __post_init__(self) -> None:
-        self.check(not_negative=("saturated", "notable"), share=() if self.tolerance is None else ("tolerance",))
+        self.check(
+            not_negative=("saturated", "notable", "change"), share=() if self.tolerance is None else ("tolerance",)
+        )
 
 
 @dataclass(frozen=True)
@@ -137,13 +142,30 @@ def security_metric(
         factor = Factor(system, tolerance, used.factor)
         remarks = remark(system, tolerance, used.saturated, used.notable)
         found.insert(0, report(factor, remarks, used.instance))
-        # The image itself is not needed.
-        return factor.pseudo_inverse(system.v) if i else torch.zeros(system.n, dtype=system.z.dtype).to(system.z)
+        if i == 0:  # the image itself is not needed
+            return torch.zeros(system.n, dtype=system.z.dtype).to(system.z)
+        x = factor.pseudo_inverse(system.v)
+        return x if system.layer.learned else _generic(x, factor, used.change)
 
     with single_blas():
         sweep(chain, seen, solve)
     convolutions = [layer for layer in chain if isinstance(layer, SpatialLayer)]
     return replace(Security.weigh(found), joint_deficiency=joint_deficiency(convolutions), options=used)
+
+
+def _generic(x: Tensor, factor: Factor, size: float) -> Tensor:
+    """An input of a pooling with the same output as x, but not the smoothest.
+
+    The least-norm input is constant in each window. The layer below would get a gradient as constant, whose system has
+    a lower rank than that of any image; a minor that does not vanish at one input vanishes almost nowhere.
+
+    Args:
+        x: The least-norm input.
+        factor: Of the pooling.
+        size: Of the change, over the entry that it changes.
+    """
+    draw = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(0))
+    return x + factor.project(size * x.abs() * draw.to(x.device))
 
 
 def report(factor: Factor, remarks: str, instance: InstanceOptions | None = None) -> LayerReport:

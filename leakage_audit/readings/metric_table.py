@@ -123,7 +123,8 @@ C = Metric(
 )  # fmt: skip
 JOINT_DEFICIENCY = Metric(
     "audit/joint_deficiency", "", "higher",
-    "Rank less unknowns of all equations in the image at once; 0, the worst: they determine it.",
+    "Rank less unknowns of all equations in the image at once; 0, the worst: they determine it. Found by the joint "
+    "attack, else counted from shapes: at most this.",
     extraction.joint_deficiency, chart=EQUATIONS, term="joint deficiency",
 )  # fmt: skip
 LAYER_DEFICIENCY = Metric(

@@ -44,3 +44,12 @@ def test_mistakes_are_named(monkeypatch, value, message):
     monkeypatch.setenv(VARIABLE, value)
     with pytest.raises(ValueError, match=message):
         from_environment()
+
+
+@pytest.mark.parametrize("package", ["lightning.pytorch", "pytorch_lightning"])
+def test_every_trainer_of_either_package_asks(package, monkeypatch, tmp_path):
+    trainer_class = pytest.importorskip(package).Trainer
+    monkeypatch.setenv(VARIABLE, "{every_n_steps: 50, gate: {limits: {audit/psnr/*: 25}}}")
+    trainer = trainer_class(accelerator="cpu", logger=False, default_root_dir=tmp_path, enable_checkpointing=False)
+    found = [type(callback) for callback in trainer.callbacks]
+    assert found.count(LeakageAudit) == found.count(LeakageGate) == 1

@@ -1,3 +1,4 @@
+import importlib
 import json
 import logging
 
@@ -165,3 +166,13 @@ def test_a_resumed_fit_goes_on_counting(tmp_path):
 def test_what_makes_no_sense_is_refused_at_construction(settings, message):
     with pytest.raises(ValueError, match=message):
         LeakageGate(**settings)
+
+
+@pytest.mark.parametrize("package", ["lightning.pytorch", "pytorch_lightning"])
+def test_a_mistake_is_told_in_the_exception_of_the_trainers_own_package(package, tmp_path):
+    own = pytest.importorskip(f"{package}.utilities.exceptions").MisconfigurationException
+    trainer = importlib.import_module(package).Trainer(
+        accelerator="cpu", logger=False, default_root_dir=tmp_path, enable_checkpointing=False
+    )
+    with pytest.raises(own, match="add one to the callbacks"):
+        LeakageGate({"audit/psnr/*": 25.0}).on_fit_start(trainer, torch.nn.Identity())

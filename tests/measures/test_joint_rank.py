@@ -4,17 +4,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import NETWORKS, draw, pictures
+from random_chains import random_chain
 from torch import nn
 
 from leakage_audit.measures.joint_rank import counted_joint_rank, joint_deficiency, joint_rank, seen_inputs
 from leakage_audit.models import build
 from leakage_audit.networks.chain import read_chain
-from leakage_audit.networks.layer_types import Convolution
+from leakage_audit.networks.layer_types import SpatialLayer
 from leakage_audit.observation import observe
 
 
 def convolutions(network, shape):
-    return [layer for layer in read_chain(network, shape) if isinstance(layer, Convolution)]
+    return [layer for layer in read_chain(network, shape) if isinstance(layer, SpatialLayer)]
 
 
 def gradient_rank(network, x, label=1):
@@ -58,6 +59,25 @@ def test_counting_against_the_gradients_own_jacobian(make):
     expected = gradient_rank(network, x)
     assert counted_joint_rank(convolutions(network, tuple(x.shape[1:]))) == expected
     assert joint_rank(observe(network, x, 1)) == expected
+
+
+CHAINS = {seed: drawn for seed in range(60) if (drawn := random_chain(seed)) is not None}
+
+
+@pytest.mark.parametrize("seed", CHAINS)
+def test_counting_is_the_rank_of_random_chains(seed):
+    network, shape = CHAINS[seed]
+    assert counted_joint_rank(convolutions(network, shape)) == gradient_rank(network, draw(1, *shape, seed=seed))
+
+
+LINEAR = {seed: drawn for seed in range(1000, 1020) if (drawn := random_chain(seed, linear=True)) is not None}
+
+
+@pytest.mark.parametrize("seed", LINEAR)
+def test_counting_is_never_below_the_rank(seed):
+    """Without activations between convolutions it may be above."""
+    network, shape = LINEAR[seed]
+    assert counted_joint_rank(convolutions(network, shape)) >= gradient_rank(network, draw(1, *shape, seed=seed))
 
 
 def test_unread_pixels_of_cnn4_v2():

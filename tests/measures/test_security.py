@@ -1,13 +1,16 @@
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from cases import NETWORKS, pictures
+from random_chains import random_chain
 
+from leakage_audit.measures.probe_systems import systems_at
 from leakage_audit.measures.security import security_metric
 from leakage_audit.models import VARIANTS, build
-from leakage_audit.networks.chain import UnreadableNetwork
+from leakage_audit.networks.chain import UnreadableNetwork, read_chain
 from leakage_audit.observation import observe
 
 # The table of docs/method.md, section 3.3: rank − n layer by layer, and c(M).
@@ -86,3 +89,15 @@ def test_networks_that_cannot_be_walked():
     seen, _ = NETWORKS["relu"].observe()
     with pytest.raises(UnreadableNetwork, match="relu"):
         security_metric(seen)
+
+
+@pytest.mark.parametrize("seed", [seed for seed in range(300, 345) if random_chain(seed, linear=True) is not None])
+def test_ranks_below_a_pooling_are_those_of_the_systems_at_the_image(seed):
+    """The walk back finds a pooling's least-norm input only, whose system would have a lower rank than any image's."""
+    network, shape = random_chain(seed, linear=True)
+    x = torch.rand(1, *shape, dtype=torch.float64)
+    systems = systems_at(read_chain(network, shape), x, torch.tensor([1]), F.cross_entropy)
+    found = security_metric(observe(network, x, 1, loss=F.cross_entropy))
+    assert [layer.rank for layer in found.layers] == [
+        int(np.linalg.matrix_rank(system.matrix(), rtol=1e-9)) for system in systems
+    ]

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from leakage_audit.scores.metrics import chance_floor, score
 
@@ -15,20 +16,41 @@ def draw(*shape, seed=0):
 
 
 def numpy_ssim(a, b, reach=5, sigma=1.5):
-    """SSIM straight from Wang et al. 2004: a weighted mean and variance around every pixel, mirrored at the edges."""
+    """SSIM straight from Wang et al. 2004: a weighted mean and variance in every window within the image."""
     t = np.arange(-reach, reach + 1)
     weights = np.exp(-(t[:, None] ** 2 + t[None] ** 2) / (2 * sigma**2))
     weights /= weights.sum()
     total = []
     for x, y in zip(a, b, strict=True):
-        x, y = (np.pad(image, reach, mode="reflect") for image in (x, y))
-        for i, j in itertools.product(range(a.shape[1]), range(a.shape[2])):
+        for i, j in itertools.product(range(a.shape[1] - 2 * reach), range(a.shape[2] - 2 * reach)):
             p, q = (image[i : i + 2 * reach + 1, j : j + 2 * reach + 1] for image in (x, y))
             mp, mq = (weights * p).sum(), (weights * q).sum()
             vp, vq = (weights * (p - mp) ** 2).sum(), (weights * (q - mq) ** 2).sum()
             cov = (weights * (p - mp) * (q - mq)).sum()
             total.append((2 * mp * mq + 1e-4) * (2 * cov + 9e-4) / ((mp**2 + mq**2 + 1e-4) * (vp + vq + 9e-4)))
     return float(np.mean(total))
+
+
+def scikit_image_ssim(a, b):
+    """As `skimage.metrics.structural_similarity` computes it, edges cut off by five pixels.
+
+    Its settings: gaussian_weights, sigma 1.5, use_sample_covariance False, data_range 1, channel_axis 0.
+    """
+    found = []
+    for x, y in zip(a, b, strict=True):
+        mx, my, xx, yy, xy = (gaussian_filter(z, 1.5, truncate=3.5) for z in (x, y, x * x, y * y, x * y))
+        vx, vy, cov = xx - mx * mx, yy - my * my, xy - mx * my
+        ssim = (2 * mx * my + 1e-4) * (2 * cov + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))
+        found.append(ssim[5:-5, 5:-5].mean())
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize("size", [(11, 11), (12, 20), (32, 32), (64, 48)])
+@pytest.mark.parametrize("noise", [0.01, 0.1, 1.0])
+def test_ssim_is_scikit_images(size, noise):
+    truth = draw(3, *size)
+    image = truth + noise * (draw(3, *size, seed=1) - 0.5)
+    assert score(image, truth).ssim == pytest.approx([scikit_image_ssim(image.numpy(), truth.numpy())], abs=1e-4)
 
 
 def test_single_image_agrees_with_numpy():

@@ -20,6 +20,7 @@ THEMES = (
     "layers",
     "refused",
     "self_supervised",
+    "recipes",
 )
 # The same library under its other name; an extra of the tests.
 OPTIONAL = {"other_name": "pytorch_lightning"}

@@ -1,6 +1,7 @@
 """Scalars, images and text to whatever loggers the trainer has; one file a kind of logger, one registry of them."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -8,20 +9,44 @@ from lightning import Trainer
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from leakage_audit.callbacks.capture.plain_training import PlainTraining
 from leakage_audit.callbacks.output.loggers import mlflow, tensorboard, wandb  # noqa: F401  they register themselves
 from leakage_audit.callbacks.output.loggers.display import Display, display_of, register
+from leakage_audit.readings.metric_table import PSNR, PSNR_MEAN, SSIM, VIOLATIONS
 
 __all__ = ["Display", "display_of", "register"]
 
 
 def log_step(trainer: Trainer) -> int:
     """The x axis that `self.log` uses, so that audits line up with the training's own curves."""
+    if isinstance(trainer, PlainTraining):
+        return trainer.batches_stepped
     return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def logs_now(trainer: Trainer) -> bool:
+    """Whether `self.log` would reach the loggers at this step."""
+    if isinstance(trainer, PlainTraining):
+        return trainer.batches_stepped % 50 == 0  # a Trainer's default
+    return trainer._logger_connector.should_update_logs
 
 
 def remember(trainer: Trainer, metrics: Mapping[str, float]) -> None:
     """Put numbers where EarlyStopping, ModelCheckpoint and the like find them, on every rank."""
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
+
+
+def outdate(trainer: Trainer, tag: str, attacks: Iterable[str]) -> None:
+    """Make what an earlier audit left with the trainer NaN, and have a name for each attack, before an audit's numbers.
+
+    A number that the present audit has not must not pass for its own: a checkpoint would count as the one that leaks
+    least for an attack that ran out of time.
+    """
+    old = [name for name in trainer.callback_metrics if name.startswith(f"{tag}/") and name != VIOLATIONS.name]
+    new = [
+        f"{tag}{metric.of(attack).removeprefix('audit')}" for attack in attacks for metric in (PSNR, PSNR_MEAN, SSIM)
+    ]
+    remember(trainer, dict.fromkeys([*old, *new], math.nan))
 
 
 def log_scalars(trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:

@@ -1,0 +1,55 @@
+"""What audits say in the log: each thing once, on one rank, at a level that people see where it matters."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from leakage_audit.callbacks.capture.step_reader import StepReader
+from leakage_audit.callbacks.evaluation.evaluate import Evaluation
+from leakage_audit.callbacks.tally import Tally, kind_of
+
+log = logging.getLogger("leakage_audit")
+
+
+class Voice:
+    """Speaks for the audits of one fit.
+
+    Args:
+        trainer: Says rank.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self._speaks = trainer.is_global_zero
+        self._said: set[str] = set()
+
+    def once(self, message: str, key: str | None = None, level: int = logging.WARNING) -> None:
+        """Say something, unless it (or what has the same key) has been said."""
+        if (key or message) not in self._said and self._speaks:
+            log.log(level, message)
+        self._said.add(key or message)
+
+    def tell(self, step: int, reader: StepReader, evaluations: Sequence[Evaluation], skipped: str | None) -> None:
+        """What was assumed of the module, what is doubtful about it, and what could not be done.
+
+        Args:
+            step: The optimiser's, counted from 0.
+            reader: Who has read it.
+            evaluations: What was found.
+            skipped: Why the audit did not take place; None if it did.
+        """
+        if reader.assumed:
+            doubtful = bool(reader.doubts) or skipped is not None
+            message = "audit reads the module thus: " + "; ".join(reader.assumed)
+            self.once(message, level=logging.WARNING if doubtful else logging.INFO)
+        for doubt in reader.doubts:
+            self.once(doubt)
+        if skipped is not None:
+            self.once(f"audit of optimiser step {step} skipped: {skipped}", key=kind_of(skipped))
+        for evaluation in evaluations:
+            for name, problem in evaluation.problems.items():
+                self.once(f"{name} is not available: {problem}")
+
+    def sum_up(self, tally: Tally) -> None:
+        """How many audits took place, how many did not, and mostly why not."""
+        if tally.done or tally.skipped:
+            log.log(logging.WARNING if tally.skipped else logging.INFO, "leakage audit: %s", tally)
