@@ -129,9 +129,9 @@ class AutogradEquations(Equations):
         images = self.seen.to_input(GREY + options.spread * noise.to(self.seen.device))
         here = grad(self._objective, has_aux=True)(self._parameters, images)[0]
         sizes = {name: (rms(here[name]), rms(g)) for name, g in gradients.items()}
-        largest = [max(size) for size in zip(*sizes.values(), strict=True)]
-        limits = options.own * largest[0], options.observed * largest[1]
-        return [name for name, (a, b) in sizes.items() if a < limits[0] and b < limits[1]]
+        own = options.own * max((a for a, _ in sizes.values()), default=0.0)
+        observed = options.observed * max((b for _, b in sizes.values()), default=0.0)
+        return [name for name, (a, b) in sizes.items() if a < own and b < observed]
 
     @property
     def memory_estimate(self) -> int:

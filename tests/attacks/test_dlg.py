@@ -95,7 +95,9 @@ def test_budget():
 
 
 def test_settings_say_what_the_preset_meant():
-    assert DLG("paper").settings == {
+    settings = DLG("paper").settings
+    assert settings.pop("recipe")["start"] == 1.0
+    assert settings == {
         "preset": "paper",
         "iterations": 300,
         "seed": 0,
