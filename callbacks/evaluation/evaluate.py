@@ -67,8 +67,8 @@ def evaluate(
         share = None if for_attacks is None else max(1e-3, (for_attacks - total.spent) / waiting)
         budget = Budget(share, report)
         try:
-            result = attack(seen, budget, noise)
-            outcome = _scored(result, truth, seen, budget.exhausted)
+            result, late = attack(seen, budget), budget.exhausted
+            outcome = _scored(attack.judged(result, seen, noise) if noise > 0 else result, truth, seen, late)
         except UnreadableNetwork as error:
             evaluation.problems[name] = str(error)
             evaluation.refused.add(name)

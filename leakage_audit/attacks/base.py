@@ -4,7 +4,9 @@ import inspect
 import math
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -100,14 +102,12 @@ class Attack(ABC):
     def reconstruct(self, seen: Observation, budget: Budget) -> Found:
         """Find the network's inputs from what was seen; stop, with the best so far, when the budget is exhausted."""
 
-    def __call__(self, seen: Observation, budget: Budget | None = None, noise: float = 0.0) -> Reconstruction:
+    def __call__(self, seen: Observation, budget: Budget | None = None) -> Reconstruction:
         """Attack an observation.
 
         Args:
             seen: What leaked.
             budget: Time limit and progress report; none by default.
-            noise: Standard deviation of what a defence added to each entry of the gradient, by which the result is
-                judged; the attack is not told.
 
         Returns:
             The reconstruction; a gradient that holds nothing (zero, NaN) gives a grey image, marked and explained.
@@ -115,33 +115,46 @@ class Attack(ABC):
         start = time.perf_counter()
         problem = seen.problem()
         if problem is None:
-            cuda = [seen.device] if seen.device.type == "cuda" else []
-            with single_blas(), torch.random.fork_rng(cuda), torch.inference_mode(False), torch.enable_grad():
-                torch.default_generator.manual_seed(0)  # for networks that draw as they run: dropout in train mode
+            with _isolated(seen):
                 found = self.reconstruct(seen, budget or Budget())
-                apart = self._misfit(seen, found, noise)
         else:
             grey = torch.full((seen.batch_size, *seen.input_shape), sum(seen.value_range) / 2, dtype=seen.dtype)
             found = Found(seen.to_input(grey.to(seen.device)), False, problem, float("nan"))
-            apart = math.nan
-        return Reconstruction(
+        result = Reconstruction(
             images=seen.to_image(found.x.detach()),
             attack=self.name,
             settings=self.settings,
             seconds=time.perf_counter() - start,
-            converged=found.converged or apart <= 1,
+            converged=found.converged,
             ended=found.ended,
             residual=found.residual,
             details=found.details,
-            misfit=apart,
         )
+        return self.judged(result, seen)
 
-    def _misfit(self, seen: Observation, found: Found, noise: float) -> float:
-        """NaN where the images fit no network input, or there are no labels to judge them by."""
-        if found.x.shape[1:] != seen.input_shape or math.isnan(found.residual):
-            return math.nan
+    def judged(self, found: Reconstruction, seen: Observation, noise: float = 0.0) -> Reconstruction:
+        """A result with its misfit, NaN where there is nothing to compare.
+
+        Args:
+            found: What the attack made of `seen`.
+            seen: What leaked.
+            noise: Standard deviation of what a defence is known to have added to each entry of the gradient.
+        """
+        if found.images.shape[1:] != seen.input_shape or math.isnan(found.residual):
+            return found
         try:
-            labels = found.details["labels"] if "labels" in found.details else labels_for(seen)[0]
-            return misfit(seen, found.x.detach(), labels, noise, self.ending)
-        except ValueError:
-            return math.nan
+            with _isolated(seen):
+                labels = found.details["labels"] if "labels" in found.details else labels_for(seen)[0]
+                apart = misfit(seen, seen.to_input(found.images), labels, noise, self.ending)
+        except ValueError:  # no labels to judge by
+            return found
+        return replace(found, misfit=apart, converged=found.converged or apart <= 1)
+
+
+@contextmanager
+def _isolated(seen: Observation) -> Iterator[None]:
+    """Gradients on, one BLAS thread, and the global random streams as they were afterwards."""
+    cuda = [seen.device] if seen.device.type == "cuda" else []
+    with single_blas(), torch.random.fork_rng(cuda), torch.inference_mode(False), torch.enable_grad():
+        torch.default_generator.manual_seed(0)  # for networks that draw as they run: dropout in train mode
+        yield

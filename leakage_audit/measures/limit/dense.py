@@ -99,6 +99,7 @@ def solve_dense(
         primal = False
     system, ended, solved = None, "the time was up", False
     for step in budget.steps(options.max_reweightings, "limit: reweighting"):
+        system = None  # its matrices go before the next ones come
         parts = guess.reshape(len(blocks), -1, *linear.shape[1:])
         gaussians = [prior.local_gaussian(part) for part in parts]
         aims = truth.chunk(len(blocks))
