@@ -26,7 +26,7 @@ from leakage_audit.callbacks.evaluation.baseline import BaselineImage
 from leakage_audit.callbacks.evaluation.evaluate import Evaluation, evaluate
 from leakage_audit.callbacks.evaluation.results import Audit, Pending, Result
 from leakage_audit.callbacks.evaluation.shape_metrics import has_dead_filters, shape_metrics
-from leakage_audit.callbacks.output import console, publish, records
+from leakage_audit.callbacks.output import console, loggers, publish, records
 from leakage_audit.callbacks.output.record_head import record_head
 from leakage_audit.callbacks.settings import Settings
 from leakage_audit.callbacks.tally import Tally
@@ -175,15 +175,19 @@ class Session:
         """Publish an audit's results at the step that they belong to."""
         step = record["optimizer_step"]
         self._warn_of(step, result.evaluations, skipped)
-        if record["kind"] == "audit":
+        attacked = record["kind"] == "audit"
+        if attacked:
             self.tally.note(skipped)
         found = records.metrics(result.evaluations, seconds) if result.evaluations else result.numbers
         metrics = self._tagged(found)
         publish.publish(self.trainer, result.evaluations, metrics, record, self.folder, self._warn_once)
+        if attacked:
+            loggers.supersede(self.trainer, self._tag, metrics)
         words = records.most_severe_by_attack(result.evaluations)
-        status = audit_status(result.evaluations) if any(one.outcomes for one in result.evaluations) else None
+        status = audit_status(result.evaluations) if attacked and skipped is None else None
         audit = Audit(record["step"], step, metrics, skipped, words, status, no_results(result.evaluations))
-        console.show(self.trainer, replace(audit, metrics=found))
+        # A skipped measurement says nothing of what the attacks found before.
+        console.show(self.trainer, replace(audit, metrics=found, skipped=skipped if attacked else None))
         return audit
 
     def _measured(self) -> Result:

@@ -27,6 +27,22 @@ def remember(trainer: Trainer, metrics: Mapping[str, float]) -> None:
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
 
 
+def supersede(trainer: Trainer, tag: str, metrics: Mapping[str, float]) -> None:
+    """Let no number of an audit before stand for one that this audit has not: monitors see the worst there is.
+
+    EarlyStopping and ModelCheckpoint know no unknown: they raise where a number is gone, and NaN ends the fit.
+
+    Args:
+        trainer: Whose `callback_metrics`.
+        tag: What the audit's names begin with.
+        metrics: What the audit has.
+    """
+    for name in trainer.callback_metrics.keys() - metrics.keys():
+        metric = metric_of("audit" + name.removeprefix(tag)) if name.startswith(f"{tag}/") else None
+        if metric is not None and metric.unknown is not None:
+            remember(trainer, {name: metric.unknown})
+
+
 def log_scalars(trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:
     """Hand scalars to every logger; TensorBoard is told what each is as well."""
     logger: Any  # of either Lightning

@@ -1,6 +1,6 @@
 """One record of `audit.jsonl` as the report's numbers: by attack the average, and the image that gave most away."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any, cast
 
@@ -100,6 +100,17 @@ def _averages(metrics: Mapping[str, float]) -> dict[str, Numbers]:
             numbers |= {"chance_ssim": None, "word": severity(psnr, 0.0, chance, 1.0)}
             found[attack] = {**numbers, "highest": numbers}
     return found
+
+
+def attacked(audits: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those in which something was attacked, with or without a result."""
+    return [audit for audit in audits if audit["attacks"] or audit["no_result"]]
+
+
+def never_ended(audits: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Attacks that came to a result in no audit, and why not the last time."""
+    reasons = {name: reason for audit in audits for name, reason in audit["no_result"].items()}
+    return {name: why for name, why in reasons.items() if not any(name in audit["attacks"] for audit in audits)}
 
 
 def leak(numbers: Mapping[str, Any]) -> tuple[int, float]:

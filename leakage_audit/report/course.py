@@ -5,6 +5,7 @@ from statistics import median
 from typing import Any
 
 from leakage_audit.readings.metric_table import LEAKAGE, LIMIT, LIMIT_OTHERS_KNOWN, METRICS, SSIM
+from leakage_audit.report.audits import leak
 from leakage_audit.report.charts import Band, Line, chart
 from leakage_audit.scores.severity import EXACT_PSNR, GAIN
 
@@ -62,7 +63,7 @@ def _logged(report: Mapping[str, Any], name: str) -> list[tuple[int, float]]:
 
 def _chance(report: Mapping[str, Any]) -> list[tuple[int, float]]:
     return [
-        (audit["step"], next(iter(audit["attacks"].values()))["highest"]["chance_psnr"])
+        (audit["step"], max((x["highest"] for x in audit["attacks"].values()), key=leak)["chance_psnr"])
         for audit in report["audits"]
         if audit["attacks"]
     ]
@@ -70,8 +71,15 @@ def _chance(report: Mapping[str, Any]) -> list[tuple[int, float]]:
 
 def _by_attack(report: Mapping[str, Any], names: list[str], what: str) -> list[Line]:
     return [
-        Line(name, points, f"s{i % 6 + 1}") for i, name in enumerate(names) if (points := [*_of(report, name, what)])
+        Line(name, points, f"s{i % 6 + 1}", _gaps(report, name))
+        for i, name in enumerate(names)
+        if (points := [*_of(report, name, what)])
     ]
+
+
+def _gaps(report: Mapping[str, Any], attack: str) -> list[int]:
+    """Steps at which an attack came to no result."""
+    return [audit["step"] for audit in report["audits"] if attack in audit["no_result"]]
 
 
 def _of(report: Mapping[str, Any], name: str, what: str) -> Iterator[tuple[int, float]]:
