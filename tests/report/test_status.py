@@ -93,3 +93,11 @@ def test_a_curve_is_broken_where_the_attack_did_not_end(tmp_path):
     whole = written(tmp_path / "whole", first, audit(20, {"joint": 20.0}), last)[1]
     broken = written(tmp_path / "broken", first, unended(20, 12.4), last)[1]
     assert broken.count('class="line s1"') == whole.count('class="line s1"') + 2  # PSNR and SSIM in two pieces each
+
+
+def test_the_limit_is_drawn_where_no_attack_has_a_result(tmp_path):
+    record = unended(0, 12.4, status="protected")
+    record["metrics"] = {"audit/limit": 13.0, "audit/chance": 12.0}
+    page = written(tmp_path, record)[1]
+    assert 'class="line limit"' in page
+    assert 'class="line chance"' in page
