@@ -127,8 +127,8 @@ def _finish(experiment: Experiment, store: Store, console: Console | None) -> Re
         shown = {attack: shown_of(cell, floors[index]) for attack, cell in mine.items() if cell.image is not None}
         if store.has(network, index, LIMIT) and (found := store.get(network, index, LIMIT)).image is not None:
             shown[LIMIT] = limit_shown(found, floors[index])
-        images, captions = ({name: pair[k] for name, pair in shown.items()} for k in range(2))
-        captions["target"] = f"status: {states[network, index]}"
+        images = {name: image for name, (image, _) in shown.items()}
+        captions = {name: said for name, (_, said) in shown.items()} | {"target": f"status: {states[network, index]}"}
         rows.append(ComparisonRow(network, f"image {names[index]}", examples[index].image, images, captions))
     store.write_csv(experiment.cells, states)
     comparison_figure(rows, figure)

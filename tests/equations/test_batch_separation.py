@@ -120,3 +120,10 @@ def test_the_features_errors_have_the_size_that_is_told(labels):
         shares.append(torch.cdist(found.features, features).min(1)[0] / features.shape[1] ** 0.5 / found.noise)
     # Two parts of the noise are added as if they always went together: a little too much, never too little.
     assert 0.75 < float(torch.stack(shares).square().mean().sqrt()) < 1.0
+
+
+def test_more_images_than_the_last_layer_has_inputs_stay_together():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 1, 3), nn.Tanh(), nn.AvgPool2d(3), nn.Flatten(), nn.Linear(4, 10))
+    seen = observe(model, torch.rand(8, 3, 8, 8), torch.arange(8), mean=0.5).to(torch.float64)
+    assert separate_batch(seen, 1e-6, Budget()) is None
