@@ -20,7 +20,6 @@ from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.probe import Probe
 from leakage_audit.callbacks.capture.rng_isolation import RngState, isolated, kept_generators
 from leakage_audit.callbacks.capture.step_reader import StepReader
-from leakage_audit.callbacks.capture.supported_trainers import stopping_doubts
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.evaluation.background import Worker
 from leakage_audit.callbacks.evaluation.baseline import BaselineImage
@@ -78,8 +77,6 @@ class Session:
         self.retries = Retries()
         self._shapes: dict[str, float] = {}
         self._worker: Worker[Pending] | None = Worker() if settings.background else None
-        for doubt in stopping_doubts(trainer, tag):
-            self.voice.once(doubt)
 
     def begin(self) -> RngState:
         """Keep the module as it is, where a window whose step will be audited begins; returns the random streams."""
@@ -198,7 +195,8 @@ class Session:
         """Publish an audit's results at the step that they belong to."""
         step = record["optimizer_step"]
         self.voice.tell(step, self.reader, result.evaluations, skipped)
-        if record["kind"] == "audit":
+        attacked = record["kind"] == "audit"
+        if attacked:
             self.tally.note(skipped, tried)
         found = records.metrics(result.evaluations, seconds) if result.evaluations else result.numbers
         metrics = self._tagged(found)
@@ -206,9 +204,10 @@ class Session:
             self.trainer, result.evaluations, metrics, record, self.folder, self.voice.once, self.settings.attacks
         )
         words = records.most_severe_by_attack(result.evaluations)
-        status = audit_status(result.evaluations) if any(one.outcomes for one in result.evaluations) else None
+        status = audit_status(result.evaluations) if attacked and skipped is None else None
         audit = Audit(record["step"], step, metrics, skipped, words, status, no_results(result.evaluations))
-        console.show(self.trainer, replace(audit, metrics=found))
+        # A skipped measurement says nothing of what the attacks found before.
+        console.show(self.trainer, replace(audit, metrics=found, skipped=skipped if attacked else None))
         return audit
 
     def _measured(self) -> Result:

@@ -69,18 +69,3 @@ def _reason(trainer: Any, optimizer: int, background: bool) -> str | None:
     if isinstance(trainer.optimizers[optimizer], LBFGS):
         return "LeakageAudit cannot audit L-BFGS: it evaluates several gradients within one step, at different weights"
     return None
-
-
-def stopping_doubts(trainer: Any, tag: str) -> list[str]:
-    """What to say of callbacks that would end the fit where an audit has no number.
-
-    Args:
-        trainer: Whose callbacks.
-        tag: What the audit's names begin with.
-    """
-    return [
-        f"EarlyStopping({one.monitor!r}) ends the fit where an audit has no such number, as when an attack runs out of "
-        "time: it is NaN then; give `check_finite=False` to count that as no improvement"
-        for one in trainer.callbacks
-        if is_kind(one, "EarlyStopping") and one.check_finite and one.monitor.startswith(f"{tag}/")
-    ]

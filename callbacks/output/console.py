@@ -9,12 +9,14 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import ProgressBar, RichProgressBar, TQDMProgressBar
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from tqdm.auto import tqdm
 
 from leakage_audit.callbacks.evaluation.results import Audit
 from leakage_audit.readings.metric_table import METRICS, PSNR
-from leakage_audit.readings.reading import Status, shown_word
+from leakage_audit.readings.reading import NO_RESULT, Status, shown_word
+from leakage_audit.report.audits import attacked, never_ended
 from leakage_audit.scores.severity import SEVERITIES
 
 COLOURS = dict(zip(SEVERITIES, ("default", "yellow", "dark_orange", "red"), strict=True))  # a low word is no safety
@@ -25,6 +27,8 @@ def show(trainer: Trainer, audit: Audit) -> None:
     """Put the last audit's status, its highest PSNR with its word, and c(M) on the progress bar, where they stay."""
     shown: dict[str, Any] = {}
     words, metrics = audit.severities, audit.metrics
+    if audit.skipped is not None:  # what the audit before found must not stand for this step
+        shown |= {"leakage": str(Status.UNKNOWN), "PSNR": shown_word(None, "the audit was skipped")}
     if audit.status is not None:
         shown["leakage"] = str(audit.status)
         best = max(words, key=lambda name: (SEVERITIES.index(words[name]), metrics[PSNR.of(name)]), default=None)
@@ -36,7 +40,7 @@ def show(trainer: Trainer, audit: Audit) -> None:
         if metric.tile is not None and metric.name in metrics:
             shown[metric.tile] = f"{metrics[metric.name]:.6g} {metric.unit}".strip()
     for metric in METRICS:  # a number that this audit has not must not stay there from the one before
-        if metric.tile is not None and metric.name not in metrics and audit.status is not None:
+        if metric.tile is not None and metric.name not in metrics and shown:
             trainer.progress_bar_metrics.pop(metric.tile, None)
     trainer.progress_bar_metrics.update(shown)
 
@@ -104,8 +108,10 @@ def table(report: Mapping[str, Any]) -> Table:
     for name in ("PSNR, dB", "a guess", "SSIM", "step"):
         found.add_column(name, justify="right", no_wrap=True)
     found.add_column("last audit, dB", no_wrap=True)
+    missing = (attacked(report["audits"]) or [{"no_result": {}}])[-1]["no_result"]
     for attack in report["attacks"]:
         best, last = attack["worst"]["highest"], attack["latest"]["highest"]
+        shown = f"{last['psnr']:.1f} {_coloured(attack['latest']['word'])}"
         found.add_row(
             attack["name"],
             _coloured(attack["word"]),
@@ -113,8 +119,10 @@ def table(report: Mapping[str, Any]) -> Table:
             f"{best['chance_psnr']:.1f}",
             "–" if best["ssim"] is None else f"{best['ssim']:.2f}",
             str(attack["worst"]["step"]),
-            f"{last['psnr']:.1f} {_coloured(attack['latest']['word'])}",
+            shown if attack["name"] not in missing else escape(shown_word(None, missing[attack["name"]])),
         )
+    for name, why in never_ended(report["audits"]).items():
+        found.add_row(name, NO_RESULT, *["–"] * 4, escape(why))
     return found
 
 
@@ -124,7 +132,7 @@ def summarise(trainer: Trainer, report: Mapping[str, Any], path: Any) -> None:
     if bar is None:
         return
     console = bar.progress.console if isinstance(bar, RichProgressBar) and bar.progress is not None else Console()
-    if report["attacks"]:
+    if attacked(report["audits"]):
         console.print(table(report))
     console.print(f"Leakage report: {path}", soft_wrap=True, highlight=False)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from leakage_audit.figures import audit_grid, caption
 from leakage_audit.readings.evaluation import Evaluation, attack_names
-from leakage_audit.readings.reading import limit_severity, shown_word
+from leakage_audit.readings.reading import UNKNOWN_LIMIT, limit_says, shown_word
 from leakage_audit.scores.severity import severities
 
 COLUMNS = 8  # images shown; a step's batch may hold many more
@@ -50,12 +50,12 @@ def _determined(evaluation: Evaluation) -> list[tuple[Tensor, str]]:
     """What the gradient determines of each image, whoever attacks."""
     limit = evaluation.limit
     if limit is None or limit.image is None:
-        return [(_none(image), f"{DETERMINED}: not known") for image in evaluation.truth]
+        return [(_none(image), f"{DETERMINED}\n{UNKNOWN_LIMIT}") for image in evaluation.truth]
     found = []
     for image, psnr, chance in zip(limit.image, limit.psnr, evaluation.floor.psnr, strict=True):
-        at_least = "" if limit.solved else "at least "
-        text = f"{DETERMINED}\n{at_least}{psnr:.1f} dB, {limit_severity(psnr, chance)}"
-        found.append((image.float(), text))
+        said = limit_says(psnr, chance, limit.solved)
+        shown = image.float() if said != UNKNOWN_LIMIT else _none(image)  # a grey square would look like safety
+        found.append((shown, f"{DETERMINED}\n{said}"))
     return found
 
 

@@ -35,7 +35,7 @@ def publish(
         attacks: The names that had to have a number.
     """
     if record["kind"] == "audit":
-        loggers.outdate(trainer, record.get("tag", "audit"), attacks)
+        loggers.supersede(trainer, record.get("tag", "audit"), attacks, metrics)
     loggers.remember(trainer, metrics)
     if trainer.is_global_zero:
         for work in (

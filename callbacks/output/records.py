@@ -145,7 +145,7 @@ def summary(evaluations: Sequence[Evaluation], record: Mapping[str, Any]) -> str
         ]
         lines += [
             f"| {i} | {name} | {shown_word(most_severe(severities(o.scores, evaluation.floor)), o.no_result)} "
-            f"| {_join(o.scores.psnr, '.1f')} | {_join(o.scores.ssim, '.2f')} | {_join(evaluation.floor.psnr, '.1f')} "
+            f"| {_scores(o)} | {_join(evaluation.floor.psnr, '.1f')} "
             f"| {_limit_text(evaluation.limit)} | {o.result.seconds:.1f} |"
             for i, evaluation in enumerate(evaluations, start=1)
             for name, o in evaluation.outcomes.items()
@@ -163,6 +163,12 @@ def summary(evaluations: Sequence[Evaluation], record: Mapping[str, Any]) -> str
     ended = {f"{name}: {o.result.ended}": None for evaluation in evaluations for name, o in evaluation.outcomes.items()}
     said = [*ended, *(f"{name}: {problem}" for name, problem in described["problems"].items())]
     return "\n".join(lines + [f"- {sentence}" for sentence in said])
+
+
+def _scores(outcome: AttackOutcome) -> str:
+    """PSNR and SSIM; of an attack that did not end by itself what it had reached, which is no more than that."""
+    reached = "" if outcome.no_result is None else "at least "
+    return f"{reached}{_join(outcome.scores.psnr, '.1f')} | {reached}{_join(outcome.scores.ssim, '.2f')}"
 
 
 def _limit_text(found: LimitOutcome | None) -> str:

@@ -13,13 +13,13 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from rich.console import Console
 
 from leakage_audit.compare.experiment import EVERY_CLASS, LIMIT, Experiment
+from leakage_audit.compare.readings import limit_shown, shown_of, status_of
 from leakage_audit.compare.runner import Runner
 from leakage_audit.compare.store import COLUMNS, Cell, Row, Store
 from leakage_audit.compare.table import TABLE_3, results_table
 from leakage_audit.data import CIFAR10_CLASSES
-from leakage_audit.figures import ComparisonRow, caption, comparison_figure
-from leakage_audit.scores.metrics import Scores, chance_floor
-from leakage_audit.scores.severity import severity
+from leakage_audit.figures import ComparisonRow, comparison_figure
+from leakage_audit.scores.metrics import chance_floor
 
 __all__ = ["COLUMNS", "EVERY_CLASS", "TABLE_3", "Cell", "Experiment", "Results", "Row", "compare"]
 
@@ -112,7 +112,6 @@ def _quiet() -> Iterator[None]:
 
 def _finish(experiment: Experiment, store: Store, console: Console | None) -> Results:
     """The table in order, the figure, and, if there is a console, both in words."""
-    store.write_csv(experiment.cells)
     cells = {key: store.get(*key) for key in experiment.cells}
     mean_image = experiment.data.mean_image(experiment.guessed_from)
     examples = {int(index): experiment.data.image_at(int(index)) for index in experiment.indices}
@@ -120,28 +119,23 @@ def _finish(experiment: Experiment, store: Store, console: Console | None) -> Re
     floors = {index: chance_floor(mean_image, example.image) for index, example in examples.items()}
     chance = {index: floor.psnr[0] for index, floor in floors.items()}
     figure = store.folder / "figure.png"
-    rows = []
+    rows, states = [], {}
     for network, index in experiment.pairs:
         mine = {attack: cells[network, index, attack] for attack in experiment.attacks}
-        images = {attack: cell.image for attack, cell in mine.items() if cell.image is not None}
-        captions = {attack: _caption(mine[attack].row, floors[index]) for attack in images}
+        states[network, index] = status_of([cell.row for cell in mine.values()], floors[index])
+        shown = {attack: shown_of(cell, floors[index]) for attack, cell in mine.items() if cell.image is not None}
         if store.has(network, index, LIMIT) and (found := store.get(network, index, LIMIT)).image is not None:
-            images[LIMIT] = found.image
-            at_least = "" if found.row.limit_solved else "at least "
-            captions[LIMIT] = f"limit  {at_least}{found.row.limit:.1f} dB\nwhat the gradient\ndetermines"
+            shown[LIMIT] = limit_shown(found, floors[index])
+        images = {name: image for name, (image, _) in shown.items()}
+        captions = {name: said for name, (_, said) in shown.items()} | {"target": f"status: {states[network, index]}"}
         rows.append(ComparisonRow(network, f"image {names[index]}", examples[index].image, images, captions))
+    store.write_csv(experiment.cells, states)
     comparison_figure(rows, figure)
     if console is not None:
         cifar10 = tuple(experiment.data.classes) == CIFAR10_CLASSES and experiment.data.image_size == 32
-        console.print(results_table(cells, names, chance, experiment.checkpoint is not None, cifar10))
+        console.print(results_table(cells, names, chance, experiment.checkpoint is not None, cifar10, states))
         for (network, index, attack), cell in cells.items():
             if cell.image is None:
                 console.print(f"{attack} does not work on {network} (image {index}): {cell.ended}")
         console.print(f"{store.csv}\n{figure}", soft_wrap=True)
     return Results(cells, store.csv, figure)
-
-
-def _caption(row: Row, floor: Scores) -> str:
-    """An attack's scores with what they mean."""
-    psnr, ssim = row.psnr or 0.0, row.ssim or 0.0
-    return caption(row.attack, psnr, floor.psnr[0], ssim, severity(psnr, ssim, floor.psnr[0], floor.ssim[0]))

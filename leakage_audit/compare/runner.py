@@ -88,10 +88,11 @@ class Runner(L.LightningModule):
         """Run an attack on what was seen, and only then look at the truth."""
         try:
             found = self.experiment.attack(name)(seen, budget)
+            out_of_time = budget.exhausted
         except ValueError as refusal:  # the attack does not work on this network, which is a result too
             return Cell(row, None, str(refusal))
         return Cell(
-            row.scored(score(found.images, truth), found.seconds, found.converged, found.succeeded),
+            row.scored(score(found.images, truth), found, out_of_time),
             found.images[0],
             found.ended,
         )

@@ -10,7 +10,7 @@ import io
 import json
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from leakage_audit.attacks.base import Reconstruction
 from leakage_audit.scores.metrics import Scores
 
 
@@ -42,6 +43,8 @@ class Row:
         succeeded: Whether its gradient agrees with the observed one.
         limit: PSNR in dB that the gradient determines, to first order; None where it was not computed.
         limit_solved: Whether that is known to the end; else it is at least this.
+        out_of_time: Whether the time limit ended the attack, so that its scores are only what it had reached.
+        status: What all attacks on the image and its limit add up to (`readings.reading`); known once all are done.
     """
 
     variant: str
@@ -59,11 +62,18 @@ class Row:
     succeeded: bool = False
     limit: float | None = None
     limit_solved: bool = False
+    out_of_time: bool = False
+    status: str | None = None
 
-    def scored(self, scores: Scores, seconds: float, converged: bool, succeeded: bool) -> "Row":
+    def scored(self, scores: Scores, found: Reconstruction, out_of_time: bool = False) -> "Row":
         """This row with the scores of a single reconstruction."""
         single = {name: getattr(scores, name)[0] for name in ("mse", "psnr", "psnr_255", "ssim")}
-        return replace(self, **single, seconds=round(seconds, 3), converged=converged, succeeded=succeeded)
+        ending: dict[str, Any] = {
+            "converged": found.converged,
+            "succeeded": found.succeeded,
+            "out_of_time": out_of_time,
+        }
+        return replace(self, **single, **ending, seconds=round(found.seconds, 3))
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
@@ -140,10 +150,15 @@ class Store:
             image, about = stored["image"], json.loads(str(stored["about"]))
         return Cell(Row(**about["row"]), torch.from_numpy(image) if image.size else None, about["ended"])
 
-    def write_csv(self, cells: Sequence[tuple[str, int, str]]) -> None:
-        """Write `results.csv` anew from the finished ones of `cells`, in their order."""
-        rows = [_values(self.get(*cell).row) for cell in cells if self.has(*cell)]
-        _write(self.csv, _lines([COLUMNS, *rows]).encode())
+    def write_csv(self, cells: Sequence[tuple[str, int, str]], states: Mapping[tuple[str, int], str] = {}) -> None:
+        """Write `results.csv` anew from the finished ones of `cells`, in their order.
+
+        Args:
+            cells: Network, image and attack.
+            states: The status of each network and image, as far as it is known.
+        """
+        rows = [replace(self.get(*cell).row, status=states.get(cell[:2])) for cell in cells if self.has(*cell)]
+        _write(self.csv, _lines([COLUMNS, *map(_values, rows)]).encode())
 
 
 def _values(row: Row) -> list[Any]:

@@ -26,6 +26,7 @@ TABLE_3 = {
 }
 CHANCE = "chance: what the data's mean image scores."
 DETERMINED = " limit: what the gradient determines, to first order, under Joint's prior; no attack goes far beyond."
+CUT_SHORT = " ≥: out of time or not solved to its end, so that more may be had."
 TABLE_3_CAPTION = (
     " psnr_255 and Table 3: the paper's convention, 48.13 dB above the ordinary one;"
     " Table 3 averages CIFAR-10's images 1 and 3 at seed 10."
@@ -45,6 +46,7 @@ def results_table(
     chance: Mapping[int, float],
     trained: bool = False,
     cifar10: bool = True,
+    states: Mapping[tuple[str, int], str] = {},
 ) -> Table:
     """PSNR by network and image (rows) and attack (columns); below each network the mean, and Table 3 if it has it.
 
@@ -54,21 +56,26 @@ def results_table(
         chance: For each image the PSNR of guessing the data's mean image.
         trained: Whether the weights come from a checkpoint.
         cifar10: Whether the images are of the kind that Table 3 is about.
+        states: The status of each network and image, as far as it is known.
     """
     networks, indices, attacks = (list(dict.fromkeys(keys)) for keys in zip(*cells, strict=True))
     rows = [cell.row for cell in cells.values()]
     measured = any(row.limit is not None for row in rows)
     caption = CHANCE + (DETERMINED if measured else "")
     table = Table("network", "c(M)", "image", title="PSNR in dB", caption=caption, caption_justify="left")
+    table.caption = caption = caption + (CUT_SHORT if any(_cut_short(row) for row in rows) else "")
     for name in ("chance", *attacks, *([LIMIT] if measured else [])):
         table.add_column(name, justify="right")
+    if states:
+        table.add_column("status")
     for network in networks:
         c = cells[network, indices[0], attacks[0]].row.c
         head = network, "" if c is None else f"{c:.6g}"
         for index in indices:
-            scores = [_score(cells[network, index, a].row.psnr) for a in attacks]
+            scores = [_reached(cells[network, index, a].row) for a in attacks]
             limit = [_limit(cells[network, index, attacks[0]].row)] if measured else []
-            table.add_row(*head, names[index], _score(chance[index]), *scores, *limit)
+            state = [str(states[network, index])] if states else []
+            table.add_row(*head, names[index], _score(chance[index]), *scores, *limit, *state)
             head = "", ""
         ours = {a: [cell.row.psnr for key, cell in cells.items() if key[::2] == (network, a)] for a in attacks}
         means = {a: _mean(scores) for a, scores in ours.items()}
@@ -92,5 +99,13 @@ def _score(psnr: float | None, offset: float = 0.0, none: str = "–") -> str:
     return none if psnr is None else f"{psnr + offset:.1f}"
 
 
+def _reached(row: Row) -> str:
+    return ("≥ " if row.out_of_time else "") + _score(row.psnr)
+
+
 def _limit(row: Row) -> str:
     return ("" if row.limit_solved or row.limit is None else "≥ ") + _score(row.limit)
+
+
+def _cut_short(row: Row) -> bool:
+    return row.out_of_time or (row.limit is not None and not row.limit_solved)

@@ -114,6 +114,8 @@ def separate_batch(
     weight, bias = last.weight_gradient, last.delta
     if weight is None or bias is None or size >= len(bias) or size**3 * len(bias) > options.largest:
         return None
+    if size > weight.shape[1] + 1:  # more images than the layer has inputs
+        return None
     own = torch.cat([last.weight, last.bias[:, None]], 1).cpu()
     problem = _MixingProblem(torch.cat([weight, bias[:, None]], 1).cpu(), own, seen, relative_error, options)
     if not problem.complete:

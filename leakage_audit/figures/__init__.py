@@ -27,7 +27,7 @@ class ComparisonRow:
         about: Stands below it, once a row, for instance `image 1, truck`.
         target: The true image `(C, H, W)` in [0, 1].
         reconstructions: `(C, H, W)` by attack; an attack that another row has and this one has not leaves a gap.
-        captions: One or more lines by attack.
+        captions: One or more lines by attack; under `target` for the true image.
     """
 
     network: str
@@ -113,7 +113,7 @@ def comparison_figure(
     cells: list[list[Image.Image | None]] = []
     for row in rows:
         scale = enlarge or _enlargement(row.target.shape, 96)
-        cells.append([tile(_pixels(row.target), "", scale)])
+        cells.append([tile(_pixels(row.target), row.captions.get("target", ""), scale)])
         for name in attacks:
             image = row.reconstructions.get(name)
             cells[-1].append(None if image is None else tile(_pixels(image), row.captions.get(name, ""), scale))

@@ -12,6 +12,7 @@ from leakage_audit.readings.evaluation import (
     highest,
     image_scores,
 )
+from leakage_audit.scores.severity import EXACT_PSNR
 
 Numbers = Mapping[str, float]
 
@@ -27,7 +28,10 @@ def limit_others_known(evaluations: Sequence[Evaluation]) -> Numbers:
 
 
 def gap(evaluations: Sequence[Evaluation]) -> Numbers:
-    """The largest difference of an image's limit and the best PSNR of an attack that ended by itself, in dB."""
+    """The largest difference of an image's limit and the best PSNR of an attack that ended by itself, in dB.
+
+    Both count no further than to the stored image: beyond is rounding, of which no attack misses anything.
+    """
     gaps = []
     for evaluation in evaluations:
         if evaluation.limit is None or not evaluation.limit.solved:
@@ -35,7 +39,7 @@ def gap(evaluations: Sequence[Evaluation]) -> Numbers:
         scores = [x for name in evaluation.outcomes for x in image_scores(evaluation, name) if x.no_result is None]
         for i, value in enumerate(evaluation.limit.psnr):
             proven = [score.psnr for score in scores if score.image == i]
-            gaps += [value - max(proven)] if proven else []
+            gaps += [min(value, EXACT_PSNR) - min(max(proven), EXACT_PSNR)] if proven else []
     return {"": max(gaps)} if gaps else {}
 
 
@@ -60,9 +64,15 @@ def psnr_mean(evaluations: Sequence[Evaluation]) -> Numbers:
 
 
 def chance(evaluations: Sequence[Evaluation]) -> Numbers:
-    """PSNR of the guess, mean of the attacked images, in dB."""
-    found = [fmean(x.floor.psnr) for x in evaluations if x.outcomes or x.limit is not None]
-    return {"": fmean(found)} if found else {}
+    """PSNR of the guess for the image that leaked most, or else for that of which the gradient determines most, in dB.
+
+    So it belongs to the same image as the numbers that it is held against.
+    """
+    found = [x for name in attack_names(evaluations) if (x := highest(evaluations, name)) is not None]
+    if found:
+        return {"": max(found, key=lambda score: score.leak).chance_psnr}
+    limits = [pair for x in evaluations if x.limit is not None for pair in zip(x.limit.psnr, x.floor.psnr, strict=True)]
+    return {"": max(limits)[1]} if limits else {}
 
 
 def c(evaluations: Sequence[Evaluation]) -> Numbers:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from leakage_audit.readings import extraction
 from leakage_audit.readings.evaluation import Evaluation
+from leakage_audit.scores.metrics import PSNR_CAP
 
 Read = Callable[[Sequence[Evaluation]], Mapping[str, float]]
 
@@ -31,6 +32,7 @@ class Metric:
         chart: Title of the chart that shows it over the fit, in TensorBoard's page and the report.
         tile: Its short name on the progress bar and among the report's numbers; None shows it at neither.
         term: Its name in the report's glossary; None leaves it out.
+        unknown: What it counts as for callbacks that monitor it while an audit has no result: the worst there is.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Metric:
     chart: str | None = None
     tile: str | None = None
     term: str | None = None
+    unknown: float | None = None
 
     @property
     def placeholder(self) -> str | None:
@@ -83,36 +86,37 @@ LIMIT = Metric(
     "audit/limit", "dB", "higher",
     "PSNR that the gradient determines of the image of which it determines most, whoever attacks; missing where it was "
     "not solved to its end. Below recognisable, the images are protected.",
-    extraction.limit, chart=LEAKAGE, tile="limit", term="limit",
+    extraction.limit, chart=LEAKAGE, tile="limit", term="limit", unknown=PSNR_CAP,
 )  # fmt: skip
 LIMIT_OTHERS_KNOWN = Metric(
     "audit/limit_others_known", "dB", "higher",
     "The same for an attacker who knows the other images of the batch.",
-    extraction.limit_others_known, chart=LEAKAGE, term="limit, others known",
+    extraction.limit_others_known, chart=LEAKAGE, term="limit, others known", unknown=PSNR_CAP,
 )  # fmt: skip
 GAP = Metric(
     "audit/gap", "dB", "neither",
-    "Limit less the best attack's PSNR, for the image where it is largest: how much the attacks may have missed.",
+    "Limit less the best attack's PSNR, both up to exact, for the image where it is largest: how much the attacks may "
+    "have missed.",
     extraction.gap, chart="Gap between limit and attacks", term="gap",
 )  # fmt: skip
 PSNR = Metric(
     "audit/psnr/<attack>", "dB", "higher",
     "PSNR (peak 1) of the image of which the attack got most; missing where the attack did not end by itself.",
-    extraction.psnr, chart=LEAKAGE, term="PSNR",
+    extraction.psnr, chart=LEAKAGE, term="PSNR", unknown=PSNR_CAP,
 )  # fmt: skip
 PSNR_MEAN = Metric(
     "audit/psnr_mean/<attack>", "dB", "higher",
     "PSNR averaged over the images; missing where the attack did not end by itself on one of them.",
-    extraction.psnr_mean, chart="PSNR, mean of the images",
+    extraction.psnr_mean, chart="PSNR, mean of the images", unknown=PSNR_CAP,
 )  # fmt: skip
 SSIM = Metric(
     "audit/ssim/<attack>", "", "higher",
     "Structural similarity, 1 is identical, of the image of which the attack got most.",
-    extraction.ssim, chart="SSIM",
+    extraction.ssim, chart="SSIM", unknown=1.0,
 )  # fmt: skip
 CHANCE = Metric(
     "audit/chance", "dB", "neither",
-    "PSNR of a guess without a gradient, mean of the images; leakage is what lies above it.",
+    "PSNR of a guess without a gradient for the image that leaked most; leakage is what lies above it.",
     extraction.chance, chart=LEAKAGE, term="a guess",
 )  # fmt: skip
 C = Metric(

@@ -10,6 +10,7 @@ from leakage_audit.scores.severity import SEVERITIES, severity
 
 PROOF = SEVERITIES.index("recognisable")  # from this word on an image has leaked
 NO_RESULT = "no result"
+UNKNOWN_LIMIT = "not known: not solved to its end"
 
 
 class Status(StrEnum):
@@ -71,6 +72,25 @@ def limit_severity(psnr: float, chance_psnr: float) -> str:
         'recognisable'
     """
     return severity(psnr, 0.0, chance_psnr, 0.0)
+
+
+def limit_says(psnr: float, chance_psnr: float, solved: bool) -> str:
+    """What stands beside a limit: its number and word; of a lower bound only what it proves.
+
+    Args:
+        psnr: The limit, in dB.
+        chance_psnr: PSNR of the guess.
+        solved: Whether it was solved to its end.
+
+    Example::
+
+        >>> limit_says(13.0, 12.0, True), limit_says(30.0, 12.0, False), limit_says(13.0, 12.0, False)
+        ('13.0 dB, unrecognisable', 'at least 30.0 dB, recognisable', 'not known: not solved to its end')
+    """
+    word = limit_severity(psnr, chance_psnr)
+    if not solved and SEVERITIES.index(word) < PROOF:
+        return UNKNOWN_LIMIT
+    return f"{'' if solved else 'at least '}{psnr:.1f} dB, {word}"
 
 
 def shown_word(proven: str | None, reason: str | None) -> str:

@@ -128,6 +128,17 @@ def _averages(metrics: Mapping[str, float]) -> dict[str, Numbers]:
     return found
 
 
+def attacked(audits: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those in which something was attacked, with or without a result."""
+    return [audit for audit in audits if audit["attacks"] or audit["no_result"]]
+
+
+def never_ended(audits: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Attacks that came to a result in no audit, and why not the last time."""
+    reasons = {name: reason for audit in audits for name, reason in audit["no_result"].items()}
+    return {name: why for name, why in reasons.items() if not any(name in audit["attacks"] for audit in audits)}
+
+
 def leak(numbers: Mapping[str, Any]) -> tuple[int, float]:
     """By which audits and images are ordered: the word first, then the decibels above the guess."""
     return SEVERITIES.index(numbers["word"]), numbers["psnr"] - numbers["chance_psnr"]

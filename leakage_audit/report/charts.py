@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
+from itertools import pairwise
 
 from leakage_audit.report.curves import thin
 
@@ -19,11 +20,13 @@ class Line:
         name: Stands in the legend.
         points: Step and value, by step.
         style: The style sheet's class: `s1` … `s6`, or `chance`.
+        gaps: Steps at which the value is not known; the line is broken there.
     """
 
     name: str
     points: Sequence[tuple[int, float]]
     style: str
+    gaps: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def chart(
         bands: Shaded stretches of the y axis, from low to high.
         include: Values that the y axis is to reach in any case.
     """
-    lines = [Line(line.name, thin(list(line.points)), line.style) for line in lines if line.points]
+    lines = [replace(line, points=thin(list(line.points))) for line in lines if line.points]
     values = [min(max(value, limits[0]), limits[1]) for line in lines for _, value in line.points] + list(include)
     ticks = nice(min(values), max(values))
     axes = _Axes(span, (ticks[0], ticks[-1]))
@@ -128,8 +131,10 @@ def _bands(bands: Sequence[Band], axes: _Axes) -> tuple[list[str], list[str]]:
 
 
 def _curve(line: Line, axes: _Axes) -> list[str]:
-    path = " ".join(f"{axes.across(step):.1f},{axes.up(value):.1f}" for step, value in line.points)
-    parts = [f'<polyline class="line {line.style}" points="{path}"/>']
+    parts = []
+    for piece in _pieces(line):
+        path = " ".join(f"{axes.across(step):.1f},{axes.up(value):.1f}" for step, value in piece)
+        parts.append(f'<polyline class="line {line.style}" points="{path}"/>')
     if len(line.points) <= DOTS and line.style != "chance":
         for step, value in line.points:
             at = f'cx="{axes.across(step):.1f}" cy="{axes.up(value):.1f}" r="3"'
@@ -151,3 +156,13 @@ def _beyond(lines: Sequence[Line], axes: _Axes) -> list[str]:
             told = f"{arrow} {escape(line.name)} {number(value)}"
             parts.append(f'<text class="beyond {line.style}" x="{x:.1f}" y="{y:.1f}">{told}</text>')
     return parts
+
+
+def _pieces(line: Line) -> list[list[tuple[int, float]]]:
+    """The points between which the line is drawn."""
+    pieces = [[line.points[0]]]
+    for last, point in pairwise(line.points):
+        if any(last[0] < step < point[0] for step in line.gaps):
+            pieces.append([])
+        pieces[-1].append(point)
+    return pieces

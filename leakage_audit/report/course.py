@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import Any
 
-from leakage_audit.readings.metric_table import LEAKAGE, LIMIT, LIMIT_OTHERS_KNOWN, METRICS, SSIM
+from leakage_audit.readings.metric_table import CHANCE, LEAKAGE, LIMIT, LIMIT_OTHERS_KNOWN, METRICS, SSIM
+from leakage_audit.report.audits import leak
 from leakage_audit.report.charts import Band, Line, chart
 from leakage_audit.scores.severity import EXACT_PSNR, GAIN
 
@@ -24,13 +25,13 @@ def charts(report: Mapping[str, Any]) -> list[str]:
     chance = _chance(report)
     psnr, ssim = (_by_attack(report, names, what) for what in ("psnr", "ssim"))
     loss, accuracy = _named(fit, "loss"), _named(fit, "acc")
-    if psnr:
+    for metric, style in ((LIMIT, "limit"), (LIMIT_OTHERS_KNOWN, "limit-known")):
+        psnr += [Line(metric.term or "", points, style)] if (points := _logged(report, metric.name)) else []
+    if psnr and chance:
         floor = median(value for _, value in chance)
         bands = [Band(name, floor + GAIN[name]) for name in ("silhouette", "recognisable")] + [
             Band("exact", EXACT_PSNR)
         ]
-        for metric, style in ((LIMIT, "limit"), (LIMIT_OTHERS_KNOWN, "limit-known")):
-            psnr += [Line(metric.term or "", points, style)] if (points := _logged(report, metric.name)) else []
         psnr.append(Line("a guess", chance, "chance"))
         found.append(
             chart("PSNR, dB, of the image that leaked most", psnr, span, PSNR_LIMITS, bands, include=(floor + 12,))
@@ -61,17 +62,26 @@ def _logged(report: Mapping[str, Any], name: str) -> list[tuple[int, float]]:
 
 
 def _chance(report: Mapping[str, Any]) -> list[tuple[int, float]]:
-    return [
-        (audit["step"], next(iter(audit["attacks"].values()))["highest"]["chance_psnr"])
-        for audit in report["audits"]
-        if audit["attacks"]
-    ]
+    """The guess for the image that leaked most; where no attack has a result, for that which is determined best."""
+    found = []
+    for audit in report["audits"]:
+        attacked, logged = [x["highest"] for x in audit["attacks"].values()], audit["metrics"].get(CHANCE.name)
+        if attacked or logged is not None:
+            found.append((audit["step"], max(attacked, key=leak)["chance_psnr"] if attacked else logged))
+    return found
 
 
 def _by_attack(report: Mapping[str, Any], names: list[str], what: str) -> list[Line]:
     return [
-        Line(name, points, f"s{i % 6 + 1}") for i, name in enumerate(names) if (points := [*_of(report, name, what)])
+        Line(name, points, f"s{i % 6 + 1}", _gaps(report, name))
+        for i, name in enumerate(names)
+        if (points := [*_of(report, name, what)])
     ]
+
+
+def _gaps(report: Mapping[str, Any], attack: str) -> list[int]:
+    """Steps at which an attack came to no result."""
+    return [audit["step"] for audit in report["audits"] if attack in audit["no_result"]]
 
 
 def _of(report: Mapping[str, Any], name: str, what: str) -> Iterator[tuple[int, float]]:

@@ -6,7 +6,8 @@ from html import escape
 from typing import Any
 
 from leakage_audit.readings.metric_table import METRICS
-from leakage_audit.readings.reading import PROOF, Status
+from leakage_audit.readings.reading import NO_RESULT, PROOF, Status
+from leakage_audit.report.audits import attacked, never_ended
 from leakage_audit.report.charts import number
 from leakage_audit.scores.severity import EXACT_PSNR, GAIN, SEVERITIES, SHARE
 
@@ -32,12 +33,14 @@ def _tone(found: Mapping[str, Any]) -> str:
 
 
 def attacks(report: Report) -> str:
-    """What each attack got back at its best and at last."""
-    rows = []
+    """What each attack got back at its best and at last; why one has no result."""
+    rows, last = [], (attacked(report["audits"]) or [{"no_result": {}}])[-1]["no_result"]
     for attack in report["attacks"]:
         worst, latest = attack["worst"], attack["latest"]
         about = [attack["ended"]] if attack["ended"] else []
         about += [f"out of time {attack['out_of_time']} times"] if attack["out_of_time"] else []
+        shown = f'{latest["highest"]["psnr"]:.1f} dB<span class="sub">{word(latest["word"])}</span>'
+        missing = last.get(attack["name"])
         rows.append(
             [
                 f'{escape(attack["name"])}<span class="sub">{escape("; ".join(about))}</span>',
@@ -45,10 +48,12 @@ def attacks(report: Report) -> str:
                 f'{worst["highest"]["psnr"]:.1f} dB<span class="sub">step {worst["step"]}</span>',
                 f"{worst['highest']['chance_psnr']:.1f} dB",
                 "–" if worst["highest"]["ssim"] is None else f"{worst['highest']['ssim']:.2f}",
-                f'{latest["highest"]["psnr"]:.1f} dB<span class="sub">{word(latest["word"])}</span>',
+                shown if missing is None else _none(missing),
                 "–" if attack["seconds"] is None else f"{attack['seconds']:.2g} s",
             ]
         )
+    for name, why in never_ended(report["audits"]).items():
+        rows.append([escape(name), _none(why), *["–"] * 3, _none(last[name]) if name in last else "–", "–"])
     heads = ("attack", "at its best", "PSNR", "a guess", "SSIM", "last audit", "time an image")
     return section("What each attack got back", table(heads, rows)) if rows else ""
 
@@ -191,6 +196,10 @@ def word(name: str) -> str:
     return _toned(name)
 
 
+def _none(reason: str) -> str:
+    return f'{NO_RESULT}<span class="sub">{escape(reason)}</span>'
+
+
 def _toned(name: str) -> str:
     return f'<span class="word tone-{name}">{name}</span>'
 
@@ -202,6 +211,8 @@ def _tiles(report: Report) -> str:
     for title, numbers in (("Worst image", found["worst"]), ("Last audit", found["latest"])):
         if numbers is not None:
             cells.append((title, f"{numbers['psnr']:.1f} dB", word(numbers["word"])))
+        elif attacked(report["audits"]):
+            cells.append((title, NO_RESULT, "no attack ended by itself"))
     if found["status"] is not None:
         cells.append(("Status", _toned(found["status"]), "of the worst audit"))
     if found["gates"] != "none":

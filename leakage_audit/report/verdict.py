@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from leakage_audit.readings.reading import WORST_FIRST, Status
-from leakage_audit.report.audits import leak
+from leakage_audit.report.audits import attacked, leak
 from leakage_audit.report.records.report_file import Verdict
 
 HEADLINES = {
@@ -14,6 +14,12 @@ HEADLINES = {
     "unrecognisable": "Nothing recognisable came back",
 }
 MILD = ("unrecognisable", "silhouette")  # words that must not be taken for a proof
+# What a headline without a leak goes on with, so that nobody takes it for more than is known.
+KNOWN = {
+    Status.PROTECTED: "; the gradient determines no recognisable image",
+    Status.OPEN: ", but the gradient determines a recognisable image",
+    Status.UNKNOWN: "; what a better attack could get is not known",
+}
 REASONS = 3  # why there is no result, at most
 GATES = ("exceeded", "unjudged", "passed")  # from bad to good
 
@@ -32,19 +38,25 @@ def judge(audits: Sequence[Mapping[str, Any]], gates: Sequence[Mapping[str, Any]
     ]
     states_found = [Status(audit["status"]) for audit in audits if audit["status"] is not None]
     status = min(states_found, key=WORST_FIRST.index, default=None)
-    unfinished = any(audit["no_result"] for audit in audits)
-    headline = "No attack was scored" if not unfinished else "No attack came to a result"
-    if unfinished and status is Status.LEAKS:
-        headline = "Training images leaked to attacks that had no time to end"
-    found: dict[str, Any] = {"word": None, "headline": headline, "worst": None, "latest": None}
+    found: dict[str, Any] = {"word": None, "worst": None, "latest": None}
     if everything:
-        last = everything[-1]["step"]
-        worst, latest = max(everything, key=leak), max((x for x in everything if x["step"] == last), key=leak)
-        found = {"word": worst["word"], "headline": HEADLINES[worst["word"]], "worst": worst, "latest": latest}
+        worst = max(everything, key=leak)
+        last = [x for x in everything if x["step"] == attacked(audits)[-1]["step"]]  # none if that had no result
+        found = {"word": worst["word"], "worst": worst, "latest": max(last, key=leak, default=None)}
     found["status"] = None if status is None else str(status)
+    found["headline"] = _headline(found["word"], status, any(audit["no_result"] for audit in audits))
     states = {gate["verdict"] for gate in gates}
     found["gates"] = next((state for state in GATES if state in states), "none")
     return cast(Verdict, found | {"detail": _detail(found, audits)})
+
+
+def _headline(word: str | None, status: Status | None, unfinished: bool) -> str:
+    if word is not None and word not in MILD:
+        return HEADLINES[word]
+    if status is Status.LEAKS:
+        return "Training images leaked to attacks that had no time to end"
+    nothing = "No attack came to a result" if unfinished else "No attack was scored"
+    return (nothing if word is None else HEADLINES[word]) + ("" if status is None else KNOWN[status])
 
 
 def _detail(found: Mapping[str, Any], audits: Sequence[Mapping[str, Any]]) -> str:
@@ -58,12 +70,12 @@ def _detail(found: Mapping[str, Any], audits: Sequence[Mapping[str, Any]]) -> st
             return f"{skipped} of {len(audits)} audits were skipped; the reasons are below."
         return "Only the layers' systems were measured; no reconstruction was attempted."
     says = f"At step {worst['step']}, {worst['attack']} reached {scores(worst)}."
-    if latest["step"] != worst["step"]:
+    if latest is not None and latest["step"] != worst["step"]:
         says += f" In the last audit, at step {latest['step']}: {latest['word']}, {scores(latest)}."
-    attacked = [audit for audit in audits if audit["attacks"] or audit["no_result"]]
-    if attacked[-1]["no_result"]:
-        missing = "; ".join(f"{name}, {why}" for name, why in [*attacked[-1]["no_result"].items()][:REASONS])
-        says += f" At step {attacked[-1]['step']} there is no result: {missing}."
+    last = attacked(audits)[-1]
+    if last["no_result"]:
+        missing = "; ".join(f"{name}, {why}" for name, why in [*last["no_result"].items()][:REASONS])
+        says += f" At step {last['step']} there is no result: {missing}."
     if found["word"] in MILD:
         names = dict.fromkeys(name for audit in audits for name in audit["attacks"])
         says += f" That is as far as {', '.join(names)} went."

@@ -1,9 +1,11 @@
 """One audit against one limit, case by case; no failure counts as kept."""
 
 import logging
+import time
 
 import pytest
-from fits import Grey, Raises, Sleeps, fit, lines
+from fits import Grey, Net, Raises, Sleeps, fit, lines
+from torch import nn
 
 from leakage_audit.callbacks import Audit, LeakageAudit, LeakageGate, LeakageLimitExceeded
 from leakage_audit.callbacks.judgement import judge
@@ -74,9 +76,6 @@ class TestOutOfTime:
             gated(tmp_path, slept(attacks=[Grey(), Raises()]), action="fail")
 
     def test_but_not_one_that_does_not_apply_to_the_network(self, tmp_path):
-        from fits import Net
-        from torch import nn
-
         gate = LeakageGate({"audit/psnr/*": 25.0}, action="fail")
         fit(tmp_path, gate, slept(attacks=["rgap", Grey()], max_seconds=None), module=lambda: Net(nn.BatchNorm2d(4)))
         assert gate.verdict == "passed"
@@ -92,6 +91,45 @@ class TestOutOfTime:
         assert attached.progress_bar_metrics["leakage"] == "unknown"
 
 
+class Averages(Net):
+    """Shares the gradient of a network that sees the average colour and nothing else."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5))
+
+
+class TestTheSameGateInAnyTime:
+    """With no time it fails whatever there is to find; with enough of it, as measured."""
+
+    def gated(self, folder, seconds, module):
+        gate = LeakageGate({"audit/psnr/*": 25.0, "audit/limit": 25.0}, action="fail")
+        fit(
+            folder,
+            gate,
+            LeakageAudit(every_n_steps=9, attacks=["joint"], samples=1, max_seconds=seconds),
+            module=module,
+        )
+        return gate
+
+    @pytest.mark.parametrize("module", [Net, Averages])
+    @pytest.mark.parametrize("seconds", [1e-4, 1e-3])
+    def test_fails_where_there_was_no_time(self, tmp_path, seconds, module):
+        both = r"audit/psnr/joint is unknown \(out of time\).*audit/limit is unknown"
+        with pytest.raises(LeakageLimitExceeded, match=both):
+            self.gated(tmp_path, seconds, module)
+
+    def test_fails_as_measured_where_the_image_leaks(self, tmp_path):
+        with pytest.raises(
+            LeakageLimitExceeded, match=r"audit/psnr/joint = [\d.]+ is above 25, audit/limit = [\d.]+ is"
+        ):
+            self.gated(tmp_path, None, Net)
+
+    def test_passes_as_measured_where_it_cannot(self, tmp_path):
+        assert self.gated(tmp_path, None, Averages).verdict == "passed"
+        assert lines(tmp_path)[0]["status"] == "protected"
+
+
 def test_only_what_grows_with_leakage_can_be_limited(tmp_path):
     from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -103,3 +141,27 @@ def test_only_what_grows_with_leakage_can_be_limited(tmp_path):
 def test_what_unknown_means_is_checked_at_construction():
     with pytest.raises(ValueError, match="unknown must be one of"):
         LeakageGate({"audit/c": 0.0}, unknown="pass")
+
+
+class SometimesSleeps(Grey):
+    """Ends by itself the first time only."""
+
+    name = "sometimes"
+    calls = 0
+
+    def reconstruct(self, seen, budget):
+        SometimesSleeps.calls += 1
+        if SometimesSleeps.calls > 1:
+            for _ in budget.steps(6000, "sleeping"):
+                time.sleep(0.01)
+        return super().reconstruct(seen, budget)
+
+
+def test_a_number_of_an_audit_before_does_not_stand_for_one_without_a_result(tmp_path):
+    SometimesSleeps.calls = 0
+    audit = slept(attacks=[SometimesSleeps()], every_n_steps=4, limit=0)
+    attached, _ = fit(tmp_path, audit)
+    assert [line["no_result"] for line in lines(tmp_path)] == [{}, {"sometimes": "out of time"}]
+    assert lines(tmp_path)[0]["metrics"]["audit/psnr/sometimes"] < 20
+    assert attached.callback_metrics["audit/psnr/sometimes"] == 300.0  # what monitors count as the worst
+    assert attached.callback_metrics["audit/ssim/sometimes"] == 1.0

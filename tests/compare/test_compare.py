@@ -26,7 +26,8 @@ def table(path):
 def test_rows_are_in_order_and_hold_what_the_api_gives(tmp_path):
     results = compare(experiment(), tmp_path / "out")
     assert results.csv.read_text().splitlines()[0] == (
-        "variant,index,label,attack,seed,mse,psnr,psnr_255,ssim,seconds,c,converged,succeeded,limit,limit_solved"
+        "variant,index,label,attack,seed,mse,psnr,psnr_255,ssim,seconds,c,converged,succeeded,limit,limit_solved,"
+        "out_of_time,status"
     )
     rows = table(results.csv)
     assert [(r["variant"], int(r["index"]), r["attack"]) for r in rows] == experiment().cells

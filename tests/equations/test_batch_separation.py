@@ -171,3 +171,10 @@ def test_an_images_trace_must_stand_out_of_the_noise(clear, complete):
     plain, gradient = problem()
     ratio = float(torch.linalg.svdvals(gradient)[2]) / (plain._noise * gradient.shape[1] ** 0.5)
     assert problem(clear=clear * ratio)[0].complete is complete
+
+
+def test_more_images_than_the_last_layer_has_inputs_stay_together():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 1, 3), nn.Tanh(), nn.AvgPool2d(3), nn.Flatten(), nn.Linear(4, 10))
+    seen = observe(model, torch.rand(8, 3, 8, 8), torch.arange(8), mean=0.5).to(torch.float64)
+    assert separate_batch(seen, 1e-6, Budget()) is None

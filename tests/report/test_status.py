@@ -24,9 +24,10 @@ def test_a_run_out_of_time_has_no_result_and_no_word(tmp_path):
     report, page, junit = written(tmp_path, unended(0, 12.4), unended(20, 12.4))
     verdict = report["verdict"]
     assert (verdict["word"], verdict["status"], verdict["worst"]) == (None, "unknown", None)
-    assert verdict["headline"] == "No attack came to a result"
+    assert verdict["headline"] == "No attack came to a result; what a better attack could get is not known"
     assert "joint: out of time" in verdict["detail"]
     assert report["attacks"] == []
+    assert '<td>joint</td><td>no result<span class="sub">out of time' in page
     assert 'class="card verdict tone-unknown"' in page
     assert junit.find(".//property[@name='status']").get("value") == "unknown"
 
@@ -69,3 +70,34 @@ def test_a_violation_without_a_number_says_so(tmp_path):
     _, page, junit = written(tmp_path, unended(0, 12.4), record)
     assert junit.find(".//failure").get("message") == "audit/psnr/joint is unknown at step 0: out of time"
     assert "unknown<span" in page
+
+
+def test_the_last_audit_without_a_result_is_not_that_before_it(tmp_path):
+    report, page, _ = written(tmp_path, audit(0, {"joint": 146.6}), unended(20, 12.4))
+    assert report["verdict"]["latest"] is None
+    assert "In the last audit" not in report["verdict"]["detail"]
+    assert "<span>Last audit</span><b>no result</b>" in page
+    assert page.count('<td>no result<span class="sub">out of time') == 1  # in the attack's row
+
+
+@pytest.mark.parametrize("status", ["protected", "open", "unknown"])
+def test_a_headline_of_a_low_word_says_what_is_known(tmp_path, status):
+    report, _, junit = written(tmp_path, audit(0, {"joint": 12.4}, status=status))
+    ends = {"protected": "no recognisable image", "open": "determines a recognisable image", "unknown": "not known"}
+    assert report["verdict"]["headline"].endswith(ends[status])
+    assert junit.find(".//testcase").get("name") == report["verdict"]["headline"]
+
+
+def test_a_curve_is_broken_where_the_attack_did_not_end(tmp_path):
+    first, last = audit(0, {"joint": 20.0}), audit(40, {"joint": 20.0})
+    whole = written(tmp_path / "whole", first, audit(20, {"joint": 20.0}), last)[1]
+    broken = written(tmp_path / "broken", first, unended(20, 12.4), last)[1]
+    assert broken.count('class="line s1"') == whole.count('class="line s1"') + 2  # PSNR and SSIM in two pieces each
+
+
+def test_the_limit_is_drawn_where_no_attack_has_a_result(tmp_path):
+    record = unended(0, 12.4, status="protected")
+    record["metrics"] = {"audit/limit": 13.0, "audit/chance": 12.0}
+    page = written(tmp_path, record)[1]
+    assert 'class="line limit"' in page
+    assert 'class="line chance"' in page

@@ -1,6 +1,5 @@
 """Scalars, images and text to whatever loggers the trainer has; one file a kind of logger, one registry of them."""
 
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from torchvision.transforms.functional import to_pil_image
 from leakage_audit.callbacks.capture.plain_training import PlainTraining
 from leakage_audit.callbacks.output.loggers import mlflow, tensorboard, wandb  # noqa: F401  they register themselves
 from leakage_audit.callbacks.output.loggers.display import Display, display_of, register
-from leakage_audit.readings.metric_table import PSNR, PSNR_MEAN, SSIM, VIOLATIONS
+from leakage_audit.readings.metric_table import PSNR, PSNR_MEAN, SSIM, metric_of
 
 __all__ = ["Display", "display_of", "register"]
 
@@ -36,17 +35,23 @@ def remember(trainer: Trainer, metrics: Mapping[str, float]) -> None:
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
 
 
-def outdate(trainer: Trainer, tag: str, attacks: Iterable[str]) -> None:
-    """Make what an earlier audit left with the trainer NaN, and have a name for each attack, before an audit's numbers.
+def supersede(trainer: Trainer, tag: str, attacks: Iterable[str], metrics: Mapping[str, float]) -> None:
+    """Let no number of an audit before stand for one that this audit has not: monitors see the worst there is.
 
-    A number that the present audit has not must not pass for its own: a checkpoint would count as the one that leaks
-    least for an attack that ran out of time.
+    EarlyStopping and ModelCheckpoint know no unknown: they raise where a number is gone, and NaN ends the fit.
+
+    Args:
+        trainer: Whose `callback_metrics`.
+        tag: What the audit's names begin with.
+        attacks: The names that had to have a number.
+        metrics: What the audit has.
     """
-    old = [name for name in trainer.callback_metrics if name.startswith(f"{tag}/") and name != VIOLATIONS.name]
-    new = [
-        f"{tag}{metric.of(attack).removeprefix('audit')}" for attack in attacks for metric in (PSNR, PSNR_MEAN, SSIM)
-    ]
-    remember(trainer, dict.fromkeys([*old, *new], math.nan))
+    named = [metric.of(attack) for attack in attacks for metric in (PSNR, PSNR_MEAN, SSIM)]
+    due = {tag + name.removeprefix("audit") for name in named}
+    for name in (trainer.callback_metrics.keys() | due) - metrics.keys():
+        metric = metric_of("audit" + name.removeprefix(tag)) if name.startswith(f"{tag}/") else None
+        if metric is not None and metric.unknown is not None:
+            remember(trainer, {name: metric.unknown})
 
 
 def log_scalars(trainer: Trainer, metrics: Mapping[str, float], step: int) -> None:

@@ -1,10 +1,15 @@
+import io
+from types import SimpleNamespace
+
 import pytest
 from fits import Grey, Sleeps, fit
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
+from rich.console import Console
 
-from leakage_audit.callbacks import LeakageAudit
+from leakage_audit.callbacks import Audit, LeakageAudit
 from leakage_audit.callbacks.output import console
 from leakage_audit.callbacks.settings import AuditOptions
+from leakage_audit.readings.reading import Status
 
 
 @pytest.mark.parametrize("bar", [TQDMProgressBar, RichProgressBar])
@@ -23,7 +28,7 @@ def test_the_progress_bar_keeps_the_last_audits_result(tmp_path, bar):
 def test_a_table_and_the_reports_place_at_the_end(tmp_path, bar, capsys):
     fit(tmp_path, LeakageAudit(every_n_steps=4, attacks=[Grey()], limit=0), bar(), enable_progress_bar=True)
     said = capsys.readouterr().out
-    assert "Nothing recognisable came back." in said
+    assert "Nothing recognisable came back, but the gradient determines" in said
     assert "grey" in said
     assert "unrecognisable" in said
     assert "report.html" in said.replace("\n", "")
@@ -53,3 +58,30 @@ class TestProgress:
         self.audited(tmp_path, TQDMProgressBar(), 0.2)
         said = capfd.readouterr()
         assert "audit: sleeping" in said.err + said.out
+
+
+@pytest.mark.parametrize(
+    ("audit", "said"),
+    [
+        (Audit(1, 1, skipped="no labels"), "no result: the audit was skipped"),
+        (Audit(1, 1, status=Status.UNKNOWN, no_results={"a": (9.0, "out of time")}), "no result: out of time"),
+    ],
+)
+def test_what_an_audit_found_does_not_stand_for_the_next(audit, said):
+    trainer = SimpleNamespace(progress_bar_metrics={"leakage": "protected", "PSNR": "9.0 dB", "limit": "9 dB"})
+    console.show(trainer, audit)
+    assert trainer.progress_bar_metrics == {"leakage": "unknown", "PSNR": said}
+
+
+def test_the_table_has_a_row_for_what_came_to_no_result():
+    unended = {"step": 0, "attacks": {}, "no_result": {"joint": "out of time"}}
+    report = {
+        "verdict": {"headline": "No attack came to a result", "gates": "none"},
+        "attacks": [],
+        "audits": [unended],
+    }
+    shown = Console(record=True, width=120, file=io.StringIO())
+    shown.print(console.table(report))
+    (row,) = [line for line in shown.export_text().splitlines() if "joint" in line]
+    assert "no result" in row
+    assert "out of time" in row

@@ -45,3 +45,11 @@ def test_what_the_gradient_determines_stands_under_the_truth(solved):
     rows = (shown == torch.tensor([0, 0, 255], dtype=torch.uint8).view(3, 1, 1)).all(0).any(1).nonzero()
     assert rows.min() > plain.shape[1] // 4
     assert rows.max() < shown.shape[1] - 150
+
+
+def test_a_low_limit_that_was_not_solved_is_hatched_without_a_word():
+    cut_short, text = picture([evaluation(out_of_time=True, limit=LimitOutcome([9.0], False, GREY))], "step 0")
+    assert np.mean(cut_short.numpy() == 128) < 0.01
+    assert "unrecognisable" not in text
+    solved, _ = picture([evaluation(out_of_time=True, limit=LimitOutcome([9.0], True, GREY))], "step 0")
+    assert np.mean(solved.numpy() == 128) > 0.1
