@@ -7,6 +7,7 @@ Zero means that every layer's system determines its input; the more negative, th
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from math import prod
 
 import torch
 from torch import Tensor
@@ -17,11 +18,11 @@ from leakage_audit.layerwise.layer_system import LayerSystem
 from leakage_audit.layerwise.recursion import sweep
 from leakage_audit.measures.degeneracy import remark
 from leakage_audit.measures.joint_rank import joint_deficiency
-from leakage_audit.measures.structural import structural_rank
+from leakage_audit.measures.structural import InstanceOptions, structural_rank
 from leakage_audit.networks.chain import read_chain
 from leakage_audit.networks.layer_types import SpatialLayer
 from leakage_audit.observation import Observation
-from leakage_audit.runtime import single_blas
+from leakage_audit.runtime import Budget, OutOfMemory, OutOfTime, single_blas
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,13 @@ class Security:
         layers: The layer table.
         joint_deficiency: rank − unknowns of all equations together, by counting (see `measures.joint_rank`); None where
             it was not counted.
+        counted: Why c is a count of shapes and not of ranks found, in a sentence; empty if all ranks were found.
     """
 
     c: float
     layers: tuple[LayerReport, ...]
     joint_deficiency: int | None = None
+    counted: str = ""
 
     @classmethod
     def weigh(cls, layers: Sequence[LayerReport]) -> "Security":
@@ -87,17 +90,26 @@ class Security:
     def as_dict(self) -> dict:
         """The same as plain numbers, for JSON."""
         layers = [asdict(layer) for layer in self.layers]
-        return {"c": self.c, "joint_deficiency": self.joint_deficiency, "layers": layers}
+        return {"c": self.c, "joint_deficiency": self.joint_deficiency, "layers": layers, "counted": self.counted}
 
 
-def security_metric(seen: Observation, tolerance: float | None = None, options: FactorOptions = DEFAULT) -> Security:
+def security_metric(
+    seen: Observation,
+    tolerance: float | None = None,
+    options: FactorOptions = DEFAULT,
+    budget: Budget | None = None,
+) -> Security:
     """Rank every convolution's system at the observed weights and gradients, and weigh the deficiencies (12).
+
+    The walk goes from the output to the image. A system that would take more time or memory than there is ends it, as
+    the layers below need its solution: their ranks and its own are then counted from shapes, and `counted` says so.
 
     Args:
         seen: What leaked.
         tolerance: Singular values below this share of the largest count as zero; by default ten times the rounding of
             the gradients' type.
         options: How the systems are factored.
+        budget: Limits of time and memory; none by default.
 
     Returns:
         c(M) and the layer table.
@@ -117,20 +129,52 @@ def security_metric(seen: Observation, tolerance: float | None = None, options: 
     if problem is not None:
         raise ValueError(problem)
     tolerance = tolerance_for(seen.dtype) if tolerance is None else tolerance
-    seen = seen.to(torch.float64)
+    budget, seen = budget or Budget(), seen.to(torch.float64)
     chain = read_chain(seen.network, seen.input_shape)
+    convolutions = [layer for layer in chain if isinstance(layer, SpatialLayer)]
     found: list[LayerReport] = []
+    counted = ""
 
     def solve(system: LayerSystem, i: int) -> Tensor:
-        factor = Factor(system, tolerance, options)
-        found.insert(0, report(factor, remark(system, tolerance)))
+        factor = Factor(system, tolerance, options, budget)
+        row = report(factor, remark(system, tolerance))
         # The image itself is not needed.
-        return factor.pseudo_inverse(system.v) if i else torch.zeros(system.n, dtype=system.z.dtype).to(system.z)
+        x = factor.pseudo_inverse(system.v) if i else torch.zeros(system.n, dtype=system.z.dtype).to(system.z)
+        found.insert(0, row)
+        return x
 
-    with single_blas():
-        sweep(chain, seen, solve)
-    convolutions = [layer for layer in chain if isinstance(layer, SpatialLayer)]
-    return replace(Security.weigh(found), joint_deficiency=joint_deficiency(convolutions))
+    try:
+        with single_blas():
+            sweep(chain, seen, solve)
+    except (OutOfMemory, OutOfTime) as reason:
+        left = convolutions[: len(convolutions) - len(found)]
+        found = [count(layer, seen.gradient_of(layer.name, "weight") is not None) for layer in left] + found
+        names = ", ".join(layer.name for layer in left)
+        counted = f"counted from the shapes of {names}, not from their ranks: {reason}"
+    return replace(Security.weigh(found), joint_deficiency=joint_deficiency(convolutions), counted=counted)
+
+
+def count(layer: SpatialLayer, shared: bool) -> LayerReport:
+    """A row without its weight, from shapes alone: the rank for generic weights and gradients, or a bound for it.
+
+    Args:
+        layer: The layer.
+        shared: Whether the gradient of its weights is seen.
+    """
+    shared = shared and layer.learned
+    found = structural_rank(layer, shared, InstanceOptions(largest=0))  # a random instance would take time, too
+    n = prod(layer.in_shape)
+    return LayerReport(
+        name=layer.name,
+        unknowns=n,
+        equations=prod(layer.out_shape) + (layer.weight.numel() if shared else 0),
+        rank=found.rank,
+        deficiency=found.rank - n,
+        weight=None,
+        condition=None,
+        expected=found.rank,
+        way=f"counted from shapes ({found.how})",
+    )
 
 
 def report(factor: Factor, remarks: str) -> LayerReport:
