@@ -22,7 +22,7 @@ from leakage_audit.callbacks.output.write_report import write as write_report
 from leakage_audit.callbacks.run_folder import choose_folder
 from leakage_audit.callbacks.schedule import Schedule
 from leakage_audit.callbacks.session import Session
-from leakage_audit.callbacks.settings import Settings, name_attacks
+from leakage_audit.callbacks.settings import AuditOptions, Settings, name_attacks
 from leakage_audit.readings.extraction import short
 from leakage_audit.readings.metric_table import METRICS, VIOLATIONS
 
@@ -68,6 +68,7 @@ class LeakageAudit(Callback):
         forward: How scores are computed, if not by the module's `forward`: a dotted name or `f(module, x)`.
         loss: `loss(scores, labels)` or its dotted name, if neither the module's attribute nor cross entropy.
         unpack: `unpack(batch)` to images and labels or its dotted name, if they are not found in the batch.
+        options: Tolerances and limits (`callbacks.settings.AuditOptions`); an attack has its own.
         report: Whether the end of the fit writes `report.html`, `report.json` and `junit.xml` beside `audit.jsonl`.
 
     Attributes:
@@ -107,6 +108,7 @@ class LeakageAudit(Callback):
         loss: str | Callable[..., Any] | None = None,
         unpack: str | Callable[..., Any] | None = None,
         report: bool = True,
+        options: AuditOptions | None = None,
     ) -> None:
         super().__init__()
         self.settings = Settings(
@@ -127,6 +129,7 @@ class LeakageAudit(Callback):
             forward=forward,
             loss=loss,
             unpack=unpack,
+            options=options or AuditOptions(),
         )
         self.latest: Audit | None = None
         self.recent: deque[Audit] = deque(maxlen=16)

@@ -15,11 +15,11 @@ from torch.optim import Optimizer
 from leakage_audit.callbacks.capture import distributed
 from leakage_audit.callbacks.capture.captured_sample import CapturedSample
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
-from leakage_audit.callbacks.capture.gradient_check import GradientCheck, MicroBatch
+from leakage_audit.callbacks.capture.gradient_check import GradientCheck, MicroBatch, ReadStep
 from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.probe import Probe
 from leakage_audit.callbacks.capture.rng_isolation import isolated, kept_generators
-from leakage_audit.callbacks.capture.step_reader import ReadStep, StepReader
+from leakage_audit.callbacks.capture.step_reader import StepReader
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.evaluation.background import Worker
 from leakage_audit.callbacks.evaluation.baseline import BaselineImage
@@ -65,6 +65,7 @@ class Session:
             unpack=settings.unpack,
             inputs=InputRange(settings.mean, settings.std, settings.value_range),
             grant_labels=settings.grant_labels,
+            check=settings.options.gradient_check,
         )
         self.tally = Tally()
         self._defence, self._tag = defence, tag
@@ -245,7 +246,7 @@ class Session:
         return replace(captured, seen=replace(captured.seen, gradients=self._defence.defend(own, draw)), noise=noise)
 
     def _evaluate(self, samples: list[CapturedSample], attack: bool = True) -> list[Evaluation]:
-        with console.progress(self.trainer) as report:
+        with console.progress(self.trainer, self.settings.options.announced_after) as report:
             return [evaluate(*args, **keywords, report=report) for args, keywords in self._jobs(samples, attack)]
 
     def _jobs(self, samples: list[CapturedSample], attack: bool = True) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
@@ -253,7 +254,8 @@ class Session:
         settings = self.settings
         with kept_generators(getattr(self.trainer, "datamodule", None), self.trainer.train_dataloader):
             guesses = [self._guess(self.trainer, captured.truth.shape[1:]) for captured in samples]
-        common = {"seconds": settings.max_seconds, "strict": settings.on_error == "raise", "limit": settings.limit}
+        common: dict[str, Any] = {"seconds": settings.max_seconds, "strict": settings.on_error == "raise"}
+        common |= {"limit": settings.limit, "options": settings.options}
         return [
             (
                 (captured.seen, captured.truth, captured.labels, settings.attacks if attack else {}),

@@ -1,7 +1,7 @@
 """What a user may ask of an audit, checked when it is asked."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,34 @@ from torch import Tensor
 
 from leakage_audit.attacks import build
 from leakage_audit.attacks.base import Attack
+from leakage_audit.callbacks.capture.gradient_check import CheckOptions
 from leakage_audit.callbacks.capture.model_copy import Forward
+from leakage_audit.measures.limit import LimitOptions
+from leakage_audit.measures.security import SecurityOptions
 from leakage_audit.observation import Loss
+from leakage_audit.options import Checked
+
+
+@dataclass(frozen=True)
+class AuditOptions(Checked):
+    """Tolerances and limits of an audit; those of its attacks are the attacks' own.
+
+    Attributes:
+        unknown_share: Of a limit's time, for the whole batch at once, the others unknown: it is the harder problem.
+        announced_after: Seconds that an audit may take before a progress bar of its own announces it.
+        gradient_check: What rounding can explain between the step's gradient and the recomputed one.
+        security: How the layers' systems are ranked for c(M).
+        limit: How what the gradient determines is computed; what a defence adds counts as its noise.
+    """
+
+    unknown_share: float = 0.7
+    announced_after: float = 3.0
+    gradient_check: CheckOptions = field(default_factory=CheckOptions)
+    security: SecurityOptions = field(default_factory=SecurityOptions)
+    limit: LimitOptions = field(default_factory=lambda: LimitOptions(uncertainty=False))
+
+    def __post_init__(self) -> None:
+        self.check(share=("unknown_share",), not_negative=("announced_after",))
 
 
 @dataclass(frozen=True)
@@ -38,6 +64,7 @@ class Settings:
     forward: Forward | None
     loss: str | Loss | None
     unpack: str | Callable[[Any], tuple[Tensor, Tensor]] | None
+    options: AuditOptions = field(default_factory=AuditOptions)
 
     def __post_init__(self) -> None:
         _one_of("gradient", self.gradient, ("sample", "step"))

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from leakage_audit.callbacks.capture.model_copy import Classifier, plain
 from leakage_audit.callbacks.capture.rng_isolation import RngState
 from leakage_audit.observation import Loss
+from leakage_audit.options import Checked
 
 
 @dataclass(frozen=True)
@@ -133,18 +134,61 @@ class GradientCheck:
         )
 
 
-# By the coarsest type that the step computed in: hundreds of roundings of a gradient entry, but only two or three of
-# bfloat16's (2⁻⁸): label smoothing of 0.04 changes a gradient by 0.04 and must not pass for rounding.
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 1e-2, torch.float16: 4e-3}
+@dataclass(frozen=True)
+class ReadStep:
+    """A step whose gradient has been read.
+
+    Attributes:
+        gradients: The step's own, as an average over the window.
+        check: How they compare with the recomputed ones.
+        reason: In words, what training_step seems to do where they differ; empty if nothing is known.
+    """
+
+    gradients: dict[str, Tensor]
+    check: GradientCheck
+    reason: str = ""
 
 
-def compare(step: Mapping[str, Tensor], recomputed: Mapping[str, Tensor], compute: torch.dtype) -> GradientCheck:
+@dataclass(frozen=True)
+class CheckOptions(Checked):
+    """Relative difference of two gradients that rounding can explain, by the coarsest type that the step computed in.
+
+    Hundreds of roundings of an entry, but only two or three of bfloat16's (2⁻⁸): label smoothing of 0.04 changes a
+    gradient by 0.04 and must not pass for rounding.
+
+    Attributes:
+        float64: Of float64.
+        float32: Of float32.
+        bfloat16: Of bfloat16, autocast included.
+        float16: Of float16, autocast included.
+    """
+
+    float64: float = 1e-9
+    float32: float = 1e-4
+    bfloat16: float = 1e-2
+    float16: float = 4e-3
+
+    def __post_init__(self) -> None:
+        self.check(positive=("float64", "float32", "bfloat16", "float16"))
+
+    def of(self, dtype: torch.dtype) -> float:
+        """That of one of these types."""
+        return getattr(self, str(dtype).removeprefix("torch."))
+
+
+def compare(
+    step: Mapping[str, Tensor],
+    recomputed: Mapping[str, Tensor],
+    compute: torch.dtype,
+    options: CheckOptions = CheckOptions(),
+) -> GradientCheck:
     """Compare the step's gradient with the recomputed one, in float64.
 
     Args:
         step: Gradients by name.
         recomputed: The same at the parameters that the audited network has.
         compute: The coarsest floating type in the forward pass.
+        options: What rounding can explain.
     """
     missing = tuple(name for name in step if name not in recomputed)
     pairs = [(step[name].double(), recomputed[name].double()) for name in step if name in recomputed]
@@ -155,7 +199,7 @@ def compare(step: Mapping[str, Tensor], recomputed: Mapping[str, Tensor], comput
     size = max(g2, 1e-300) ** 0.5
     error = sum(float((g - scale * r).square().sum()) for g, r in pairs) ** 0.5 / size
     rest = sum(float((g - r).square().sum()) for g, r in pairs) ** 0.5 / size
-    return GradientCheck(scale, error, rest, _TOLERANCE[compute], missing)
+    return GradientCheck(scale, error, rest, options.of(compute), missing)
 
 
 def compute_type(trainer: Trainer, module: LightningModule) -> torch.dtype:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -17,8 +17,9 @@ from leakage_audit.callbacks.capture.batch_reader import BatchReader, Unpack, cl
 from leakage_audit.callbacks.capture.captured_sample import CapturedSample, one_image, whole_step
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
 from leakage_audit.callbacks.capture.gradient_check import (
-    GradientCheck,
+    CheckOptions,
     MicroBatch,
+    ReadStep,
     compare,
     compute_type,
     recompute,
@@ -36,21 +37,6 @@ Attempt = tuple[Reading, tuple[str, str]]
 _AS_IT_STOOD, _ALL_MOMENTS = ("start", "now"), (("start", "start"), ("now", "now"), ("now", "start"), ("start", "now"))
 
 
-@dataclass(frozen=True)
-class ReadStep:
-    """A step whose gradient has been read.
-
-    Attributes:
-        gradients: The step's own, as an average over the window.
-        check: How they compare with the recomputed ones.
-        reason: In words, what training_step seems to do where they differ; empty if nothing is known.
-    """
-
-    gradients: dict[str, Tensor]
-    check: GradientCheck
-    reason: str = ""
-
-
 class StepReader:
     """Finds classifier, loss, targets and normalisation of a LightningModule, and reads its steps.
 
@@ -65,6 +51,7 @@ class StepReader:
         unpack: See `BatchReader`.
         inputs: Mean, standard deviation and value range.
         grant_labels: Whether the attacker is told the labels.
+        check: What rounding can explain of the gradients' difference.
     """
 
     def __init__(
@@ -75,8 +62,10 @@ class StepReader:
         unpack: Unpack | None = None,
         inputs: InputRange | None = None,
         grant_labels: bool = False,
+        check: CheckOptions | None = None,
     ) -> None:
         self._forward, self._loss, self.grant_labels = forward, loss, grant_labels
+        self._check = check or CheckOptions()
         self._batches, self._inputs = BatchReader(unpack), inputs or InputRange()
         self._dropped: list[str] = []
         self._candidates: list[Reading] = []
@@ -267,12 +256,12 @@ class StepReader:
         Such a factor is undone.
         """
         compute = compute_type(trainer, module)
-        check = compare(own, again, compute)
+        check = compare(own, again, compute, self._check)
         if check.parallel and not check.same and not module.automatic_optimization and length > 1:
             divided_by = length / check.scale
             if abs(divided_by - round(divided_by)) < check.tolerance * divided_by:
                 own = {name: g / check.scale for name, g in own.items()}
-                check = compare(own, again, compute)
+                check = compare(own, again, compute, self._check)
         return ReadStep(own, check)
 
     def _why_not(self, problem: Exception | None) -> str:

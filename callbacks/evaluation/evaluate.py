@@ -9,6 +9,7 @@ from torch import Tensor
 
 from leakage_audit.attacks.base import Attack, Reconstruction
 from leakage_audit.callbacks.evaluation.limits import measure_limits
+from leakage_audit.callbacks.settings import AuditOptions
 from leakage_audit.measures.security import security_metric
 from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import Observation
@@ -33,6 +34,7 @@ def evaluate(
     report: Callable[[str, float], None] | None = None,
     limit: float = 0.25,
     noise: float = 0.0,
+    options: AuditOptions | None = None,
 ) -> Evaluation:
     """Measure an observation, run the attacks on it one after the other, and score them.
 
@@ -48,13 +50,15 @@ def evaluate(
         report: Told of the attacks' progress.
         limit: Share of the time that is kept for what the gradient determines, whoever attacks; 0 does not compute it.
         noise: Standard deviation of what a defence added to each entry of the gradient, in the gradient's own units.
+        options: How c(M) and the limit are computed.
     """
+    options = options or AuditOptions()
     true_images, truth = truth, _unit(truth, seen)
     seen = seen.to(torch.float32) if torch.finfo(seen.dtype).bits < 32 else seen
     evaluation = Evaluation(truth, labels.tolist(), chance_floor(guess, truth))
     if measure:
         try:
-            evaluation.security = security_metric(seen)
+            evaluation.security = security_metric(seen, options=options.security)
         except ValueError as error:  # the network is no chain, or its gradient holds nothing
             evaluation.problems["c"] = str(error)
     total = Budget(seconds)
@@ -78,7 +82,7 @@ def evaluate(
     if limit > 0 and attacks:
         left = None if seconds is None else max(1e-3, seconds - total.spent)
         try:
-            found = measure_limits(seen, true_images, labels, noise, Budget(left, report))
+            found = measure_limits(seen, true_images, labels, noise, Budget(left, report), options)
             evaluation.limit, evaluation.limit_others_known = found
         except Exception as error:  # as for an attack
             if strict and not isinstance(error, ValueError):

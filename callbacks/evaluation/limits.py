@@ -1,18 +1,24 @@
 """What the gradient determines of each captured image, beside what the attacks proved: the other side of a reading."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from leakage_audit.callbacks.settings import AuditOptions
 from leakage_audit.measures.limit import GradientNoise, Limit, LimitOptions, Others, reconstruction_limit
 from leakage_audit.observation import Observation
 from leakage_audit.readings.evaluation import LimitOutcome
 from leakage_audit.runtime import Budget
 
-UNKNOWN_SHARE = 0.7  # of the time, for the whole batch at once: it is the harder problem
-
 
 def measure_limits(
-    seen: Observation, truth: Tensor, labels: Tensor, noise: float, budget: Budget
+    seen: Observation,
+    truth: Tensor,
+    labels: Tensor,
+    noise: float,
+    budget: Budget,
+    options: AuditOptions | None = None,
 ) -> tuple[LimitOutcome, LimitOutcome]:
     """The limit with the batch's other images unknown, and with them known; of a single image both are the same.
 
@@ -22,24 +28,29 @@ def measure_limits(
         labels: Their classes `(B,)`.
         noise: Standard deviation of what a defence added to each entry of the gradient, in the gradient's own units.
         budget: Time limit and progress report.
+        options: How it is computed, and how the time is shared out.
 
     Raises:
         ValueError: If the images are not scored by one class each, or the gradient holds nothing.
     """
+    options = options or AuditOptions()
+    given = options.limit
+    if noise > 0:
+        given = replace(given, noise=GradientNoise(std=noise))
+    how = replace(given, uncertainty=noise > 0 or given.uncertainty)
     if seen.batch_size == 1:
-        alone = _measured(seen, truth, labels, "unknown", noise, budget)
+        alone = _measured(seen, truth, labels, "unknown", how, budget)
         return alone, alone
     left = None if budget.seconds is None else max(budget.seconds - budget.spent, 1e-3)
-    share = Budget(None if left is None else UNKNOWN_SHARE * left, budget.tell)
-    unknown = _measured(seen, truth, labels, "unknown", noise, share)
+    share = Budget(None if left is None else options.unknown_share * left, budget.tell)
+    unknown = _measured(seen, truth, labels, "unknown", how, share)
     rest = None if budget.seconds is None else max(budget.seconds - budget.spent, 1e-3)
-    return unknown, _measured(seen, truth, labels, "known", noise, Budget(rest, budget.tell))
+    return unknown, _measured(seen, truth, labels, "known", how, Budget(rest, budget.tell))
 
 
 def _measured(
-    seen: Observation, truth: Tensor, labels: Tensor, others: Others, noise: float, budget: Budget
+    seen: Observation, truth: Tensor, labels: Tensor, others: Others, options: LimitOptions, budget: Budget
 ) -> LimitOutcome:
-    options = LimitOptions(noise=GradientNoise(std=noise), uncertainty=noise > 0)
     if labels.ndim != 1 or labels.is_floating_point():
         raise ValueError("the limit is computed for images of one class each; soft and multi-label targets are not")
     at = (truth.to(seen.device, seen.dtype), labels.to(seen.device))
@@ -47,5 +58,5 @@ def _measured(
     low, high = seen.value_range
     images = (found.images.detach().cpu() - low) / (high - low)
     # With a defence's noise what it adds in expectation counts; one draw of it would be luck.
-    psnr = found.psnr if found.psnr_with_noise is None or noise == 0 else found.psnr_with_noise
+    psnr = found.psnr if found.psnr_with_noise is None or not options.uncertainty else found.psnr_with_noise
     return LimitOutcome(list(psnr), found.solved, images.to(torch.float32))

@@ -17,7 +17,6 @@ from leakage_audit.readings.metric_table import METRICS, PSNR
 from leakage_audit.readings.reading import Status, shown_word
 from leakage_audit.scores.severity import SEVERITIES
 
-PATIENCE = 3.0  # seconds that an audit may take unannounced
 COLOURS = dict(zip(SEVERITIES, ("default", "yellow", "dark_orange", "red"), strict=True))  # a low word is no safety
 COLOURS |= {Status.LEAKS: "red", Status.OPEN: "dark_orange", Status.UNKNOWN: "yellow", Status.PROTECTED: "green"}
 
@@ -43,15 +42,16 @@ def show(trainer: Trainer, audit: Audit) -> None:
 
 
 class _AuditProgress:
-    """Shows how far an audit is once it has taken longer than `PATIENCE`; called by the attacks' budgets."""
+    """Shows how far an audit is once it has taken long; called by the attacks' budgets."""
 
-    def __init__(self, bar: ProgressBar | None) -> None:
+    def __init__(self, bar: ProgressBar | None, after: float) -> None:
+        self._after = after
         self._bar, self._began, self._shown = bar, time.perf_counter(), 0.0
         self._task: Any = None
 
     def __call__(self, what: str, done: float) -> None:
         now = time.perf_counter()
-        if now - self._began < PATIENCE or now - self._shown < 0.1:
+        if now - self._began < self._after or now - self._shown < 0.1:
             return
         self._shown = now
         if isinstance(self._bar, RichProgressBar) and self._bar.progress is not None:
@@ -75,9 +75,9 @@ class _AuditProgress:
 
 
 @contextmanager
-def progress(trainer: Trainer) -> Iterator[_AuditProgress]:
-    """What attacks report to; shows nothing on a trainer without a progress bar."""
-    voice = _AuditProgress(_bar(trainer))
+def progress(trainer: Trainer, after: float = 3.0) -> Iterator[_AuditProgress]:
+    """What attacks report to; shows nothing in the first seconds, or on a trainer without a progress bar."""
+    voice = _AuditProgress(_bar(trainer), after)
     try:
         yield voice
     finally:

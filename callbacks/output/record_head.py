@@ -9,6 +9,7 @@ from leakage_audit.callbacks.capture.gradient_check import GradientCheck
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.output.loggers import log_step
 from leakage_audit.callbacks.settings import Settings
+from leakage_audit.options import recorded
 
 
 def record_head(
@@ -35,6 +36,7 @@ def record_head(
     head |= {"epoch": trainer.current_epoch, "gradient": settings.gradient, "probe": settings.probe}
     head |= {"seed": settings.seed, "knowledge": settings.knowledge, **about}
     head |= {"precision": str(trainer.precision), "ranks": trainer.world_size}
+    head["options"] = recorded(settings.options)
     if defence is not None:
         head["defence"] = {"clip": defence.clip, "noise": defence.noise, "seed": defence.seed}
     if check is not None:

@@ -31,6 +31,7 @@ class CosineTV(Attack):
         tv: Weight of the variation.
         seed: Of the random starts.
         matched: Cosine distance below which the gradients count as matched.
+        recipe: All of it, in place of the preset's.
 
     Example:
         >>> import torch
@@ -55,18 +56,17 @@ class CosineTV(Attack):
         tv: float | None = None,
         seed: int = 0,
         matched: float = 0.01,
+        recipe: Recipe | None = None,
     ) -> None:
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         given: dict[str, Any] = {"iterations": iterations, "restarts": restarts, "lr": lr, "tv": tv}
-        self.recipe = replace(PRESETS[preset], **{name: value for name, value in given.items() if value is not None})
+        self.recipe = replace(
+            recipe or PRESETS[preset], **{name: value for name, value in given.items() if value is not None}
+        )
         self.preset, self.seed, self.matched = preset, seed, matched
         self.iterations, self.restarts = self.recipe.iterations, self.recipe.restarts
         self.lr, self.tv = self.recipe.lr, self.recipe.tv
-        if self.iterations < 1 or self.restarts < 1:
-            raise ValueError(f"iterations and restarts must be at least 1, got {self.iterations} and {self.restarts}")
-        if not self.lr > 0 or not self.tv >= 0:
-            raise ValueError(f"lr must be positive and tv not negative, got {self.lr} and {self.tv}")
 
     def objective(self, seen: Observation, x: Tensor) -> float:
         """What `reconstruct` minimises, at the network's inputs `x (B, C, H, W)`."""
@@ -82,11 +82,11 @@ class CosineTV(Attack):
         objective = _Objective(recipe, seen, labels)
         low, high = (seen.to_input(labels.new_full((1, 1, 1, 1), edge, dtype=seen.dtype)) for edge in seen.value_range)
         generator = torch.Generator().manual_seed(self.seed)
-        total = recipe.iterations * recipe.restarts
+        shape, total = (seen.batch_size, *seen.input_shape), recipe.iterations * recipe.restarts
         steps = budget.steps(total, f"CosineTV ({self.preset})")
         best = _Best()
         for _ in range(recipe.restarts):
-            x = STARTS[recipe.start]((seen.batch_size, *seen.input_shape), generator).to(seen.device, seen.dtype)
+            x = STARTS[recipe.start](shape, generator, recipe).to(seen.device, seen.dtype)
             best.offer(x, float("inf"), float("inf"))
             adam = torch.optim.Adam([x.requires_grad_()], lr=recipe.lr)
             for step, _ in zip(range(recipe.iterations), steps, strict=False):  # the range first: it takes no step
@@ -97,7 +97,7 @@ class CosineTV(Attack):
                 best.offer(x, value.item(), distance.item())
                 (gradient,) = torch.autograd.grad(value, x)
                 x.grad = SIGNS[recipe.sign](gradient, done)
-                adam.param_groups[0]["lr"] = recipe.lr * DECAYS[recipe.decay](done)
+                adam.param_groups[0]["lr"] = recipe.lr * DECAYS[recipe.decay](done, recipe)
                 adam.step()
                 if recipe.boxed:
                     with torch.no_grad():
@@ -124,7 +124,7 @@ class _Objective:
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         gradients = self.candidates.gradients(x, self.labels)
         distance = DISTANCES[self.recipe.distance](gradients, self.candidates.targets)
-        value = distance + self.recipe.tv * VARIATIONS[self.recipe.variation](x)
+        value = distance + self.recipe.tv * VARIATIONS[self.recipe.variation](x, self.recipe)
         features = self.candidates.features
         if self.features is not None and features is not None and features.shape == self.features.shape:
             value = value + self.recipe.features * (features - self.features).square().mean()

@@ -1,7 +1,7 @@
 """DLG (Zhu et al. 2019, "Deep leakage from gradients"): L-BFGS on the squared distance of gradients."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -12,11 +12,12 @@ from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.matching.objective import Candidates, relative_distance, squared_distance
 from leakage_audit.observation import Observation
+from leakage_audit.options import Checked
 from leakage_audit.runtime import Budget
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Checked):
     """One way to run DLG.
 
     Attributes:
@@ -24,7 +25,7 @@ class Recipe:
         joint: Whether the labels are recovered together with the images, as softmax probabilities; labels that were
             granted are taken as given.
         start: Standard deviation of the first candidate.
-        distance: What is minimised.
+        distance: What is minimised, a name of `DISTANCES`.
         line_search: Whether a step's length is searched for (strong Wolfe); without, each step is taken as it is.
         fill: Whether pixels that no gradient reaches are taken from their nearest neighbours at the end.
     """
@@ -32,19 +33,28 @@ class Recipe:
     iterations: int
     joint: bool
     start: float
-    distance: Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
+    distance: str
     line_search: bool
     fill: bool
 
+    def __post_init__(self) -> None:
+        self.check(positive=("iterations", "start"))
+        if self.distance not in DISTANCES:
+            raise ValueError(f"Recipe.distance must be one of {', '.join(DISTANCES)}, got {self.distance!r}")
 
+
+DISTANCES: dict[str, Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]] = {
+    "squared": squared_distance,
+    "relative": relative_distance,
+}
 PRESETS = {
     # What the authors of the paper ran as a baseline: the label is known. It often diverges.
-    "paper": Recipe(300, False, 1.0, squared_distance, False, False),
+    "paper": Recipe(300, False, 1.0, "squared", False, False),
     # Zhu et al.'s own.
-    "original": Recipe(300, True, 1.0, squared_distance, False, False),
+    "original": Recipe(300, True, 1.0, "squared", False, False),
     # The same idea, made to converge: every tensor counts alike, a search along each step, a start near grey. The label
     # is not sought: beside one that is wrong at first, the images run off to where nothing brings them back.
-    "scaled": Recipe(300, False, 0.1, relative_distance, True, True),
+    "scaled": Recipe(300, False, 0.1, "relative", True, True),
 }
 
 
@@ -63,6 +73,7 @@ class DLG(Attack):
         seed: Of the start.
         matched: Relative distance of the gradients, as long vectors, below which they count as matched.
         patience: Iterations without a better iterate after which none is expected.
+        recipe: All of it, in place of the preset's.
 
     Example:
         >>> import torch
@@ -85,17 +96,18 @@ class DLG(Attack):
         seed: int = 0,
         matched: float = 1e-3,
         patience: int = 10,
+        recipe: Recipe | None = None,
     ) -> None:
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
         self.preset, self.seed, self.matched, self.patience = preset, seed, matched, patience
-        self.iterations = PRESETS[preset].iterations if iterations is None else iterations
-        if self.iterations < 1:
-            raise ValueError(f"iterations must be at least 1, got {self.iterations}")
+        recipe = recipe or PRESETS[preset]
+        self.recipe = recipe if iterations is None else replace(recipe, iterations=iterations)
+        self.iterations = self.recipe.iterations
 
     def reconstruct(self, seen: Observation, budget: Budget) -> Found:
         """Descend until the steps are done, the time is up, or nothing gets better."""
-        recipe = PRESETS[self.preset]
+        recipe = self.recipe
         seen = seen.to(torch.float64)  # near the solution the distance is lost in float32's rounding
         guess = _Guess(recipe, seen, torch.Generator().manual_seed(self.seed))
         lbfgs = torch.optim.LBFGS(
@@ -151,7 +163,7 @@ class _Guess:
     def distance(self) -> Tensor:
         """The recipe's distance at the present guess; leaves its gradient where L-BFGS looks for it."""
         x, labels = self.unknowns[0], self.labels
-        value = self.recipe.distance(self.candidates.gradients(x, labels), self.candidates.targets)
+        value = DISTANCES[self.recipe.distance](self.candidates.gradients(x, labels), self.candidates.targets)
         for p, gradient in zip(self.unknowns, torch.autograd.grad(value, self.unknowns), strict=True):
             p.grad = gradient
         if value < self.best_value:

@@ -1,5 +1,6 @@
 """Hybrid (Chen & Campbell 2022): each layer's linear system, corrected by gradient matching."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.attacks.corrections import Correct, Problem, Terms, constrained, penalty, trust_region
 from leakage_audit.layerwise.factorization import TOLERANCE, Factor
+from leakage_audit.layerwise.gram_factors import FactorOptions
 from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.layerwise.layer_system import LayerSystem
 from leakage_audit.layerwise.recursion import sweep
@@ -37,6 +39,9 @@ class Hybrid(Attack):
         matched: Cosine distance, all gradients as one vector, below which they count as matched.
         largest_null_space: Unknowns of a layer up to which `trust_region` forms a basis of its null space.
         kink: Rounding of the variation's kinks for `trust_region`, in units of the layer's input.
+        terms: In place of Table 2, iterations and weights from the layer nearest the image on; the last row serves all
+            deeper layers.
+        factor: How the systems are factored.
 
     Example:
         >>> import torch
@@ -46,7 +51,7 @@ class Hybrid(Attack):
         torch.Size([1, 3, 12, 12])
 
     Raises:
-        ValueError: If there is no such preset, or a number is not positive.
+        ValueError: If there is no such preset, a number is not positive, or there are no terms.
     """
 
     name: ClassVar[str] = "hybrid"
@@ -61,6 +66,8 @@ class Hybrid(Attack):
         matched: float = 0.01,
         largest_null_space: int = 2000,
         kink: float = 1e-2,
+        terms: Sequence[Terms] | None = None,
+        factor: FactorOptions | None = None,
     ) -> None:
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
@@ -69,6 +76,9 @@ class Hybrid(Attack):
         self.preset, self.scale, self.lr = preset, scale, lr
         self.tolerance, self.matched = tolerance, matched
         self.largest_null_space, self.kink = largest_null_space, kink
+        self.terms, self.factor = TABLE_2 if terms is None else tuple(terms), factor or FactorOptions()
+        if not self.terms:
+            raise ValueError("terms must have a row at least, which serves all layers")
 
     def reconstruct(self, seen: Observation, budget: Budget) -> Found:
         """Walk back, correcting each layer; the residual is the cosine distance of all gradients at the end."""
@@ -79,9 +89,9 @@ class Hybrid(Attack):
         convolutions = [i for i, layer in enumerate(chain) if isinstance(layer, SpatialLayer)]
 
         def solve(system: LayerSystem, i: int) -> Tensor:
-            factor = Factor(system, self.tolerance)
+            factor = Factor(system, self.tolerance, self.factor)
             start = factor.pseudo_inverse(system.v)
-            row = TABLE_2[min(convolutions.index(i), len(TABLE_2) - 1)]
+            row = self.terms[min(convolutions.index(i), len(self.terms) - 1)]
             terms = replace(row, iterations=max(1, round(row.iterations * self.scale)))
             tail, limits = Subnetwork(chain, i, seen, labels), (self.largest_null_space, self.kink)
             problem = Problem(system, factor, tail, terms, self.lr, budget, *limits)

@@ -115,19 +115,19 @@ class Joint(Attack):
         """The equations, their solution (image by image where that is enough), and the layer that separated a batch."""
         options = self.options
         if seen.batch_size == 1:
-            equations = equations_of_one(seen, relative_error, options.sketch)
+            equations = self._of_one(seen, relative_error)
             return equations, self._solve(equations, shared, budget), None
         rounding = relative_error_of(shared.dtype, 1.0)
         separated = separate(
             seen, relative_error, rounding, budget, options.separation, options.hidden, self.max_memory_gb / 2
         )
         if separated is None:
-            equations = AutogradEquations(seen, relative_error, sketch=options.sketch)
+            equations = AutogradEquations(seen, relative_error, None, options.sketch, options.autograd)
             return equations, self._solve(equations, shared, budget), None
         seen, batch = separated
-        equations = AutogradEquations(seen, relative_error, batch, options.sketch)
+        equations = AutogradEquations(seen, relative_error, batch, options.sketch, options.autograd)
         if may_be_solved_per_image(seen, batch):
-            singles = (equations_of_one(*one, options.sketch) for one in observations(seen, batch))
+            singles = (self._of_one(*one) for one in observations(seen, batch))
             memory = self.max_memory_gb * 1e9 / 4
 
             def solve(one: Equations) -> Solution:
@@ -139,6 +139,12 @@ class Joint(Attack):
             if found is not None:
                 return equations, found, batch.layer
         return equations, self._solve(equations, replace(shared, labels=batch.labels), budget), batch.layer
+
+    def _of_one(self, seen: Observation, relative_error: float) -> Equations:
+        options = self.options
+        return equations_of_one(
+            seen, relative_error, options.sketch, options.peeling, options.recovery, options.autograd
+        )
 
     def _solve(self, equations: Equations, shared: Observation, budget: Budget) -> Solution:
         """With a Jacobian if it is cheap enough and fits in memory with what is made of it, otherwise without."""

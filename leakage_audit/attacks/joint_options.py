@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass, field
 
+from leakage_audit.equations.autograd import AutogradOptions
+from leakage_audit.equations.backward_recovery import RecoveryOptions
 from leakage_audit.equations.base import EquationOptions
 from leakage_audit.equations.batch_separation import SeparationOptions
 from leakage_audit.equations.count_sketch import SketchOptions
 from leakage_audit.equations.hidden_separation import HiddenSeparationOptions
+from leakage_audit.equations.layer_peeling import PeelingOptions
 from leakage_audit.options import Checked
 from leakage_audit.solvers.options import SolverOptions
 
@@ -23,6 +26,9 @@ class JointOptions(Checked):
         pinned: Standard deviation below which an entry counts as pinned: half a grey level of eight bits.
         equations: How equations are linearised and their kinks looked for.
         sketch: How many of the equations are kept.
+        peeling: When a chain's layer is solved by itself.
+        recovery: What counts as known of a network that opens from its end.
+        autograd: Which gradients of any other network are taken for rounding.
         separation: How a batch is taken apart at the last layer.
         hidden: When it counts as taken apart at a hidden one.
         solver: When a solve ends, and how far it trusts its linearisations.
@@ -37,6 +43,9 @@ class JointOptions(Checked):
     pinned: float = 0.5 / 255
     equations: EquationOptions = field(default_factory=EquationOptions)
     sketch: SketchOptions = field(default_factory=SketchOptions)
+    peeling: PeelingOptions = field(default_factory=PeelingOptions)
+    recovery: RecoveryOptions = field(default_factory=RecoveryOptions)
+    autograd: AutogradOptions = field(default_factory=AutogradOptions)
     separation: SeparationOptions = field(default_factory=SeparationOptions)
     hidden: HiddenSeparationOptions = field(default_factory=HiddenSeparationOptions)
     solver: SolverOptions = field(default_factory=SolverOptions)

@@ -1,18 +1,20 @@
 """How CosineTV may be run: the published recipes as a table, and the parts that they name."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from leakage_audit.matching.objective import cosine_distance, mean_cosine_distance
 from leakage_audit.matching.total_variation import opponent_variation, total_variation
+from leakage_audit.options import Checked
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Checked):
     """One way to run CosineTV.
 
     Attributes:
@@ -27,6 +29,15 @@ class Recipe:
         boxed: Whether each step ends inside the images' value range.
         distance: Between gradients, a name of `DISTANCES`.
         variation: Of the candidate, a name of `VARIATIONS`.
+        milestones: Shares of the run at which the decay in steps drops (Geiping et al.).
+        drop: By this factor.
+        warm_start: Share of the highest step size with which the decay by a cosine begins.
+        warming: By how many times the highest step size it grows over the run, until it is reached: a fortieth of it.
+        tile: Side of the pattern that a tiled start repeats, in pixels.
+        floor: Added under the square root of the opponent variation, which has no derivative at zero.
+
+    Raises:
+        ValueError: If a number is out of its range, or there is no part of that name.
     """
 
     iterations: int
@@ -40,23 +51,35 @@ class Recipe:
     boxed: bool
     distance: str
     variation: str
+    milestones: tuple[float, ...] = (3 / 8, 5 / 8, 7 / 8)
+    drop: float = 0.1
+    warm_start: float = 0.02
+    warming: float = 40.0
+    tile: int = 4
+    floor: float = 1e-8
+
+    def __post_init__(self) -> None:
+        self.check(("iterations", "restarts", "lr", "tile", "floor"), ("tv", "features", "warm_start", "warming"))
+        self.check(share=("milestones", "drop"))
+        parts: dict[str, Mapping[str, Any]] = {
+            "decay": DECAYS,
+            "sign": SIGNS,
+            "start": STARTS,
+            "distance": DISTANCES,
+            "variation": VARIATIONS,
+        }
+        for name, table in parts.items():
+            if getattr(self, name) not in table:
+                raise ValueError(f"Recipe.{name} must be one of {', '.join(table)}, got {getattr(self, name)!r}")
 
 
-PRESETS = {
-    # What the authors of the paper ran as a baseline. Their script adds 0.01 TV once per parameter tensor to the sum
-    # of the tensors' distances: the mean distance plus 0.01 TV, times the number of tensors, which Adam does not see.
-    "paper": Recipe(4800, 1, 1e-3, 0.01, 0.0, "none", "none", "normal", False, "mean cosine", "plain"),
-    # Geiping et al. 2020, "Inverting gradients": signed gradients, step decay, box, restarts.
-    "original": Recipe(4800, 2, 0.1, 0.02, 0.0, "steps", "hard", "normal", True, "cosine", "plain"),
-    # `modern` of the breaching framework, cut at 2000 steps: it has converged by then.
-    "modern": Recipe(2000, 1, 0.1, 0.1, 0.1, "cosine", "soft", "tiled", True, "cosine", "opponent"),
-}
-
-# Step size as a share of its highest, at a share of the run in [0, 1). The cosine warms up for a fortieth of the run.
-DECAYS: dict[str, Callable[[float], float]] = {
-    "none": lambda done: 1.0,
-    "steps": lambda done: 0.1 ** sum(done >= eighths / 8 for eighths in (3, 5, 7)),
-    "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)) * min(1.0, 0.02 + 40 * done),
+# Step size as a share of its highest, at a share of the run in [0, 1).
+DECAYS: dict[str, Callable[[float, Recipe], float]] = {
+    "none": lambda done, recipe: 1.0,
+    "steps": lambda done, recipe: recipe.drop ** sum(done >= share for share in recipe.milestones),
+    "cosine": lambda done, recipe: (
+        0.5 * (1 + math.cos(math.pi * done)) * min(1.0, recipe.warm_start + recipe.warming * done)
+    ),
 }
 
 # The objective's gradient at a share of the run: as it is, its sign, or in between, the less the later.
@@ -67,16 +90,16 @@ SIGNS: dict[str, Callable[[Tensor, float], Tensor]] = {
 }
 
 
-def tiled(shape: tuple[int, ...], generator: torch.Generator, tile: int = 4) -> Tensor:
-    """Images `(B, C, H, W)` tiled from one normal pattern of `tile` × `tile` pixels each."""
-    pattern = torch.randn(*shape[:2], tile, tile, generator=generator)
-    rows, columns = (-(-side // tile) for side in shape[2:])
+def tiled(shape: tuple[int, ...], generator: torch.Generator, recipe: Recipe) -> Tensor:
+    """Images `(B, C, H, W)` tiled from one normal pattern each."""
+    pattern = torch.randn(*shape[:2], recipe.tile, recipe.tile, generator=generator)
+    rows, columns = (-(-side // recipe.tile) for side in shape[2:])
     return pattern.repeat(1, 1, rows, columns)[..., : shape[2], : shape[3]].contiguous()
 
 
 # First candidates `(B, C, H, W)` in the network's input space.
-STARTS: dict[str, Callable[[tuple[int, ...], torch.Generator], Tensor]] = {
-    "normal": lambda shape, generator: torch.randn(shape, generator=generator),
+STARTS: dict[str, Callable[[tuple[int, ...], torch.Generator, Recipe], Tensor]] = {
+    "normal": lambda shape, generator, recipe: torch.randn(shape, generator=generator),
     "tiled": tiled,
 }
 
@@ -85,4 +108,17 @@ DISTANCES: dict[str, Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]] = {
     "mean cosine": mean_cosine_distance,
 }
 
-VARIATIONS: dict[str, Callable[[Tensor], Tensor]] = {"plain": total_variation, "opponent": opponent_variation}
+VARIATIONS: dict[str, Callable[[Tensor, Recipe], Tensor]] = {
+    "plain": lambda x, recipe: total_variation(x),
+    "opponent": lambda x, recipe: opponent_variation(x, recipe.floor),
+}
+
+PRESETS = {
+    # What the authors of the paper ran as a baseline. Their script adds 0.01 TV once per parameter tensor to the sum
+    # of the tensors' distances: the mean distance plus 0.01 TV, times the number of tensors, which Adam does not see.
+    "paper": Recipe(4800, 1, 1e-3, 0.01, 0.0, "none", "none", "normal", False, "mean cosine", "plain"),
+    # Geiping et al. 2020, "Inverting gradients": signed gradients, step decay, box, restarts.
+    "original": Recipe(4800, 2, 0.1, 0.02, 0.0, "steps", "hard", "normal", True, "cosine", "plain"),
+    # `modern` of the breaching framework, cut at 2000 steps: it has converged by then.
+    "modern": Recipe(2000, 1, 0.1, 0.1, 0.1, "cosine", "soft", "tiled", True, "cosine", "opponent"),
+}

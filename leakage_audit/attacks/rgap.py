@@ -4,6 +4,7 @@ import torch
 
 from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.layerwise.factorization import TOLERANCE, Factor
+from leakage_audit.layerwise.gram_factors import FactorOptions
 from leakage_audit.layerwise.layer_system import LayerSystem
 from leakage_audit.layerwise.recursion import sweep
 from leakage_audit.networks.chain import read_chain
@@ -20,6 +21,7 @@ class RGAP(Attack):
     Args:
         tolerance: Singular values below this share of the largest count as zero; float32 gradients leave 1e-7.
         solved: ‖u x − v‖/‖v‖ of the worst layer below which the systems count as solved.
+        factor: How the systems are factored.
 
     Example:
         >>> import torch
@@ -34,10 +36,10 @@ class RGAP(Attack):
 
     name = "rgap"
 
-    def __init__(self, tolerance: float = TOLERANCE, solved: float = 1e-3) -> None:
+    def __init__(self, tolerance: float = TOLERANCE, solved: float = 1e-3, factor: FactorOptions | None = None) -> None:
         if not 0 < tolerance < 1:
             raise ValueError(f"tolerance must lie between 0 and 1, got {tolerance}")
-        self.tolerance, self.solved = tolerance, solved
+        self.tolerance, self.solved, self.factor = tolerance, solved, factor or FactorOptions()
 
     def reconstruct(self, seen: Observation, budget: Budget) -> Found:
         """Walk back; the residual is the worst layer's ‖u x − v‖/‖v‖."""
@@ -47,7 +49,7 @@ class RGAP(Attack):
         residuals: list[float] = []
 
         def solve(system: LayerSystem, i: int) -> torch.Tensor:
-            factor = Factor(system, self.tolerance)
+            factor = Factor(system, self.tolerance, self.factor)
             x = factor.pseudo_inverse(system.v)
             ranks[system.layer.name] = factor.rank, system.n
             residuals.append(float((system.apply(x) - system.v).norm() / system.v.norm()))

@@ -124,14 +124,15 @@ def _positional(function: Callable[..., None]) -> list[str]:
 
 
 def _as_named(options: list[str], function: Callable[..., None]) -> list[str]:
-    """Options as the parser knows them: dashes within a name become underscores, a switch alone says true."""
+    """Options as the parser knows them: dashes within a name become underscores, a switch without a value says true."""
     switches = {name for name, parameter in signature(function).parameters.items() if parameter.annotation is bool}
     named = []
-    for option in options:
+    for option, after in pairwise([*options, ""]):
         name, equals, value = option.partition("=")
         if option.startswith("--"):
             name = "--" + name[2:].replace("-", "_")
-            option = f"{name}=true" if not equals and name[2:] in switches else name + equals + value
+            alone = not equals and name[2:] in switches and after.lower() not in ("true", "false", "yes", "no")
+            option = f"{name}=true" if alone else name + equals + value
         named.append(option)
     return named
 

@@ -27,8 +27,6 @@ from leakage_audit.report import write_report
 Several = str | list[str]  # words separated by commas, or a list in a YAML file
 Numbers = str | float | list[float]
 
-HELD_OUT = 200  # images on which a learned denoiser is tested
-
 
 def inspect(
     variant: str | None = None,
@@ -158,6 +156,7 @@ def prior(
     image_size: int = 32,
     epochs: int = 60,
     width: int = 96,
+    held_out: int = 200,
     seed: int = 0,
     accelerator: str = "auto",
     devices: int = 1,
@@ -173,6 +172,7 @@ def prior(
         image_size: Height and width that images are brought to.
         epochs: Passes over the images, for a denoiser.
         width: Channels of the denoiser's finer scale.
+        held_out: About how many images the denoiser is tested on instead of learned from.
         seed: Of the denoiser's weights, the order of images and the noise.
         accelerator: As Lightning's Trainer takes it.
         devices: As Lightning's Trainer takes it.
@@ -189,7 +189,7 @@ def prior(
         save(Gaussian.fit(images), output)
         print(f"mean and covariance of {len(images)} images")
     else:
-        kept = torch.arange(len(images)) % max(2, len(images) // HELD_OUT) > 0
+        kept = torch.arange(len(images)) % max(2, len(images) // held_out) > 0
         trainer: dict[str, Any] = {"accelerator": accelerator, "devices": devices, "precision": precision}
         denoiser, psnr = learn_denoiser(images[kept], images[~kept], epochs, width=width, seed=seed, **trainer)
         save(denoiser, output)

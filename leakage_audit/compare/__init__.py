@@ -24,7 +24,6 @@ from leakage_audit.scores.severity import severity
 __all__ = ["COLUMNS", "EVERY_CLASS", "TABLE_3", "Cell", "Experiment", "Results", "Row", "compare"]
 
 DAYS = timedelta(days=30)  # how long a process that is done waits for the others: an attack can take hours
-GUESSED_FROM = 200  # images whose mean is the guess without any attack; more change its score in the third digit
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def _finish(experiment: Experiment, store: Store, console: Console | None) -> Re
     """The table in order, the figure, and, if there is a console, both in words."""
     store.write_csv(experiment.cells)
     cells = {key: store.get(*key) for key in experiment.cells}
-    mean_image = experiment.data.mean_image(GUESSED_FROM)
+    mean_image = experiment.data.mean_image(experiment.guessed_from)
     examples = {int(index): experiment.data.image_at(int(index)) for index in experiment.indices}
     names = {index: f"{index} {experiment.data.classes[example.label]}" for index, example in examples.items()}
     floors = {index: chance_floor(mean_image, example.image) for index, example in examples.items()}

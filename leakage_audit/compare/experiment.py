@@ -40,6 +40,7 @@ class Experiment:
         scale: Multiplies every attack's number of iterations.
         seconds: Time limit for each attack on each image, and for its limit; None sets none.
         limit: Whether to compute what any attack can get of each image, to first order.
+        guessed_from: Images whose mean is the guess without any attack; more change its score in the third digit.
 
     Raises:
         ValueError: If anything of it cannot be run, a missing image or a foreign checkpoint included.
@@ -59,6 +60,7 @@ class Experiment:
     seconds: float | None = None
     limit: bool = True
     pretrained: Mapping[str, str | Path] = field(default_factory=dict)
+    guessed_from: int = 200
 
     def __post_init__(self) -> None:
         if isinstance(self.indices, str):
@@ -169,6 +171,7 @@ class Experiment:
             "scale": self.scale,
             "seconds": self.seconds,
             "limit": self.limit,
+            "guessed_from": self.guessed_from,
         }
 
 

@@ -11,6 +11,7 @@ as many as decide as much, for a fraction of the Jacobian (docs/method.md, secti
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,27 @@ from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.layerwise.last_layer import last_layer
 from leakage_audit.networks.stateless import activation_count, stateless
 from leakage_audit.observation import Observation
+from leakage_audit.options import Checked
 from leakage_audit.priors import GREY
+
+
+@dataclass(frozen=True)
+class AutogradOptions(Checked):
+    """Which parameters' gradients are rounding and nothing else, as a bias' before batch statistics.
+
+    Attributes:
+        own: Root mean square of a gradient recomputed at some image in float64, as a share of the largest, below which
+            the loss does not depend on the parameter.
+        observed: The same of the observed gradient: rounding of a cancelled sum in float32 leaves 1e-6 or so.
+        spread: Standard deviation of that image around grey, a photograph's.
+    """
+
+    own: float = 1e-10
+    observed: float = 1e-4
+    spread: float = 0.2
+
+    def __post_init__(self) -> None:
+        self.check(positive=("spread",), not_negative=("own", "observed"))
 
 
 class AutogradEquations(Equations):
@@ -38,6 +59,7 @@ class AutogradEquations(Equations):
         relative_error: Of a gradient's entry, as `base.relative_error_of` has it.
         separated: What this network's last layer gives away of each image of a batch, where it does.
         sketch: How many of the equations are kept.
+        options: Which gradients are taken for rounding.
 
     Raises:
         ValueError: If labels are needed and cannot be inferred.
@@ -49,8 +71,9 @@ class AutogradEquations(Equations):
         relative_error: float,
         separated: SeparatedBatch | None = None,
         sketch: SketchOptions | None = None,
+        options: AutogradOptions | None = None,
     ) -> None:
-        sketch = sketch or SketchOptions()
+        sketch, self._autograd = sketch or SketchOptions(), options or AutogradOptions()
         self.seen, self._network = seen, stateless(seen.network)
         self._last: Tensor | None = None
         self._features: Tensor | None = None
@@ -101,13 +124,14 @@ class AutogradEquations(Equations):
 
     def _cancelled(self, gradients: dict[str, Tensor]) -> list[str]:
         """Parameters that the loss does not depend on, as a bias before batch statistics: rounding is all they got."""
-        generator = torch.Generator().manual_seed(0)
+        options, generator = self._autograd, torch.Generator().manual_seed(0)
         noise = torch.randn(self.seen.batch_size, *self.seen.input_shape, generator=generator, dtype=self.seen.dtype)
-        images = self.seen.to_input(GREY + 0.2 * noise.to(self.seen.device))
+        images = self.seen.to_input(GREY + options.spread * noise.to(self.seen.device))
         here = grad(self._objective, has_aux=True)(self._parameters, images)[0]
         sizes = {name: (rms(here[name]), rms(g)) for name, g in gradients.items()}
         largest = [max(size) for size in zip(*sizes.values(), strict=True)]
-        return [name for name, (a, b) in sizes.items() if a < 1e-10 * largest[0] and b < 1e-4 * largest[1]]
+        limits = options.own * largest[0], options.observed * largest[1]
+        return [name for name, (a, b) in sizes.items() if a < limits[0] and b < limits[1]]
 
     @property
     def memory_estimate(self) -> int:

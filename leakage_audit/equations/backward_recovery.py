@@ -21,24 +21,32 @@ from leakage_audit.layerwise.last_layer import last_layer
 from leakage_audit.networks.layer_types import type_of
 from leakage_audit.networks.stateless import stateless
 from leakage_audit.observation import Observation
+from leakage_audit.options import Checked
 from leakage_audit.priors import GREY
 
 
 @dataclass(frozen=True)
-class RecoveryOptions:
+class RecoveryOptions(Checked):
     """How it is told what is known.
 
     Attributes:
         guesses: Of the image: an unknown derivative differs between them by its own size.
+        spread: Standard deviation of the guesses around grey, a photograph's.
         same: Relative difference between guesses below which a derivative is known; rounding leaves 1e-15.
         cut: Entries of an input within this many standard deviations of zero are zero: one wrong unit in 1.7 million.
         inputs: When an input counts as found.
     """
 
     guesses: int = 4
+    spread: float = 0.2
     same: float = 1e-6
     cut: float = 5.0
     inputs: InputOptions = field(default_factory=InputOptions)
+
+    def __post_init__(self) -> None:
+        self.check(positive=("guesses", "spread", "same", "cut"))
+        if self.guesses < 2:
+            raise ValueError(f"RecoveryOptions.guesses must be at least 2, to differ, got {self.guesses}")
 
 
 @dataclass
@@ -59,7 +67,7 @@ class RecoveredInput:
 
 
 def recover_backwards(
-    seen: Observation, rounding: float, seed: int = 0, options: RecoveryOptions = RecoveryOptions()
+    seen: Observation, rounding: float, seed: int = 0, options: RecoveryOptions | None = None
 ) -> list[RecoveredInput]:
     """The inputs that follow from the gradients alone, the last layer's first, the one nearest the image last.
 
@@ -72,14 +80,14 @@ def recover_backwards(
     Returns:
         Nothing where the last layer is not fully connected with a bias, or more than one image was seen.
     """
-    network = stateless(seen.network)
+    options, network = options or RecoveryOptions(), stateless(seen.network)
     last = last_layer(seen)
     delta = None if last is None else last.delta
     if last is None or seen.batch_size > 1 or delta is None or not delta.any():
         return []
     generator = torch.Generator().manual_seed(seed)
     guesses = torch.randn(options.guesses, *seen.input_shape, generator=generator, dtype=seen.dtype).to(seen.device)
-    image = seen.to_input(GREY + 0.2 * guesses).requires_grad_()
+    image = seen.to_input(GREY + options.spread * guesses).requires_grad_()
     walk = _Walk(seen, network, rounding, options)
     with saved_tensors_hooks(lambda tensor: tensor, walk.known):
         network(image)

@@ -47,6 +47,9 @@ class SeparationOptions(Checked):
             do, larger by orders of magnitude elsewhere.
         settled: Least relative decrease of the squared residual a step: quadratic convergence ends there.
         largest: Entries of the Jacobian beyond which it would fill the memory; a gigabyte.
+        clear: Times the noise's own largest singular value that the B-th must exceed, for as many images to have left
+            their trace.
+        least_probability: Of a class on average, where a start supposes scores: its logarithm must be finite.
     """
 
     starts: int = 20
@@ -57,9 +60,11 @@ class SeparationOptions(Checked):
     agrees: float = 1.5
     settled: float = 1e-6
     largest: float = 1.2e8
+    clear: float = 10.0
+    least_probability: float = 1e-6
 
     def __post_init__(self) -> None:
-        self.check(("starts", "spreads", "steps", "agrees", "settled", "largest"))
+        self.check(("starts", "spreads", "steps", "agrees", "settled", "largest", "clear", "least_probability"))
         self.check(not_negative=("starts_otherwise", "otherwise"))
 
 
@@ -148,7 +153,7 @@ class _MixingProblem:
         self._noise = max(own, beyond, 1e-15 * float(s[0]))  # of an entry; the last is the decomposition's, in float64
         # The rounding of a δ is common to all entries of its row, and all of it lies in the span of V.
         self._agrees = options.agrees * max(self._noise, relative_error * float(s.norm()) / (rows * b) ** 0.5)
-        self.complete = bool(s[b - 1] > 10 * self._noise * columns**0.5)
+        self.complete = bool(s[b - 1] > options.clear * self._noise * columns**0.5)
         self._u, self._s, self._basis = u[:, :b], s[:b], vh[:b].T * s[:b]
         self._scores = weight @ self._basis
 
@@ -194,7 +199,7 @@ class _MixingProblem:
         """P for scores drawn around those that the average probabilities tell."""
         classes, size = len(self._gradient), len(labels)
         truth = F.one_hot(labels, classes).to(self._gradient)
-        average = (self._gradient[:, -1] + truth.mean(0)).clamp_min(1e-6)
+        average = (self._gradient[:, -1] + truth.mean(0)).clamp_min(self._options.least_probability)
         generator = torch.Generator().manual_seed(start)
         spread = self._options.spreads[start % len(self._options.spreads)]
         noise = torch.randn(size, classes, generator=generator, dtype=average.dtype)

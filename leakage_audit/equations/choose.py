@@ -6,13 +6,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from leakage_audit.equations.autograd import AutogradEquations
-from leakage_audit.equations.backward_recovery import recover_backwards
+from leakage_audit.equations.autograd import AutogradEquations, AutogradOptions
+from leakage_audit.equations.backward_recovery import RecoveryOptions, recover_backwards
 from leakage_audit.equations.base import Equations
 from leakage_audit.equations.batch_separation import SeparatedBatch, SeparationOptions, separate_batch
 from leakage_audit.equations.count_sketch import SketchOptions
 from leakage_audit.equations.hidden_separation import HiddenSeparation, HiddenSeparationOptions, separate_hidden
-from leakage_audit.equations.layer_peeling import peel_layers
+from leakage_audit.equations.layer_peeling import PeelingOptions, peel_layers
 from leakage_audit.equations.network_above import network_below
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.networks.chain import UnreadableNetwork
@@ -20,25 +20,35 @@ from leakage_audit.observation import Observation, copy_network
 from leakage_audit.runtime import Budget
 
 
-def equations_of_one(seen: Observation, relative_error: float, sketch: SketchOptions) -> Equations:
+def equations_of_one(
+    seen: Observation,
+    relative_error: float,
+    sketch: SketchOptions | None = None,
+    peeling: PeelingOptions | None = None,
+    recovery: RecoveryOptions | None = None,
+    autograd: AutogradOptions | None = None,
+) -> Equations:
     """One image's: those of a chain that Lemma 3.1 opens, of a network that opens from its end, or its gradient.
 
     Args:
         seen: What leaked of one image, in float64.
         relative_error: Of a gradient's entry, as `base.relative_error_of` has it.
         sketch: How many of the equations are kept.
+        peeling: When a chain's layer is solved by itself.
+        recovery: What counts as known of a network that opens from its end.
+        autograd: Which of a gradient's entries are taken for rounding.
 
     Raises:
         ValueError: If labels are needed and cannot be inferred, or the gradients give nothing.
     """
     try:
-        return peel_layers(seen, relative_error)
+        return peel_layers(seen, relative_error, peeling)
     except UnreadableNetwork:
-        recovered = recover_backwards(seen, relative_error)
+        recovered = recover_backwards(seen, relative_error, options=recovery)
         known = [layer.input.value.numel() for layer in recovered[1:] if layer.input.basis is None]
         if known and known[-1] >= math.prod(seen.input_shape):  # fewer say less than all gradients do
             return RecoveredInputEquations(seen, recovered, relative_error, sketch)
-        return AutogradEquations(seen, relative_error, sketch=sketch)
+        return AutogradEquations(seen, relative_error, None, sketch, autograd)
 
 
 def separate(

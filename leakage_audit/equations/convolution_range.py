@@ -19,9 +19,6 @@ from torch import Tensor
 
 from leakage_audit.runtime import Budget
 
-EXTRA = 4  # dimensions beyond the null space that are sought, to see the gap
-ITERATIONS = 6  # of subspace iteration on the inverse; each gains the gap, 1e3 at least
-
 
 @dataclass(frozen=True)
 class ConvolutionRangeOptions:
@@ -30,11 +27,15 @@ class ConvolutionRangeOptions:
     Attributes:
         gap: Least ratio of the first eigenvalue beyond the null space to the last within; both are squares.
         rank_gap: Least ratio of the singular values at the rank of A; float32 gradients give 10 and more.
+        extra: Dimensions beyond the null space that are sought, to see the gap.
+        iterations: Of subspace iteration on the inverse; each gains the gap.
         seed: Of the subspace iteration's start.
     """
 
     gap: float = 1e3
     rank_gap: float = 3.0
+    extra: int = 4
+    iterations: int = 6
     seed: int = 0
 
 
@@ -109,7 +110,7 @@ def mixed_inputs(
         n = basis.shape[1]
         if 16 * (n * positions) ** 2 > max_memory_gb * 1e9 or budget.exhausted:
             return None
-        values, vectors = _smallest(_gram(taps @ basis, read, positions), images + EXTRA, options.seed)
+        values, vectors = _smallest(_gram(taps @ basis, read, positions), images + options.extra, options)
         below, above = float(values[:images].abs().max()), float(values[images])
         if above < options.gap * max(below, 1e-16):
             continue
@@ -156,16 +157,16 @@ def _gram(taps: Tensor, read: Tensor, positions: int) -> Tensor:
     return gram.div_(gram.diagonal().mean())
 
 
-def _smallest(gram: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor]:
+def _smallest(gram: Tensor, count: int, options: ConvolutionRangeOptions) -> tuple[Tensor, Tensor]:
     """The smallest eigenvalues and their vectors by subspace iteration on the inverse; `gram` is overwritten."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(options.seed)
     count = min(count, len(gram))
     q = torch.randn(len(gram), count, generator=generator, dtype=gram.dtype).to(gram)
     shift = 1e-13 * len(gram) ** 0.5
     diagonal = gram.diagonal()
     diagonal += shift
     factor = torch.linalg.cholesky(gram)
-    for _ in range(ITERATIONS):
+    for _ in range(options.iterations):
         q = torch.linalg.qr(torch.cholesky_solve(q, factor))[0]
     values, rotation = torch.linalg.eigh(q.T @ (gram @ q))
     return values - shift, q @ rotation

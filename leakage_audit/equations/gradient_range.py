@@ -5,8 +5,29 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-OVERSAMPLING = 12  # columns of the range finder beyond the rank sought (Halko, Martinsson & Tropp 2011)
-GAP = 10.0  # times the noise's own largest singular value: what is above belongs to an image
+from leakage_audit.options import Checked
+
+
+@dataclass(frozen=True)
+class GradientRangeOptions(Checked):
+    """How the row space is found, and what belongs to an image.
+
+    Attributes:
+        oversampling: Columns of the range finder beyond the rank sought (Halko, Martinsson & Tropp 2011).
+        iterations: Of its power iteration, each of which squares the ratio of singular values.
+        gap: Times the noise's own largest singular value: what is above belongs to an image.
+        rest: Share of the gradient beyond the rank sought, from which on it has a higher one.
+        seed: Of the range finder.
+    """
+
+    oversampling: int = 12
+    iterations: int = 3
+    gap: float = 10.0
+    rest: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.check(positive=("iterations", "gap", "rest"), not_negative=("oversampling", "seed"))
 
 
 @dataclass(frozen=True)
@@ -29,14 +50,16 @@ class GradientRange:
         return self.rows.shape[1]
 
 
-def gradient_range(gradient: Tensor, most: int, rounding: float, seed: int = 0) -> GradientRange | None:
+def gradient_range(
+    gradient: Tensor, most: int, rounding: float, options: GradientRangeOptions | None = None
+) -> GradientRange | None:
     """A basis of the row space, by a randomised range finder.
 
     Args:
         gradient: G, `(rows, columns)`, in float64.
         most: Largest rank that the sum of a batch can have.
         rounding: Relative rounding of the gradient's own type.
-        seed: Of the range finder.
+        options: How it is found.
 
     Returns:
         None if G is zero or not of rank at most `most`, beyond its noise, or if there is no row or column more.
@@ -46,13 +69,13 @@ def gradient_range(gradient: Tensor, most: int, rounding: float, seed: int = 0) 
         >>> gradient_range(g, 2, 1e-16).rank
         1
     """
-    height, width = gradient.shape
+    options, (height, width) = options or GradientRangeOptions(), gradient.shape
     if most >= min(height, width) or not gradient.any():
         return None
-    size = min(most + OVERSAMPLING, height, width)
-    generator = torch.Generator().manual_seed(seed)
+    size = min(most + options.oversampling, height, width)
+    generator = torch.Generator().manual_seed(options.seed)
     q = torch.randn(height, size, generator=generator, dtype=gradient.dtype).to(gradient)
-    for _ in range(3):
+    for _ in range(options.iterations):
         q = torch.linalg.qr(gradient @ torch.linalg.qr(gradient.T @ q)[0])[0]
     _, s, vh = torch.linalg.svd(q.T @ gradient, full_matrices=False)
     floor = rounding * gradient.square().mean(1).sqrt()
@@ -61,8 +84,8 @@ def gradient_range(gradient: Tensor, most: int, rounding: float, seed: int = 0) 
     beyond = (residual.square().sum(1) / (width - most)).sqrt()
     noise = torch.maximum(floor, beyond).clamp_min(1e-16 * float(s[0]) / width**0.5)
     largest = float(noise.square().mean().sqrt()) * (height**0.5 + width**0.5)
-    rank = int((s > GAP * largest).sum())
-    if rank == 0 or rank > most or float(residual.norm()) > 1e-3 * float(gradient.norm()):
+    rank = int((s > options.gap * largest).sum())
+    if rank == 0 or rank > most or float(residual.norm()) > options.rest * float(gradient.norm()):
         return None
     basis = basis[:, :rank]
     return GradientRange(basis, gradient @ basis, noise)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from leakage_audit.equations.gradient_range import GradientRange, gradient_range
+from leakage_audit.equations.gradient_range import GradientRange, GradientRangeOptions, gradient_range
 from leakage_audit.equations.network_above import active, fully_connected_layers, network_above, rectifies
 from leakage_audit.equations.sparsest_basis import SparsestBasisOptions, sparsest_basis
 from leakage_audit.observation import Observation
@@ -40,6 +40,7 @@ class HiddenSeparationOptions(Checked):
             mixture of an image and a little of another has the same direction.
         margin: Factor by which all other labels must be worse: where they are not, the agreement proves nothing.
         min_equations: Least units, as a multiple of the rank, beyond those that the fit itself uses up.
+        range: How the gradient's row space is found.
         basis: How the sparsest basis is searched for.
     """
 
@@ -47,6 +48,7 @@ class HiddenSeparationOptions(Checked):
     agrees: float = 1e-4
     margin: float = 20.0
     min_equations: float = 1.5
+    range: GradientRangeOptions = field(default_factory=GradientRangeOptions)
     basis: SparsestBasisOptions = field(default_factory=SparsestBasisOptions)
 
     def __post_init__(self) -> None:
@@ -102,7 +104,7 @@ def separate_hidden(
         above = network_above(seen.network, name)
         if weight is None or bias is None or above is None or not rectifies(above, len(bias), weight):
             continue
-        spanned = gradient_range(torch.cat([weight, bias[:, None]], 1), seen.batch_size, rounding)
+        spanned = gradient_range(torch.cat([weight, bias[:, None]], 1), seen.batch_size, rounding, options.range)
         if spanned is None:
             continue
         module = seen.network.get_submodule(name)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from leakage_audit.networks.layer_types import SpatialLayer, type_of
+from leakage_audit.options import Checked
 
 
 @dataclass(frozen=True)
-class InputOptions:
+class InputOptions(Checked):
     """When an input counts as found.
 
     Attributes:
@@ -28,6 +29,9 @@ class InputOptions:
     determined: float = 1e-4
     consistent: float = 1e-4
     largest: float = 3e7
+
+    def __post_init__(self) -> None:
+        self.check(positive=("consistent",), not_negative=("largest",), share=("determined",))
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,24 @@
 """The walk back from a chain's output: which layers are solved on their own, and how errors grow on the way."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from leakage_audit.equations.base import rms
 from leakage_audit.equations.chain import ChainEquations
-from leakage_audit.layerwise.factorization import Factor
+from leakage_audit.layerwise.factorization import TOLERANCE, Factor
 from leakage_audit.layerwise.fully_connected import delta_and_features
+from leakage_audit.layerwise.gram_factors import FactorOptions
 from leakage_audit.layerwise.recursion import Level, recurse
 from leakage_audit.networks.chain import UnreadableNetwork, read_chain
 from leakage_audit.networks.layer_types import Layer, SpatialLayer
 from leakage_audit.observation import Observation
+from leakage_audit.options import Checked
 
 
 @dataclass(frozen=True)
-class PeelingOptions:
+class PeelingOptions(Checked):
     """When a layer is solved by itself.
 
     Attributes:
@@ -25,15 +27,26 @@ class PeelingOptions:
             four is known to about a third, and enters as a noise level only.
         pool: Part of a unit's variance that it takes from its layer (see `ChainEquations`).
         worst_noise: Relative error of the input up to which it is; beyond, the layer's equations say more in the image.
+        tolerance: Singular values of a layer's system below this share of the largest count as zero.
+        noisy: The last gradient carries noise where what it has beyond rank one is so many roundings or more.
+        own_value: Relative error up to which a rectifier's output is one of its own values, as rounding leaves it.
+        factor: How the layers' systems are factored.
     """
 
     largest_system: int = 10000
     replicas: int = 4
     worst_noise: float = 1e-4
     pool: float = 0.1
+    tolerance: float = TOLERANCE
+    noisy: float = 10.0
+    own_value: float = 1e-6
+    factor: FactorOptions = field(default_factory=FactorOptions)
+
+    def __post_init__(self) -> None:
+        self.check(("replicas", "worst_noise", "noisy", "own_value"), ("largest_system", "pool"), ("tolerance",))
 
 
-def peel_layers(seen: Observation, rounding: float, options: PeelingOptions = PeelingOptions()) -> ChainEquations:
+def peel_layers(seen: Observation, rounding: float, options: PeelingOptions | None = None) -> ChainEquations:
     """Walk back while each layer's system determines its input, then write what is left in the image.
 
     Args:
@@ -46,6 +59,7 @@ def peel_layers(seen: Observation, rounding: float, options: PeelingOptions = Pe
             on the way has no inverse.
         ValueError: If the fully connected layers' gradients give nothing.
     """
+    options = options or PeelingOptions()
     chain = tuple(_detached(layer) for layer in read_chain(seen.network, seen.input_shape))
     last = chain[-1]
     delta, x = delta_and_features(last, seen)
@@ -54,7 +68,7 @@ def peel_layers(seen: Observation, rounding: float, options: PeelingOptions = Pe
     # The last gradient is δ xᵀ: what of it has more than rank one is noise.
     defect = rms(observed - last.weight_gradient(x[None], delta[None]))
     floor = rounding * rms(observed)
-    gradient_noise = defect if defect > 10 * floor else 0.0
+    gradient_noise = defect if defect > options.noisy * floor else 0.0
     replicas = [_resample(seen, rounding, gradient_noise, seed) for seed in range(options.replicas)]
     ends = [(delta, x), *(delta_and_features(last, one) for one in replicas)]
     left: list[ChainEquations] = []
@@ -63,7 +77,7 @@ def peel_layers(seen: Observation, rounding: float, options: PeelingOptions = Pe
         layer, system = chain[level.place], level.systems[0]
         invertible = layer.activation.invert is not None
         if level.place and invertible and system.equations >= system.n <= options.largest_system:
-            factor = Factor(system)
+            factor = Factor(system, options.tolerance, options.factor)
             if factor.rank == system.n:
                 x = factor.pseudo_inverse(system.v)
                 found = [x, *(x + factor.pseudo_inverse(other.v - other.apply(x)) for other in level.systems[1:])]
@@ -79,7 +93,10 @@ def peel_layers(seen: Observation, rounding: float, options: PeelingOptions = Pe
         )
         return None
 
-    recurse(chain, [seen, *replicas], ends, visit, _preimage)
+    def preimage(layer: Layer, h: Tensor, replica: int) -> Tensor:
+        return _preimage(layer, h, replica, options.own_value)
+
+    recurse(chain, [seen, *replicas], ends, visit, preimage)
     if not left:
         raise UnreadableNetwork("the network has no convolution: Lemma 3.1 alone gives its input")
     return left[0]
@@ -101,7 +118,7 @@ def _spread(likely: list[Tensor]) -> float:
     return rms(torch.stack(likely[1:]) - likely[0]) / size if size > 0 else 0.0
 
 
-def _preimage(layer: Layer, h: Tensor, replica: int) -> Tensor:
+def _preimage(layer: Layer, h: Tensor, replica: int, tolerance: float) -> Tensor:
     """A z with σ(z) = h; where σ is flat the derivative there is zero, so that the choice does not matter.
 
     Rectifiers leave their own values as they are and are zero where the derivative is, so h itself serves.
@@ -113,7 +130,7 @@ def _preimage(layer: Layer, h: Tensor, replica: int) -> Tensor:
         return layer.activation.inverse(h)
     if replica:
         return layer.activation.forward(h)  # a rectifier's output is not negative, whatever its error
-    if torch.allclose(layer.activation.forward(h), h, rtol=1e-6, atol=0.0):
+    if torch.allclose(layer.activation.forward(h), h, rtol=tolerance, atol=0.0):
         return h
     raise UnreadableNetwork(f"{layer.name}: {layer.activation.name} cannot be inverted: {layer.activation.refusal}")
 

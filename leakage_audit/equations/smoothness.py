@@ -25,6 +25,7 @@ class SmoothnessOptions(Checked):
         factor: Root mean squares of second differences that shrink by less have a jump, as the derivative of a kink
             has: eight times shorter, smooth ones shrink by 64, jumps by √8; about the geometric mean. A kink whose
             derivative is in no equation shrinks by 8^1.5 = 23 and passes for smooth: a linearisation survives it.
+        rounding: Root mean square of second differences, targets being 1, up to which they are the last digits'.
     """
 
     draws: int = 16
@@ -32,9 +33,10 @@ class SmoothnessOptions(Checked):
     length: float = 0.03
     ratio: float = 8.0
     factor: float = 12.0
+    rounding: float = 1e-10
 
     def __post_init__(self) -> None:
-        self.check(positive=("draws", "spread", "length", "ratio", "factor"))
+        self.check(positive=("draws", "spread", "length", "ratio", "factor"), not_negative=("rounding",))
 
 
 def has_kinks(
@@ -80,5 +82,5 @@ def has_kinks(
         ]
         per_block = torch.tensor([[float(b.square().mean()) for b in s.split(sizes)] for s in second])
         long, short = long + per_block[0], short + per_block[1]
-    # Second differences of the last digits' size (1e-10, targets being 1) are rounding.
-    return bool(torch.any((short > 1e-20) & (long < options.factor**2 * short)))
+    # Both are sums over the draws.
+    return bool(torch.any((short > options.rounding**2) & (long < options.factor**2 * short)))

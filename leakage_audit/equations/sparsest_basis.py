@@ -22,7 +22,6 @@ from torch import Tensor
 from leakage_audit.runtime import Budget
 
 STEPS_KEPT = 8  # numbers per entry of a chunk that a search step keeps
-MOST_CANDIDATES = 2000  # of one round that are compared with each other; where draws hit this often, more say nothing
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,9 @@ class SparsestBasisOptions:
         patience: Rounds without a better basis after which the search ends.
         hits: Independent finds of each vector after which the search ends: with two, one that was missed had to be
             passed over as often as all the others were met.
+        candidates: Of one round that are compared with each other; where draws hit this often, more say nothing.
+        same: Two vectors are one whose cosine is short of one by less.
+        independent: Length of a unit vector beside the others' span from which on it is independent of them.
         seed: Of the draws.
     """
 
@@ -54,6 +56,9 @@ class SparsestBasisOptions:
     steps: int = 40
     patience: int = 10
     hits: int = 2
+    candidates: int = 2000
+    same: float = 1e-6
+    independent: float = 1e-3
     seed: int = 0
 
 
@@ -182,12 +187,12 @@ class _Search:
 
     def _keep(self, candidates: Tensor) -> None:
         """Polish the candidates, alike ones once, and count how often each was found."""
-        for w, hits in self._distinct(candidates[:MOST_CANDIDATES]):
+        for w, hits in self._distinct(candidates[: self._options.candidates]):
             polished = None if self._budget.exhausted else self._polished(w)
             if polished is None:
                 continue
             for place, (other, before) in enumerate(self._kept):
-                if float((polished @ other).abs()) > 1 - 1e-6:
+                if float((polished @ other).abs()) > 1 - self._options.same:
                     self._kept[place] = (other, before + hits)
                     break
             else:
@@ -237,7 +242,7 @@ class _Search:
             ):
                 break
             rest = q[place] - basis.T @ (basis @ q[place])
-            if rest.norm() > 1e-3:
+            if rest.norm() > self._options.independent:
                 basis = torch.cat([basis, (rest / rest.norm())[None]])
                 chosen.append((w[place], int(zeros[place]), self._kept[place][1]))
         return chosen

@@ -33,9 +33,18 @@ from leakage_audit.runtime import Budget
 TOLERANCE = 1e-5  # singular values below this share of the largest count as zero; float32 gradients leave 1e-7
 
 
-def tolerance_for(dtype: torch.dtype) -> float:
-    """Share of the largest singular value below which nothing is told from rounding, given the gradients' type."""
-    return max(1e-7, 10 * torch.finfo(dtype).eps)
+def tolerance_for(dtype: torch.dtype, units: float = 10.0, least: float = 1e-7) -> float:
+    """Share of the largest singular value below which nothing is told from rounding, given the gradients' type.
+
+    Args:
+        dtype: The gradients'.
+        units: Of its rounding.
+        least: What squaring in G tells from zero, however fine the type.
+
+    >>> tolerance_for(torch.float32) == 10 * 2**-23, tolerance_for(torch.float64)
+    (True, 1e-07)
+    """
+    return max(least, units * torch.finfo(dtype).eps)
 
 
 class Factor:
@@ -86,7 +95,7 @@ class Factor:
         try:
             if self._tall:
                 return BlockTridiagonalCholesky(self.system, self._weighting, cut)
-            return DeflatedCholesky(self.system, self._weighting, cut, self._largest)
+            return DeflatedCholesky(self.system, self._weighting, cut, self._largest, self._options)
         except np.linalg.LinAlgError:  # not the rank that shapes predict, or not for the reason that is cheap to check
             self._require(pivoted_cholesky_cost(self.system))
             return PivotedCholesky(self.system, self._weighting, cut, self._options)
@@ -106,7 +115,7 @@ class Factor:
             return 0.0
         shape = self.system.n, self.system.n
         operator = LinearOperator(shape, matvec=self._gram, dtype=float)
-        return float(eigsh(operator, k=1, v0=start, tol=1e-2, return_eigenvectors=False)[0])
+        return float(eigsh(operator, k=1, v0=start, tol=self._options.extremes, return_eigenvectors=False)[0])
 
     def _gram(self, x: np.ndarray) -> np.ndarray:
         """`uᵀu x` with the blocks at equal size; asked a few dozen times in a row."""
@@ -146,7 +155,7 @@ class Factor:
             return float(values[self.rank - 1] ** 2)
         inverse = LinearOperator((size, size), matvec=self._solve, dtype=float)
         start = self._factoring.solve(np.random.default_rng(0).standard_normal(size))
-        return 1 / float(eigsh(inverse, k=1, v0=start, tol=1e-2, return_eigenvectors=False)[0])
+        return 1 / float(eigsh(inverse, k=1, v0=start, tol=self._options.extremes, return_eigenvectors=False)[0])
 
     def _solve(self, y: np.ndarray) -> np.ndarray:
         """About `G⁺ y`."""

@@ -17,10 +17,11 @@ import torch
 from leakage_audit.layerwise.block_cholesky import BlockCholesky, weight_gram_blocks
 from leakage_audit.layerwise.gram import gram_matrix, identities
 from leakage_audit.layerwise.layer_system import LayerSystem
+from leakage_audit.options import Checked
 
 
 @dataclass(frozen=True)
-class FactorOptions:
+class FactorOptions(Checked):
     """How a layer system is factored.
 
     Attributes:
@@ -30,12 +31,21 @@ class FactorOptions:
         small: Size of G below which singular values are simply computed, quicker than by Lanczos.
         rounds: Of refinement at most; each takes away what squaring u in G and cutting its spectrum lost, about six
             digits, so that two or three suffice.
+        dependent: Pivots of the known identities below this share of the largest make them dependent; a Gram matrix
+            tells no smaller singular value from zero.
+        extremes: Relative error of the largest and the smallest singular value: they scale a cut and a condition, which
+            orders of magnitude separate from anything they are held against.
     """
 
     clear: float = 1e4
     largest_svd: int = 1500
     small: int = 20
     rounds: int = 6
+    dependent: float = 1e-7
+    extremes: float = 1e-2
+
+    def __post_init__(self) -> None:
+        self.check(positive=("clear", "rounds"), not_negative=("largest_svd", "small"), share=("dependent", "extremes"))
 
 
 DEFAULT = FactorOptions()
@@ -116,14 +126,16 @@ class DeflatedCholesky:
 
     way = "Cholesky of uuᵀ without its known identities"
 
-    def __init__(self, system: LayerSystem, weighting: float, cut: float, largest: float) -> None:
+    def __init__(
+        self, system: LayerSystem, weighting: float, cut: float, largest: float, options: FactorOptions = DEFAULT
+    ) -> None:
         gram = gram_matrix(system, weighting)
         null = np.zeros((len(gram), 0)) if system.gradient is None else identities(system, weighting)
         if null.shape[1] >= len(gram):
             raise np.linalg.LinAlgError("more identities than equations")
         self._null, r = np.linalg.qr(null)
         ends = np.abs(r.diagonal())
-        if len(ends) and ends.min() <= 1e-7 * ends.max():
+        if len(ends) and ends.min() <= options.dependent * ends.max():
             raise np.linalg.LinAlgError("the identities are dependent")
         self.rank = len(gram) - null.shape[1]
         self.dropped = self._checked(system, weighting)

@@ -43,11 +43,15 @@ def labels_for(seen: Observation) -> tuple[Tensor, bool]:
     return torch.repeat_interleave(torch.arange(len(counts), device=seen.device), counts), True
 
 
-def least_counts(seen: Observation) -> Tensor:
+def least_counts(seen: Observation, slack: float = 1e-5) -> Tensor:
     """How many images of each class the batch holds at least, for certain.
 
     The average of softmax(scores) − y over B images lies above minus the class's share, so a class whose entry is
     negative, −δ, occurs more than B·δ times. This needs the bias; without one nothing is certain for a batch.
+
+    Args:
+        seen: What leaked.
+        slack: Relative rounding of δ that must not count as an image more; float32 leaves 1e-6.
 
     Returns:
         Counts `(classes,)`; they add up to at most the batch size.
@@ -60,7 +64,7 @@ def least_counts(seen: Observation) -> Tensor:
     if last is None or last.features is None:
         certain = torch.zeros_like(delta, dtype=torch.long)
         return certain.scatter(0, delta.argmin(), 1) if seen.batch_size == 1 else certain
-    return torch.where(delta < 0, torch.floor(-seen.batch_size * delta * (1 - 1e-5)) + 1, 0).long()
+    return torch.where(delta < 0, torch.floor(-seen.batch_size * delta * (1 - slack)) + 1, 0).long()
 
 
 def _delta(seen: Observation) -> Tensor:

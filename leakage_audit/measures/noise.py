@@ -15,7 +15,7 @@ square). As in c(M), what a deficient layer leaves open anyway is counted there 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import sqrt
 
 import numpy as np
@@ -24,27 +24,38 @@ import torch
 from torch import Tensor
 
 from leakage_audit.layerwise.block_cholesky import BlockCholesky, weight_gram_blocks
-from leakage_audit.layerwise.factorization import Factor
+from leakage_audit.layerwise.factorization import TOLERANCE, Factor
 from leakage_audit.layerwise.gram import gram_matrix
+from leakage_audit.layerwise.gram_factors import FactorOptions
 from leakage_audit.layerwise.layer_system import LayerSystem
 from leakage_audit.layerwise.recursion import sweep
 from leakage_audit.networks.chain import read_chain
 from leakage_audit.observation import Observation
+from leakage_audit.options import Checked
 
 
 @dataclass(frozen=True)
-class NoiseOptions:
+class NoiseOptions(Checked):
     """How traces are taken.
 
     Attributes:
         clearest: Largest squared singular value, in units of the noise, that float64 tells from the rest.
         smallest: Loss, in directions, below which there is only rounding.
         few: Unknowns up to which a dense inverse is quickest.
+        spread: Standard deviation that the image is believed to have, as a share of its range: a photograph's.
+        tolerance: Singular values of a layer's system below this share of the largest count as zero.
+        factor: How the systems are factored.
     """
 
     clearest: float = 1e12
     smallest: float = 1e-9
     few: int = 1000
+    spread: float = 0.25
+    tolerance: float = TOLERANCE
+    factor: FactorOptions = field(default_factory=FactorOptions)
+
+    def __post_init__(self) -> None:
+        self.check(("clearest", "smallest", "spread"), ("few",), ("tolerance",))
 
 
 @dataclass(frozen=True)
@@ -70,11 +81,13 @@ class EffectiveSecurity:
         epsilon: The noise, as a share of the gradient's root mean square.
         c: c_ε(M), at most c(M).
         layers: The layers.
+        options: How traces were taken.
     """
 
     epsilon: float
     c: float
     layers: tuple[EffectiveLayer, ...]
+    options: NoiseOptions = NoiseOptions()
 
 
 def effective_metric(
@@ -113,11 +126,11 @@ def effective_metric(
 
     def solve(system: LayerSystem, i: int) -> Tensor:
         if i:
-            factor = Factor(system)
+            factor = Factor(system, options.tolerance, options.factor)
             x, rank = factor.pseudo_inverse(system.v), factor.rank
-        else:  # below the image there is nothing to enter; a quarter of its range is the spread of a photograph
+        else:  # below the image there is nothing to enter
             low, high = seen.value_range
-            x, rank = torch.full_like(system.z, (high - low) / 4 / min(seen.std)), system.n
+            x, rank = torch.full_like(system.z, (high - low) * options.spread / min(seen.std)), system.n
         met.append(_Met(system, float(x.square().mean().sqrt()), rank))
         return x if i else x.new_zeros(system.n)
 
@@ -148,7 +161,7 @@ def _at(met: list[_Met], epsilon: float, noise: float, delta: float, options: No
         deviation = s * sqrt(share / (1 - share))
     d = len(layers)
     c = sum((d - i) / d * (layer.effective_rank - layer.unknowns) for i, layer in enumerate(layers))
-    return EffectiveSecurity(epsilon, c, tuple(layers))
+    return EffectiveSecurity(epsilon, c, tuple(layers), options)
 
 
 def _lost(system: LayerSystem, a: float, b: float, options: NoiseOptions) -> float:

@@ -6,14 +6,15 @@ Zero means that every layer's system determines its input; the more negative, th
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from leakage_audit.layerwise.factorization import Factor, tolerance_for
-from leakage_audit.layerwise.gram_factors import DEFAULT, FactorOptions
+from leakage_audit.layerwise.gram_factors import FactorOptions
 from leakage_audit.layerwise.layer_system import LayerSystem
 from leakage_audit.layerwise.recursion import sweep
 from leakage_audit.measures.degeneracy import remark
@@ -22,7 +23,31 @@ from leakage_audit.measures.structural import InstanceOptions, structural_rank
 from leakage_audit.networks.chain import read_chain
 from leakage_audit.networks.layer_types import SpatialLayer
 from leakage_audit.observation import Observation
+from leakage_audit.options import Checked, recorded
 from leakage_audit.runtime import Budget, OutOfMemory, OutOfTime, single_blas
+
+
+@dataclass(frozen=True)
+class SecurityOptions(Checked):
+    """How the layers' systems are ranked.
+
+    Attributes:
+        tolerance: Singular values below this share of the largest count as zero; None takes ten times the rounding of
+            the gradients' type (see `factorization.tolerance_for`).
+        saturated: σ′, over its largest value in the layer, below which a unit counts as saturated (see `degeneracy`).
+        notable: Share of saturated units worth a remark.
+        factor: How the systems are factored.
+        instance: How a random instance tells the rank that a shape promises, where no proof does.
+    """
+
+    tolerance: float | None = None
+    saturated: float = 1e-3
+    notable: float = 0.01
+    factor: FactorOptions = field(default_factory=FactorOptions)
+    instance: InstanceOptions = field(default_factory=InstanceOptions)
+
+    def __post_init__(self) -> None:
+        self.check(not_negative=("saturated", "notable"), share=() if self.tolerance is None else ("tolerance",))
 
 
 @dataclass(frozen=True)
@@ -71,12 +96,14 @@ class Security:
         layers: The layer table.
         joint_deficiency: rank − unknowns of all equations together, by counting (see `measures.joint_rank`); None where
             it was not counted.
+        options: How the layers were ranked, the tolerance as it was for these gradients; None where shapes told.
         counted: Why c is a count of shapes and not of ranks found, in a sentence; empty if all ranks were found.
     """
 
     c: float
     layers: tuple[LayerReport, ...]
     joint_deficiency: int | None = None
+    options: SecurityOptions | None = None
     counted: str = ""
 
     @classmethod
@@ -87,16 +114,17 @@ class Security:
         # Summed as integers: sixths and thirds of a deficiency would not add up to the exact figure.
         return cls(sum((d - i) * layer.deficiency for i, layer in enumerate(layers)) / max(d, 1), weighed)
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         """The same as plain numbers, for JSON."""
-        layers = [asdict(layer) for layer in self.layers]
-        return {"c": self.c, "joint_deficiency": self.joint_deficiency, "layers": layers, "counted": self.counted}
+        layers, options = [asdict(layer) for layer in self.layers], recorded(self.options)
+        found = {"c": self.c, "joint_deficiency": self.joint_deficiency, "layers": layers, "options": options}
+        return found | ({"counted": self.counted} if self.counted else {})
 
 
 def security_metric(
     seen: Observation,
     tolerance: float | None = None,
-    options: FactorOptions = DEFAULT,
+    options: SecurityOptions | None = None,
     budget: Budget | None = None,
 ) -> Security:
     """Rank every convolution's system at the observed weights and gradients, and weigh the deficiencies (12).
@@ -106,9 +134,8 @@ def security_metric(
 
     Args:
         seen: What leaked.
-        tolerance: Singular values below this share of the largest count as zero; by default ten times the rounding of
-            the gradients' type.
-        options: How the systems are factored.
+        tolerance: In place of the options' own.
+        options: How the systems are ranked.
         budget: Limits of time and memory; none by default.
 
     Returns:
@@ -128,7 +155,10 @@ def security_metric(
     problem = seen.problem()
     if problem is not None:
         raise ValueError(problem)
+    options = options or SecurityOptions()
+    tolerance = options.tolerance if tolerance is None else tolerance
     tolerance = tolerance_for(seen.dtype) if tolerance is None else tolerance
+    used = replace(options, tolerance=tolerance)
     budget, seen = budget or Budget(), seen.to(torch.float64)
     chain = read_chain(seen.network, seen.input_shape)
     convolutions = [layer for layer in chain if isinstance(layer, SpatialLayer)]
@@ -136,8 +166,8 @@ def security_metric(
     counted = ""
 
     def solve(system: LayerSystem, i: int) -> Tensor:
-        factor = Factor(system, tolerance, options, budget)
-        row = report(factor, remark(system, tolerance))
+        factor = Factor(system, tolerance, used.factor, budget)
+        row = report(factor, remark(system, tolerance, used.saturated, used.notable), used.instance)
         # The image itself is not needed.
         x = factor.pseudo_inverse(system.v) if i else torch.zeros(system.n, dtype=system.z.dtype).to(system.z)
         found.insert(0, row)
@@ -151,7 +181,8 @@ def security_metric(
         found = [count(layer, seen.gradient_of(layer.name, "weight") is not None) for layer in left] + found
         names = ", ".join(layer.name for layer in left)
         counted = f"counted from the shapes of {names}, not from their ranks: {reason}"
-    return replace(Security.weigh(found), joint_deficiency=joint_deficiency(convolutions), counted=counted)
+    joint = None if budget.exhausted else joint_deficiency(convolutions)
+    return replace(Security.weigh(found), joint_deficiency=joint, options=used, counted=counted)
 
 
 def count(layer: SpatialLayer, shared: bool) -> LayerReport:
@@ -177,7 +208,7 @@ def count(layer: SpatialLayer, shared: bool) -> LayerReport:
     )
 
 
-def report(factor: Factor, remarks: str) -> LayerReport:
+def report(factor: Factor, remarks: str, instance: InstanceOptions | None = None) -> LayerReport:
     """A row without its weight."""
     system = factor.system
     return LayerReport(
@@ -188,7 +219,7 @@ def report(factor: Factor, remarks: str) -> LayerReport:
         deficiency=factor.rank - system.n,
         weight=None,
         condition=factor.condition,
-        expected=structural_rank(system.layer, system.gradient is not None).rank,
+        expected=structural_rank(system.layer, system.gradient is not None, instance).rank,
         way=factor.way,
         gap=factor.gap,
         remark=remarks,

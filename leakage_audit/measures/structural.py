@@ -16,6 +16,7 @@ import torch
 from leakage_audit.layerwise.factorization import Factor
 from leakage_audit.layerwise.layer_system import LayerSystem
 from leakage_audit.networks.layer_types.base import SpatialLayer
+from leakage_audit.options import Checked
 
 
 @dataclass(frozen=True)
@@ -35,21 +36,27 @@ class StructuralRank:
 
 
 @dataclass(frozen=True)
-class InstanceOptions:
+class InstanceOptions(Checked):
     """How a random instance is ranked.
 
     Attributes:
         largest: Rows of the smaller Gram matrix up to which an instance is worth its seconds.
         largest_svd: Size up to which singular values, which tell small from zero best, cost little.
+        tolerance_svd: Singular values below this share of the largest count as zero where they are computed; rounding
+            leaves 1e-15 or so.
+        tolerance: The same where a Gram matrix is factored, which tells none smaller.
     """
 
     largest: int = 3000
     largest_svd: int = 500
+    tolerance_svd: float = 1e-11
+    tolerance: float = 1e-7
+
+    def __post_init__(self) -> None:
+        self.check(share=("tolerance_svd", "tolerance"))
 
 
-def structural_rank(
-    layer: SpatialLayer, shared: bool = True, options: InstanceOptions = InstanceOptions()
-) -> StructuralRank:
+def structural_rank(layer: SpatialLayer, shared: bool = True, options: InstanceOptions | None = None) -> StructuralRank:
     """The generic rank of a layer's u, or the exact one of a pooling's.
 
     Args:
@@ -57,7 +64,7 @@ def structural_rank(
         shared: Whether the filters' gradient is seen; without it K has no rows.
         options: For layers that no proof covers.
     """
-    found = layer.rank_bound(shared)
+    options, found = options or InstanceOptions(), layer.rank_bound(shared)
     if found.proof:
         return StructuralRank(found.rank, found.read, found.proof)
     one = layer.one_group()
@@ -66,7 +73,7 @@ def structural_rank(
     own = ("name", "weight", "bias", "activation")
     geometry = tuple((f.name, getattr(one, f.name)) for f in fields(one) if f.name not in own)
     kind: Any = type(one)  # which mypy takes for unhashable, as a dataclass with __eq__ would be
-    rank = _instance_rank(kind, geometry, tuple(one.weight.shape), shared, options.largest_svd)
+    rank = _instance_rank(kind, geometry, tuple(one.weight.shape), shared, options)
     return StructuralRank(layer.groups * rank, found.read, "instance")
 
 
@@ -76,13 +83,13 @@ def _instance_rank(
     geometry: tuple[tuple[str, Any], ...],
     weight_shape: tuple[int, ...],
     shared: bool,
-    largest_svd: int,
+    options: InstanceOptions,
 ) -> int:
     generator = torch.Generator().manual_seed(0)
     out_shape = dict(geometry)["out_shape"]
     weight, dz = (torch.randn(s, dtype=torch.float64, generator=generator) for s in (weight_shape, out_shape))
     layer = kind("", weight, None, **dict(geometry))
     system = LayerSystem(layer, dz, torch.zeros_like(dz), weight if shared else None)
-    if min(system.n, system.equations) <= largest_svd:
-        return int(np.linalg.matrix_rank(system.matrix(), rtol=1e-11))
-    return Factor(system, 1e-7).rank
+    if min(system.n, system.equations) <= options.largest_svd:
+        return int(np.linalg.matrix_rank(system.matrix(), rtol=options.tolerance_svd))
+    return Factor(system, options.tolerance).rank

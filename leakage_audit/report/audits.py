@@ -1,6 +1,6 @@
 """One record of `audit.jsonl` as the report's numbers: by attack the average, and the image that gave most away."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any, cast
 
@@ -17,24 +17,50 @@ def digest(record: Mapping[str, Any], suffix: str = "") -> AuditDigest:
 
     Args:
         record: A line of `audit.jsonl`.
-        suffix: Added to attacks' names, where one run holds audits of several kinds of gradient.
+        suffix: Added to attacks' names, where one run holds several audits.
     """
     metrics = record.get("metrics") or {}
-    found = _by_attack(record) if record.get("samples") else _averages(metrics)
+    own = untagged(record)
+    found = _by_attack(record) if record.get("samples") else _averages(own)
     missing = dict(record.get("no_result") or _reasons(record))
     return {
         "step": record["step"],
         "epoch": record.get("epoch"),
         "kind": record.get("kind", "audit"),
-        "seconds": metrics.get(SECONDS.name),
-        "c": metrics.get(C.name),
-        "joint_deficiency": metrics.get(JOINT_DEFICIENCY.name),
+        "seconds": own.get(SECONDS.name),
+        "c": own.get(C.name),
+        "joint_deficiency": own.get(JOINT_DEFICIENCY.name),
         "metrics": metrics,
         "status": _status(record, found, bool(missing)),
         "no_result": {name + suffix: reason for name, reason in missing.items()},
         "skipped": record.get("skipped"),
         "attacks": {name + suffix: cast(AttackNumbers, numbers) for name, numbers in found.items()},
     }
+
+
+def tag_of(record: Mapping[str, Any]) -> str:
+    """What the names of a record's numbers begin with; not `audit` for the further audits of one trainer."""
+    return record.get("tag") or "audit"
+
+
+def untagged(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's numbers by the names that they have for the only audit of a trainer.
+
+    >>> untagged({"tag": "audit_step", "metrics": {"audit_step/c": -1.0}})
+    {'audit/c': -1.0}
+    """
+    tag = tag_of(record) + "/"
+    return {
+        "audit/" * name.startswith(tag) + name.removeprefix(tag): x for name, x in (record.get("metrics") or {}).items()
+    }
+
+
+def suffix_of(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
+    """What tells a record's attacks from those of the run's other audits; nothing where there is one."""
+    if tag_of(record) != "audit":
+        return f" ({tag_of(record).removeprefix('audit_').replace('_', ' ')})"
+    kinds = {one.get("gradient") for one in records}
+    return f" ({record.get('gradient')})" if len(kinds) > 1 else ""
 
 
 def _status(record: Mapping[str, Any], found: Mapping[str, Numbers], missing: bool) -> Any:

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any, cast
 
 from leakage_audit.report import gates
-from leakage_audit.report.audits import digest, leak
+from leakage_audit.report.audits import digest, leak, suffix_of, tag_of
 from leakage_audit.report.curves import thin
 from leakage_audit.report.records.report_file import SCHEMA as SCHEMA
 from leakage_audit.report.records.report_file import (
@@ -24,8 +24,8 @@ from leakage_audit.report.verdict import judge
 
 def build(run: Run) -> Report:
     """Everything that the report says about a run, apart from its pictures."""
-    kinds = {record.get("gradient") for record in run.records}
-    audits = [digest(x, f" ({x.get('gradient')})" if len(kinds) > 1 else "") for x in run.records]
+    audits = [digest(record, suffix_of(record, run.records)) for record in run.records]
+    logged = {tag_of(record) + "/" for record in run.records}
     judged = [gates.digest(record, run.records) for record in run.gates]
     measured = next((record for record in reversed(run.records) if record.get("layers")), {})
     last = run.records[-1] if run.records else {}
@@ -54,7 +54,7 @@ def build(run: Run) -> Report:
         "curves": {
             name: {"steps": [step for step, _ in kept], "values": [value for _, value in kept]}
             for name, points in sorted(run.points.items())
-            if not name.startswith("audit/") and (kept := thin(points))
+            if not name.startswith(("audit/", *logged)) and (kept := thin(points))
         },
         "versions": last.get("versions", {}),
     }
@@ -72,7 +72,7 @@ def _attacks(records: list[Record], audits: list[AuditDigest]) -> list[AttackSum
         own: list[AttackAtStep] = [
             {**audit["attacks"][name], "step": audit["step"]} for audit in audits if name in audit["attacks"]
         ]
-        results = [x for record in records for x in _results(record, name)]
+        results = [x for record in records for x in _results(record, name, suffix_of(record, records))]
         last: dict[str, Any] = results[-1] if results else {}
         highest = max(own, key=lambda x: leak(x["highest"]))
         seconds = [result["seconds"] for result in results if result.get("seconds") is not None]
@@ -91,9 +91,9 @@ def _attacks(records: list[Record], audits: list[AuditDigest]) -> list[AttackSum
     return sorted(found, key=lambda attack: leak(attack["worst"]["highest"]), reverse=True)
 
 
-def _results(record: Record, name: str) -> list[dict[str, Any]]:
-    """What an attack's lines say in a record; the name may carry the kind of gradient behind it."""
-    plain = name.removesuffix(f" ({record.get('gradient')})")
+def _results(record: Record, name: str, suffix: str) -> list[dict[str, Any]]:
+    """What an attack's lines say in a record, if it is one of the record's audit, whose suffix its name carries."""
+    plain = name.removesuffix(suffix) if name.endswith(suffix) else None
     return [x["attacks"][plain] for x in record.get("samples") or () if plain in (x.get("attacks") or {})]
 
 

@@ -101,7 +101,7 @@ def _read_records(run: Run) -> None:
             elif record.get("kind") == "gate":
                 gates[json.dumps(record.get("limits"), sort_keys=True)] = record
             else:
-                records[(record["step"], record.get("gradient"), record.get("probe"))] = record
+                records[tuple(record.get(name) for name in ("step", "tag", "gradient", "probe"))] = record
     if broken:
         lines = "one line" if broken == 1 else f"{broken} lines"
         run.notes.append(f"{lines} of {AUDITS} could not be read: the run was killed while it wrote.")

@@ -108,7 +108,7 @@ def gauss_newton(
             steps, begun = steps + 1, budget.spent
             noise = floor**2 + near.variance
             gaussian = prior.local_gaussian(image.reshape(equations.shape))
-            step = GaussianUpdate(image, near.r, near.jacobian, noise, gaussian)
+            step = GaussianUpdate(image, near.r, near.jacobian, noise, gaussian, options.jitters)
             share, new, new_r = backtrack(equations, image, r, step.image, noise, rule.solved, options.shares)
             change, image, r = rms(new - image), new, new_r
             if rule(image, r, change, variance=noise, noise=noise, headway=share == 1 or not kinked):
@@ -134,14 +134,14 @@ def start(equations: Equations, options: SolverOptions, begin: Tensor | None = N
     Raises:
         FloatingPointError: If the equations are not finite there.
     """
-    image = initial_guess(equations, options.blobs) if begin is None else begin.flatten()
+    image = initial_guess(equations, options.blobs, alike=options.alike) if begin is None else begin.flatten()
     r = equations.residual(image)
     if not torch.isfinite(r).all():
         raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
     return image, r
 
 
-def initial_guess(equations: Equations, blobs: float = 0.1, seed: int = 0) -> Tensor:
+def initial_guess(equations: Equations, blobs: float = 0.1, seed: int = 0, alike: float = 1e-9) -> Tensor:
     """Grey, `(n,)`, or soft blobs on it where grey is a dead spot.
 
     There rectifiers without biases are all off, and nothing may tell two images of a batch apart.
@@ -150,12 +150,13 @@ def initial_guess(equations: Equations, blobs: float = 0.1, seed: int = 0) -> Te
         equations: F(image) = 0.
         blobs: Standard deviation of the blobs.
         seed: Of the blobs.
+        alike: Relative difference of two images' slopes up to which they are the same.
     """
     grey = torch.full(equations.shape, GREY, dtype=torch.float64, device=equations.noise.device)
     r, pull = vjp(equations.residual, grey.flatten())[:2]
     slopes = pull(r)[0].reshape(len(grey), -1)
-    alike = len(slopes) > 1 and torch.pdist(slopes).min() < 1e-9 * slopes.norm()
-    if slopes.any() and not alike:
+    same = len(slopes) > 1 and torch.pdist(slopes).min() < alike * slopes.norm()
+    if slopes.any() and not same:
         return grey.flatten()
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(*equations.shape[:2], 5, 5, generator=generator, dtype=torch.float64).to(grey)

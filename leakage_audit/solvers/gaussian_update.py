@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from leakage_audit.priors import LocalGaussian
+from leakage_audit.solvers.options import SolverOptions
 
-JITTERS = (1e-15, 1e-13, 1e-11, 1e-9)  # powers of ten from the rounding of float64 on
+JITTERS = SolverOptions.jitters
 
 
 class GaussianUpdate:
@@ -25,13 +26,22 @@ class GaussianUpdate:
         jacobian: `(m, n)`.
         noise: Variance of each equation, `(m,)`.
         gaussian: The prior around the image.
+        jitters: See `cholesky`.
 
     Attributes:
         origin: Where F was linearised.
         image: The most probable image, `(n,)`.
     """
 
-    def __init__(self, image: Tensor, r: Tensor, jacobian: Tensor, noise: Tensor, gaussian: LocalGaussian) -> None:
+    def __init__(
+        self,
+        image: Tensor,
+        r: Tensor,
+        jacobian: Tensor,
+        noise: Tensor,
+        gaussian: LocalGaussian,
+        jitters: tuple[float, ...] = JITTERS,
+    ) -> None:
         self._gaussian, self._jacobian, self._noise = gaussian, jacobian, noise
         self.origin = image
         self.dual = jacobian.shape[0] <= jacobian.shape[1]
@@ -40,13 +50,13 @@ class GaussianUpdate:
             self._cross = gaussian.covariance(jacobian)  # J C, (m, n)
             gram = self._cross @ jacobian.T
             gram.diagonal().add_(noise)
-            self._lower = cholesky(gram, JITTERS)
+            self._lower = cholesky(gram, jitters)
             self.image = gaussian.mean + self._cross.T @ solve_cholesky(self._lower, right)
         else:
             weighted = jacobian / noise[:, None]
             hessian = jacobian.T @ weighted
             hessian += gaussian.precision_matrix()
-            self._lower = cholesky(hessian, JITTERS)
+            self._lower = cholesky(hessian, jitters)
             self.image = gaussian.mean + solve_cholesky(self._lower, weighted.T @ right)
 
     def std(self) -> Tensor:

@@ -111,7 +111,8 @@ class NonsmoothErrorModel:
         """Perturbations of all directions alike, long enough to explain part of the straightest block's residual."""
         count, n = self._options.probes, jacobian.shape[1]
         probes = torch.randn(count, n, generator=self._generator, dtype=torch.float64).to(r)
-        return perturbation_scale(r, probes @ jacobian.T, self._equations.sizes, self._options.explained) * probes
+        options, straight = self._options, probes @ jacobian.T
+        return perturbation_scale(r, straight, self._equations.sizes, options.explained, options.flat) * probes
 
     def _variance(self, image: Tensor, r: Tensor, jacobian: Tensor, perturbations: Tensor) -> Tensor:
         """Mean over the moves of `(F(image + move) − r − J move)²`, smoothed over each block, `(m,)`."""
@@ -120,7 +121,9 @@ class NonsmoothErrorModel:
         return shrink_to_block_mean(variance, self._equations.sizes, self._options.pool)
 
 
-def perturbation_scale(r: Tensor, straight: Tensor, sizes: list[int], explained: float) -> float:
+def perturbation_scale(
+    r: Tensor, straight: Tensor, sizes: list[int], explained: float, flat: float = LinearizationOptions.flat
+) -> float:
     """Factor by which moves of the image would explain a share of the straightest block's residual.
 
     Args:
@@ -128,13 +131,14 @@ def perturbation_scale(r: Tensor, straight: Tensor, sizes: list[int], explained:
         straight: What each move changes of it, `(moves, m)`, if the equations were straight.
         sizes: Of the blocks.
         explained: The share.
+        flat: Root mean square of `straight` below which a block does not count.
 
     >>> r, straight = torch.tensor([1.0, 1.0, 3.0, 3.0]), torch.tensor([[2.0, 2.0, 1.0, 1.0]])
     >>> perturbation_scale(r, straight, [2, 2], explained=0.5)
     0.25
     """
     blocks = [(rms(a), rms(b)) for a, b in zip(r.split(sizes), straight.split(sizes, 1), strict=True)]
-    return explained * min((a / b for a, b in blocks if b > 1e-6), default=0.0)
+    return explained * min((a / b for a, b in blocks if b > flat), default=0.0)
 
 
 def shrink_to_block_mean(variance: Tensor, sizes: list[int], pool: float) -> Tensor:

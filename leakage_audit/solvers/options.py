@@ -42,6 +42,7 @@ class LinearizationOptions(Checked):
         reuse: Error below which a Jacobian serves again, a tenth of what counts as solved.
         probes: Perturbations that an estimate on kinked equations averages over: a variance known to a quarter.
         explained: The first probes are as long as would explain this share of the straightest block's residual.
+        flat: Root mean square by which probes change a block, targets being 1, below which it does not depend on them.
         pool: Part of an equation's variance that it takes from its block, as few probes may miss its jump.
         widen: Later probes are this much longer than the posterior says, which knows too little of its own errors.
         behind: And at least this share of the last step: while steps are long the image is that wrong.
@@ -54,6 +55,7 @@ class LinearizationOptions(Checked):
     reuse: float = 1e-5
     probes: int = 32
     explained: float = 0.5
+    flat: float = 1e-6
     pool: float = 0.1
     widen: float = 2.0
     behind: float = 0.5
@@ -61,7 +63,7 @@ class LinearizationOptions(Checked):
 
     def __post_init__(self) -> None:
         positive = ("first", "shrink", "probes", "explained", "widen", "perturbations")
-        self.check(positive, ("reuse", "pool", "behind"))
+        self.check(positive, ("reuse", "flat", "pool", "behind"))
         if self.pool > 1:
             raise ValueError(f"LinearizationOptions.pool must be at most 1, got {self.pool}")
         if self.perturbations % 2:
@@ -106,8 +108,10 @@ class SolverOptions(Checked):
         floor: Least standard deviation of an equation, targets being 1: its square is the last that normal equations
             hold in float64.
         blobs: Standard deviation of the start where grey tells nothing: half a photograph's.
+        alike: Relative difference of two images' slopes at grey up to which nothing tells them apart there.
         shares: Of a step, that are tried until the residual does not grow.
         rank_tolerance: Singular values below this share of the largest count as zero: a Gram matrix tells none smaller.
+        jitters: Shares of the mean added to a diagonal until rounding leaves it positive: from float64's rounding on.
         stopping: When the iteration with a Jacobian ends.
         linearization: How far linearisations are trusted.
         cg: What differs without a Jacobian.
@@ -115,11 +119,13 @@ class SolverOptions(Checked):
 
     floor: float = 1e-7
     blobs: float = 0.1
+    alike: float = 1e-9
     shares: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
     rank_tolerance: float = 1e-6
+    jitters: tuple[float, ...] = (1e-15, 1e-13, 1e-11, 1e-9)
     stopping: StoppingOptions = field(default_factory=StoppingOptions)
     linearization: LinearizationOptions = field(default_factory=LinearizationOptions)
     cg: CGOptions = field(default_factory=CGOptions)
 
     def __post_init__(self) -> None:
-        self.check(("floor", "blobs"), (), ("shares", "rank_tolerance"))
+        self.check(("floor", "blobs"), ("alike", "jitters"), ("shares", "rank_tolerance"))

@@ -76,7 +76,7 @@ class StatisticalLinearization:
         options, count = self._options, self._options.perturbations
         perturbations = torch.randn(count // 2, len(image), generator=self._generator, dtype=image.dtype).to(image)
         straight = torch.stack([equations.jvp(image, perturbation) for perturbation in perturbations])
-        perturbations *= perturbation_scale(r, straight, sizes, options.explained)
+        perturbations *= perturbation_scale(r, straight, sizes, options.explained, options.flat)
         perturbations = torch.cat([perturbations, -perturbations])
         found, back = torch.func.vjp(vmap(equations.residual), image + perturbations)[:2]
         mean = found.mean(0)

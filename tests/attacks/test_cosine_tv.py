@@ -1,11 +1,12 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from leakage_audit.attacks.cosine_tv import CosineTV
-from leakage_audit.attacks.recipes import DECAYS, PRESETS, SIGNS, STARTS
+from leakage_audit.attacks.recipes import DECAYS, PRESETS, STARTS
 from leakage_audit.matching.objective import Candidates, cosine_distance
 from leakage_audit.matching.total_variation import total_variation
 from leakage_audit.observation import observe
@@ -145,10 +146,10 @@ def test_settings_say_what_the_preset_meant():
     ("wrong", "message"),
     [
         ({"preset": "fast"}, "paper, original, modern"),
-        ({"iterations": 0}, "at least 1, got 0"),
-        ({"restarts": 0}, "at least 1"),
+        ({"iterations": 0}, r"Recipe\.iterations must be positive, got 0"),
+        ({"restarts": 0}, r"Recipe\.restarts must be positive"),
         ({"lr": 0.0}, "lr must be positive"),
-        ({"tv": -1.0}, "tv not negative"),
+        ({"tv": -1.0}, r"Recipe\.tv must be not negative"),
         ({"lr": float("nan")}, "lr must be positive"),
     ],
 )
@@ -157,20 +158,27 @@ def test_wrong_settings(wrong, message):
         CosineTV(**wrong)
 
 
-def test_recipes_name_parts_that_exist():
-    for recipe in PRESETS.values():
-        assert recipe.decay in DECAYS
-        assert recipe.sign in SIGNS
-        assert recipe.start in STARTS
+def test_a_recipe_of_ones_own_is_run_and_recorded():
+    own = replace(PRESETS["original"], milestones=(0.5,), drop=0.25, iterations=4)
+    assert [DECAYS[own.decay](share, own) for share in (0.25, 0.5, 0.75)] == [1.0, 0.25, 0.25]
+    attack = CosineTV(recipe=own, restarts=1)
+    assert attack.settings["recipe"]["milestones"] == [0.5]
+    assert (attack.iterations, attack.restarts, attack.lr) == (4, 1, own.lr)
+    again = CosineTV(**attack.arguments)
+    seen = look(chain(nn.Tanh()))
+    assert torch.equal(attack(seen).images, again(seen).images)
+    for part in ("decay", "sign", "start", "distance", "variation"):
+        with pytest.raises(ValueError, match=rf"Recipe\.{part} must be one of"):
+            replace(own, **{part: "none such"})
 
 
 def test_step_decay_divides_by_ten_at_three_five_and_seven_eighths():
-    shares = [DECAYS["steps"](k / 16) for k in range(16)]
+    shares = [DECAYS["steps"](k / 16, PRESETS["original"]) for k in range(16)]
     assert shares == pytest.approx([1] * 6 + [0.1] * 4 + [0.01] * 4 + [0.001] * 2)
 
 
 def test_tiles_repeat():
-    x = STARTS["tiled"]((2, 3, 10, 9), torch.Generator().manual_seed(0))
+    x = STARTS["tiled"]((2, 3, 10, 9), torch.Generator().manual_seed(0), PRESETS["modern"])
     assert x.shape == (2, 3, 10, 9)
     assert torch.equal(x[..., :4, :4], x[..., 4:8, 4:8])
     assert torch.equal(x[..., 8:10, 8:9], x[..., :2, :1])

@@ -103,7 +103,8 @@ def test_settings_say_what_the_preset_meant():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"), [({"preset": "fast"}, "paper, original, scaled"), ({"iterations": 0}, "at least 1, got 0")]
+    ("wrong", "message"),
+    [({"preset": "fast"}, "paper, original, scaled"), ({"iterations": 0}, r"Recipe\.iterations must be positive")],
 )
 def test_wrong_settings(wrong, message):
     with pytest.raises(ValueError, match=message):

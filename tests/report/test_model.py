@@ -116,6 +116,32 @@ def test_two_kinds_of_gradient_keep_their_names_apart(tmp_path):
     assert all(attack["settings"] == {"tolerance": 1e-5} for attack in report["attacks"])
 
 
+def tagged(record, tag):
+    metrics = {tag + name.removeprefix("audit"): value for name, value in record["metrics"].items()}
+    return record | {"tag": tag, "metrics": metrics}
+
+
+@pytest.mark.parametrize(
+    ("tag", "gradient", "own"), [("audit_step", "step", "step"), ("audit_optimizer1", "sample", "optimizer1")]
+)
+def test_two_audits_of_one_trainer_keep_their_numbers_apart(tag, gradient, own, tmp_path):
+    first, again = audit(0, {"rgap": 16.0}), audit(20, {"rgap": 17.0})
+    second = tagged(audit(0, {"rgap": 12.5}, gradient=gradient), tag)
+    second["samples"][0]["attacks"]["rgap"] |= {"settings": {"tolerance": 0.5}, "seconds": 9.0}
+    (tmp_path / "metrics.csv").write_text(f"step,{tag}/psnr/rgap,audit/psnr/rgap,loss\n0,12.5,16.0,2.0\n")
+    report = read(write(tmp_path, first, second, again))
+    assert report["run"]["audits"] == 3
+    attacks = {attack["name"].partition(" (")[::2]: attack for attack in report["attacks"]}
+    other = "sample)" if gradient == "step" else ""
+    assert set(attacks) == {("rgap", other), ("rgap", f"{own})")}
+    assert [attacks["rgap", x]["worst"]["highest"]["psnr"] for x in (other, f"{own})")] == [17.0, 12.5]
+    assert [attacks["rgap", x]["seconds"] for x in (other, f"{own})")] == [0.5, 9.0]
+    assert attacks["rgap", f"{own})"]["settings"] == {"tolerance": 0.5}
+    assert [(entry["c"], entry["seconds"]) for entry in report["audits"]] == [(-1470.0, 1.0)] * 3
+    assert "loss" in report["curves"]
+    assert not [name for name in report["curves"] if name.startswith("audit")]
+
+
 def test_averages_alone_give_words_by_their_psnr(tmp_path):
     (tmp_path / "metrics.csv").write_text("step,audit/psnr/rgap,audit/chance\n0,25.0,12.0\n9,12.5,12.0\n")
     report = build(read_run(tmp_path))

@@ -84,6 +84,8 @@ class AuditLine(TypedDict):
     chance: NotRequired[Annotated[str, "What guessing without a gradient means."]]
     precision: NotRequired[str]
     ranks: NotRequired[int]
+    tag: NotRequired[Annotated[str, "What the names begin with, where the trainer has several audits."]]
+    options: NotRequired[Annotated[dict[str, Any], "Tolerances and limits; those of an attack are in its settings."]]
     defence: NotRequired[Annotated[dict[str, Any], "Settings of the GradientDefence."]]
     verified: NotRequired[Annotated[dict[str, Any], "How the step's gradient compared with the recomputed one."]]
     metrics: NotRequired[Annotated[dict[str, Number], "Every logged name and its number; docs/metrics.md."]]

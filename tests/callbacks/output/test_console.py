@@ -4,6 +4,7 @@ from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 
 from leakage_audit.callbacks import LeakageAudit
 from leakage_audit.callbacks.output import console
+from leakage_audit.callbacks.settings import AuditOptions
 
 
 @pytest.mark.parametrize("bar", [TQDMProgressBar, RichProgressBar])
@@ -32,9 +33,9 @@ def test_a_silent_fit_stays_silent(tmp_path, capsys):
 
 
 class TestProgress:
-    def audited(self, tmp_path, bar, patience, monkeypatch):
-        monkeypatch.setattr(console, "PATIENCE", patience)
-        audit = LeakageAudit(every_n_steps=9, attacks=[Sleeps()], samples=1, max_seconds=0.8)
+    def audited(self, tmp_path, bar, after):
+        options = AuditOptions(announced_after=after)
+        audit = LeakageAudit(every_n_steps=9, attacks=[Sleeps()], samples=1, max_seconds=0.8, options=options)
         fit(tmp_path, audit, bar, enable_progress_bar=True, max_steps=1)
 
     @pytest.mark.parametrize("bar", [TQDMProgressBar, RichProgressBar])
@@ -42,11 +43,11 @@ class TestProgress:
         told = []
         watched = console._AuditProgress.close
         monkeypatch.setattr(console._AuditProgress, "close", lambda self: (told.append(self._task), watched(self)))
-        self.audited(tmp_path / "long", bar(), 0.2, monkeypatch)
-        self.audited(tmp_path / "short", bar(), 60.0, monkeypatch)
+        self.audited(tmp_path / "long", bar(), 0.2)
+        self.audited(tmp_path / "short", bar(), 60.0)
         assert [task is not None for task in told] == [True, False]
 
-    def test_it_says_which_attack_and_how_far(self, tmp_path, monkeypatch, capfd):
-        self.audited(tmp_path, TQDMProgressBar(), 0.2, monkeypatch)
+    def test_it_says_which_attack_and_how_far(self, tmp_path, capfd):
+        self.audited(tmp_path, TQDMProgressBar(), 0.2)
         said = capfd.readouterr()
         assert "audit: sleeping" in said.err + said.out
