@@ -11,11 +11,15 @@ import torch
 from threadpoolctl import ThreadpoolController
 
 
-class OutOfTime(TimeoutError):
+class OverBudget(Exception):
+    """Work was not begun, or broken off, for want of time or memory."""
+
+
+class OutOfTime(OverBudget, TimeoutError):
     """The time was up, or would have been before the work was done."""
 
 
-class OutOfMemory(MemoryError):
+class OutOfMemory(OverBudget, MemoryError):
     """The work would need more memory than it may take; nothing was allocated."""
 
 
@@ -140,12 +144,6 @@ class Budget:
         seconds = None if self.seconds is None else max(part * self.left, 1e-9)
         given = Budget(seconds, self.tell, self.memory_gb, self._cancelled)
         given._unit = self._unit  # speeds are the same for all of them
-        return given
-
-    def within(self, memory_gb: float) -> "Budget":
-        """The same time, and at most this much memory."""
-        given = self.share()
-        given.memory_gb = memory_gb if self.memory_gb is None else min(memory_gb, self.memory_gb)
         return given
 
     def steps(self, total: int, what: str) -> Iterator[int]:

@@ -123,7 +123,7 @@ class DLG(Attack):
                 ended = "nothing got better any more"
                 break
         else:
-            if budget.exhausted:
+            if budget.stopped:
                 ended = "the time was up"
         x, labels = guess.best
         apart = squared_distance(guess.candidates.gradients(x, labels), guess.candidates.targets).sqrt()

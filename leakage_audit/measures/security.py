@@ -16,7 +16,7 @@ from torch import Tensor
 from leakage_audit.layerwise.factorization import Factor, tolerance_for
 from leakage_audit.layerwise.gram_factors import FactorOptions
 from leakage_audit.layerwise.layer_system import LayerSystem
-from leakage_audit.layerwise.recursion import sweep
+from leakage_audit.layerwise.recursion import check_invertible, sweep
 from leakage_audit.measures.degeneracy import remark
 from leakage_audit.measures.joint_rank import joint_deficiency
 from leakage_audit.measures.structural import InstanceOptions, structural_rank
@@ -24,7 +24,7 @@ from leakage_audit.networks.chain import read_chain
 from leakage_audit.networks.layer_types import SpatialLayer
 from leakage_audit.observation import Observation
 from leakage_audit.options import Checked, recorded
-from leakage_audit.runtime import Budget, OutOfMemory, OutOfTime, single_blas
+from leakage_audit.runtime import Budget, OverBudget, single_blas
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,8 @@ def security_metric(
     tolerance = options.tolerance if tolerance is None else tolerance
     tolerance = tolerance_for(seen.dtype) if tolerance is None else tolerance
     used = replace(options, tolerance=tolerance)
-    budget, seen = budget or Budget(), seen.to(torch.float64)
-    chain = read_chain(seen.network, seen.input_shape)
+    budget, chain = budget or Budget(), read_chain(seen.network, seen.input_shape)
+    check_invertible(chain)
     convolutions = [layer for layer in chain if isinstance(layer, SpatialLayer)]
     found: list[LayerReport] = []
     counted = ""
@@ -174,9 +174,13 @@ def security_metric(
         return x
 
     try:
+        budget.require(
+            "weights and gradients in double precision", 16 * sum(g.numel() for g in seen.gradients.values())
+        )
+        seen = seen.to(torch.float64)
         with single_blas():
-            sweep(chain, seen, solve)
-    except (OutOfMemory, OutOfTime) as reason:
+            sweep(read_chain(seen.network, seen.input_shape), seen, solve)
+    except OverBudget as reason:
         left = convolutions[: len(convolutions) - len(found)]
         found = [count(layer, seen.gradient_of(layer.name, "weight") is not None) for layer in left] + found
         names = ", ".join(layer.name for layer in left)
@@ -205,6 +209,7 @@ def count(layer: SpatialLayer, shared: bool) -> LayerReport:
         condition=None,
         expected=found.rank,
         way=f"counted from shapes ({found.how})",
+        remark="its rank was counted from its shape, not found",
     )
 
 

@@ -34,6 +34,7 @@ from leakage_audit.scores.metrics import PSNR_CAP
 __all__ = ["GradientNoise", "Limit", "LimitOptions", "reconstruction_limit"]
 
 Others = Literal["unknown", "known"]
+PASS, LINEARIZED = "limit: gradient", 3.0  # the gradient in double precision, and what linearizes it, in such passes
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def reconstruction_limit(
     Raises:
         ValueError: If images or labels do not fit the observation, gradients are not finite, or a prior whose mean is
             not grey needs more memory than allowed.
+        OutOfTime: If the time was up before anything was known.
+        OutOfMemory: If the gradient's graph needs more memory than the budget allows.
 
     Example:
         >>> import torch
@@ -126,7 +129,10 @@ def reconstruction_limit(
     with single_blas(), torch.random.fork_rng(cuda), torch.inference_mode(False), torch.enable_grad():
         torch.default_generator.manual_seed(0)  # for networks that draw as they run
         step = Step.of(seen, images, labels)
-        std = noise_of(step, seen.dtype, options)
+        # A gradient to be differentiated twice, with the graph of its derivative.
+        budget.require("the limit", 16 * footprint_of(step, alone=others == "known"))
+        with budget.work(kind=PASS):
+            std = noise_of(step, seen.dtype, options)
         found = [
             (linear, _solve(linear, truth.flatten(), prior, options, share))
             for linear, truth, share in _problems(step, std, others, options, budget)
@@ -171,18 +177,19 @@ def _problems(
     """Each linear problem with its true images and its share of the time."""
     footprint = footprint_of(step, alone=others == "known")
     if others == "unknown":
-        yield LinearizedGradient(step.images, step.of_batch, std, footprint, options), step.images, budget
+        with budget.work(LINEARIZED, PASS):
+            linear = LinearizedGradient(step.images, step.of_batch, std, footprint, options)
+        yield linear, step.images, budget
         return
     for i, image in enumerate(step.images):
-        share = budget
-        if budget.seconds is not None:
-            left = max(budget.seconds - budget.spent, 0.0)
-            share = Budget(max(left / (len(step.images) - i), 1e-9))
+        share = budget.share(1 / (len(step.images) - i))
 
         def gradient(x: Tensor, i: int = i) -> dict[str, Tensor]:
             return step.of_one(i, x)
 
-        yield LinearizedGradient(image[None], gradient, std, footprint, options), image[None], share
+        with share.work(LINEARIZED, f"{PASS} of one"):
+            linear = LinearizedGradient(image[None], gradient, std, footprint, options)
+        yield linear, image[None], share
 
 
 def _solve(linear: LinearizedGradient, truth: Tensor, prior: Prior, options: LimitOptions, budget: Budget) -> Solved:
