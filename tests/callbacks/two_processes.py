@@ -28,20 +28,37 @@ def cannot_unpack_on_rank_1(batch):
     return batch
 
 
+def unpack_with_a_collective(batch):
+    if os.environ.get("LOCAL_RANK") == "1":
+        raise RuntimeError("rank 1 does not come")
+    torch.distributed.all_reduce(torch.zeros(1))
+    return batch
+
+
+class Together(Net):
+    """Its scores need all ranks, which audit two images and one."""
+
+    def forward(self, x):
+        scores = super().forward(x)
+        torch.distributed.all_reduce(torch.zeros(1))
+        return scores
+
+
+UNPACK = {"unpack": cannot_unpack_on_rank_1, "collective": unpack_with_a_collective}
 ATTACKS = {"grey": Grey, "raises": Raises, "fails": FailsOnRank1}
 
 if __name__ == "__main__":
     folder, name, gradient, attack = sys.argv[1:]
     warnings.simplefilter("ignore")
     torch.manual_seed(1)
-    unpack = cannot_unpack_on_rank_1 if attack == "unpack" else None
+    unpack = UNPACK.get(attack)
     attacks = [ATTACKS.get(attack, Grey)()]
     audit = LeakageAudit(every_n_steps=2, attacks=attacks, limit=0, gradient=gradient, samples=3, unpack=unpack)
     if attack == "overhead":
         audit = LeakageAudit(every_n_steps=1, attacks=attacks, limit=0, max_overhead=0.2)
     callbacks = [] if attack == "none" else [audit]
     attached = trainer(folder, *callbacks, devices=2, strategy="ddp", max_steps=6)
-    module = Net()
+    module = Together() if attack == "uneven" else Net()
     attached.fit(module, DataLoader(images(), batch_size=4, shuffle=True))
     result = {
         "weights": {k: v.double().flatten().tolist() for k, v in module.state_dict().items()},

@@ -62,5 +62,16 @@ class TestTwoProcesses:
         assert ranks[0]["skipped"].startswith("rank 1 could not audit: AuditSkipped: `unpack` failed: RuntimeError")
         assert "rank 1 does not understand" in ranks[1]["skipped"]
 
+    def test_a_collective_that_one_rank_does_not_come_to_keeps_nobody_waiting(self, tmp_path, without):
+        ranks = run(tmp_path, "collective", attack="collective")
+        assert ranks[0]["weights"] == without[0]["weights"]
+        assert "rank 1 does not come" in ranks[1]["skipped"]
+        assert "another rank does not come to all_reduce" in ranks[0]["skipped"]
+
+    def test_nor_do_samples_that_are_uneven(self, tmp_path):
+        ranks = run(tmp_path, "uneven", attack="uneven")
+        assert "another rank does not come to all_reduce" in ranks[0]["skipped"]
+        assert "runs the forward less often" in ranks[1]["skipped"]
+
     def test_clocks_that_differ_do_not_part_the_ranks(self, tmp_path, without):
         assert run(tmp_path, "overhead", attack="overhead")[0]["weights"] == without[0]["weights"]
