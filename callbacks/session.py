@@ -21,16 +21,17 @@ from leakage_audit.callbacks.capture.probe import Probe
 from leakage_audit.callbacks.capture.rng_isolation import isolated, kept_generators
 from leakage_audit.callbacks.capture.step_reader import StepReader
 from leakage_audit.callbacks.defence import GradientDefence
-from leakage_audit.callbacks.evaluation.background import Worker
 from leakage_audit.callbacks.evaluation.baseline import BaselineImage
-from leakage_audit.callbacks.evaluation.evaluate import Evaluation, evaluate
+from leakage_audit.callbacks.evaluation.evaluate import Evaluation, Job, evaluate_all
 from leakage_audit.callbacks.evaluation.results import Audit, Pending, Result
 from leakage_audit.callbacks.evaluation.shape_metrics import has_dead_filters, shape_metrics
+from leakage_audit.callbacks.limits_of_audit import budget_of, unread, worker_of
 from leakage_audit.callbacks.output import console, publish, records
 from leakage_audit.callbacks.output.record_head import record_head
 from leakage_audit.callbacks.settings import Settings
 from leakage_audit.callbacks.tally import Tally
 from leakage_audit.readings.evaluation import audit_status, no_results
+from leakage_audit.runtime import Budget, OutOfTime
 
 log = logging.getLogger("leakage_audit")
 
@@ -73,12 +74,16 @@ class Session:
         self._probe = Probe(trainer, settings.probe == "fixed", settings.seed, folder, probe, self._warn_once)
         self._window: list[MicroBatch] = []
         self._problem: Exception | None = None
+        self._passing: tuple[Any, int] | None = None
         self._said: set[str] = set()
         self._shapes: dict[str, float] = {}
-        self._worker: Worker[Pending] | None = Worker() if settings.background else None
+        self._worker = worker_of(settings)
 
-    def remember(self, batch: Any, index: int = 0) -> None:
-        """Keep a batch of the window whose step will be audited, and the module as it is at the window's start."""
+    def remember(self, batch: Any, index: int = 0, copied: bool = True) -> None:
+        """Keep a batch of the window whose step is looked at: to audit it, a copy, and the module as it is by now."""
+        if not copied:  # to measure a step its shapes are mostly enough
+            self._passing = batch, index
+            return
         try:
             with isolated():
                 if not self._window:
@@ -89,15 +94,17 @@ class Session:
 
     def audit(self, optimizer: Optimizer, step: int) -> Audit | None:
         """Attack the step's gradient, score, log, and forget; None while the background is busy with it."""
-        return self._take(step, lambda: self._attacked(optimizer), "audit")
+        return self._take(step, lambda budget: self._attacked(optimizer, budget), "audit")
 
     def measure(self, step: int) -> Audit | None:
         """Log c(M) and the layers' deficiencies: by their shapes, or on one image's gradient if a filter is dead."""
-        if self._shapes and self._problem is None and not has_dead_filters(self.module):
+        if self._shapes and not has_dead_filters(self.module):
             self._forget()
             shapes = self._tagged(self._shapes)
             publish.repeat(self.trainer, shapes)
             return Audit(publish.log_step(self.trainer), step, shapes)
+        if self._passing is not None:
+            self.remember(*self._passing)  # the weights are what they were when the window began
         return self._take(step, self._measured, "measure")
 
     @property
@@ -142,13 +149,15 @@ class Session:
             skipped = "the fit ended before the background did"
             self._record_and_publish(pending.record | {"skipped": skipped}, Result(), skipped, 0.0)
 
-    def _take(self, step: int, work: Callable[[], Result], kind: str) -> Audit | None:
+    def _take(self, step: int, work: Callable[[Budget], Result], kind: str) -> Audit | None:
         start, result, skipped = time.perf_counter(), Result(), None
         try:
-            with isolated():
-                result = work()
+            with isolated(), console.progress(self.trainer, self.settings.options.announced_after) as report:
+                result = work(budget_of(self.trainer, self.settings, report))
         except AuditSkipped as reason:
             skipped = str(reason)
+        except OutOfTime:
+            skipped = unread(self.trainer, self.settings)
         except Exception as error:  # the training goes on, whatever the audit met
             if self.settings.on_error == "raise":
                 raise
@@ -169,7 +178,7 @@ class Session:
         return {self._tag + name.removeprefix("audit"): value for name, value in metrics.items()}
 
     def _forget(self) -> None:
-        self._window, self._problem = [], None
+        self._window, self._problem, self._passing = [], None, None
         self.reader.forget()
 
     def _record_and_publish(self, record: dict[str, Any], result: Result, skipped: str | None, seconds: float) -> Audit:
@@ -187,26 +196,25 @@ class Session:
         console.show(self.trainer, replace(audit, metrics=found))
         return audit
 
-    def _measured(self) -> Result:
+    def _measured(self, budget: Budget) -> Result:
         if self._problem is not None:
             raise self._problem
         if has_dead_filters(self.module):
-            return Result(self._evaluate(self._capture(1), attack=False))
+            return Result(self._evaluate(self._capture(1), budget, attack=False))
         _, channels, height, width = self.reader.pairs(self.trainer, self.module, self._window)[0][0].shape
         network = self.reader.network(self.trainer, self.module)
         self._shapes = shape_metrics(network.eval(), (channels, height, width))
         return Result(numbers=self._shapes)
 
-    def _attacked(self, optimizer: Optimizer) -> Result:
+    def _attacked(self, optimizer: Optimizer, budget: Budget) -> Result:
         distributed.together(self.trainer, self._raise_problem)
-        read = self.reader.read(self.trainer, self.module, optimizer, self._window)
+        read = self.reader.read(self.trainer, self.module, optimizer, self._window, budget)
         self._trust(read)
         if self._worker is not None:
             return Result(gradient_check=read.check, jobs=self._jobs(self._chosen(read.gradients)))
-        mine = distributed.together(self.trainer, lambda: self._evaluate(self._chosen(read.gradients)))
-        return Result(
-            [evaluation for part in distributed.gather(self.trainer, mine) for evaluation in part], read.check
-        )
+        mine = distributed.together(self.trainer, lambda: self._evaluate(self._chosen(read.gradients), budget))
+        parts = distributed.gather(self.trainer, mine)
+        return Result([evaluation for part in parts for evaluation in part], read.check)
 
     def _raise_problem(self) -> None:
         if self._problem is not None:
@@ -245,16 +253,15 @@ class Session:
         own, noise = captured.seen.gradients, self._defence.noise_on(captured.seen.gradients)
         return replace(captured, seen=replace(captured.seen, gradients=self._defence.defend(own, draw)), noise=noise)
 
-    def _evaluate(self, samples: list[CapturedSample], attack: bool = True) -> list[Evaluation]:
-        with console.progress(self.trainer, self.settings.options.announced_after) as report:
-            return [evaluate(*args, **keywords, report=report) for args, keywords in self._jobs(samples, attack)]
+    def _evaluate(self, samples: list[CapturedSample], budget: Budget, attack: bool = True) -> list[Evaluation]:
+        return evaluate_all(self._jobs(samples, attack), budget)
 
-    def _jobs(self, samples: list[CapturedSample], attack: bool = True) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    def _jobs(self, samples: list[CapturedSample], attack: bool = True) -> list[Job]:
         """The arguments of `evaluate` for each captured sample."""
         settings = self.settings
         with kept_generators(getattr(self.trainer, "datamodule", None), self.trainer.train_dataloader):
             guesses = [self._guess(self.trainer, captured.truth.shape[1:]) for captured in samples]
-        common: dict[str, Any] = {"seconds": settings.max_seconds, "strict": settings.on_error == "raise"}
+        common: dict[str, Any] = {"strict": settings.on_error == "raise"}
         common |= {"limit": settings.limit, "options": settings.options}
         return [
             (
@@ -283,6 +290,8 @@ class Session:
         for evaluation in evaluations:
             for name, problem in evaluation.problems.items():
                 self._warn_once(f"{name} is not available: {problem}")
+            if evaluation.security is not None and evaluation.security.counted:
+                self._warn_once(f"c(M) is {evaluation.security.counted}")
 
     def _warn_once(self, message: str, key: str | None = None, level: int = logging.WARNING) -> None:
         """Say something once, on one rank."""
