@@ -92,6 +92,11 @@ class AutogradEquations(Equations):
         if self._delta is None:
             self._labels, _ = labels_for(seen)
         self._parameters = {name: p.detach() for name, p in self._network.named_parameters() if name in gradients}
+        grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
+        with self._clock.work(FORWARD, EVALUATION):  # tells how long, and how large, what follows will be
+            outputs = activation_count(self._network, lambda: self._network(seen.to_input(grey)))
+        kept = 8 * outputs + 4 * sum(p.numel() for p in self._parameters.values())
+        self._clock.require("one pass through the gradient", 8 * kept)
         for name in self._cancelled(gradients):
             del gradients[name], self._parameters[name]
         spare = sketch.plenty * seen.batch_size * math.prod(seen.input_shape) - sum(b.target.numel() for b in blocks)
