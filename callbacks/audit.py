@@ -54,7 +54,9 @@ class LeakageAudit(Callback):
         measure_every_n_steps: Log c(M) and the layers' deficiencies, without attacks, at these steps too: by shapes,
             which costs next to nothing, and on the gradient of one image once a filter is dead. Unchanged numbers get
             to the loggers every `log_every_n_steps` and make no line in `audit.jsonl`. None does not measure.
-        max_seconds: For all attacks on one image (or step) together; they stop and return their best. None: no limit.
+        max_seconds: For a whole audit: reading the step, c(M), all attacks on all images, the limit. What is not
+            reached has no result; c(M) is then counted from shapes, and says so. None: no limit.
+        max_memory_gb: That an audit may take beyond the training's own; likewise. None: no limit but the attacks' own.
         limit: Share of `max_seconds` that is kept for the limit, what the gradient determines of the images whoever
             attacks; 0 does not compute it, and then no low reading is more than unknown.
         max_overhead: Audits may take this share of the training time; the schedule thins itself out. None: no limit.
@@ -97,6 +99,7 @@ class LeakageAudit(Callback):
         samples: int = 2,
         measure_every_n_steps: int | None = None,
         max_seconds: float | None = 60.0,
+        max_memory_gb: float | None = 2.0,
         limit: float = 0.25,
         max_overhead: float | None = None,
         grant_labels: bool = False,
@@ -120,6 +123,7 @@ class LeakageAudit(Callback):
             probe=probe,
             samples=samples,
             max_seconds=max_seconds,
+            max_memory_gb=max_memory_gb,
             limit=limit,
             grant_labels=grant_labels,
             on_error=on_error,
@@ -151,16 +155,9 @@ class LeakageAudit(Callback):
     @property
     @override
     def state_key(self) -> str:
-        chosen = self.settings
-        return self._generate_state_key(
-            gradient=chosen.gradient,
-            attacks=list(chosen.attacks),
-            probe=chosen.probe,
-            optimizer=chosen.optimizer,
-            grant_labels=chosen.grant_labels,
-            samples=chosen.samples,
-            seed=chosen.seed,
-        )
+        names = ("gradient", "attacks", "probe", "optimizer", "grant_labels", "samples", "seed")
+        chosen = {name: getattr(self.settings, name) for name in names}
+        return self._generate_state_key(**chosen | {"attacks": list(self.settings.attacks)})
 
     def should_audit(self, step: int) -> bool:
         """Whether optimiser step `step`, counted from 0, is audited; override for a schedule of your own."""
@@ -199,7 +196,7 @@ class LeakageAudit(Callback):
         if self._session and self._session.busy:
             self._collect()
         if self._session and self._planned in _LOOKED_AT:
-            self._session.remember(batch, batch_idx, streams)
+            self._session.remember(batch, batch_idx, streams, copied=self._planned == "audit")
 
     def write_report(self, trainer: Trainer) -> None:
         """Write the report of the fit so far, if this audit is to write one."""

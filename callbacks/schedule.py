@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from leakage_audit.callbacks.awake import Suspensions
+
 
 class Schedule:
     """Decides for each optimiser step whether it is audited.
@@ -59,12 +61,15 @@ class Schedule:
 
     @contextmanager
     def timing(self) -> Iterator[None]:
-        """Count what happens inside as one audit."""
+        """Count what happens inside as one audit, but for the time that the process was suspended."""
         start = self._clock()
+        suspensions = Suspensions()
         try:
-            yield
+            with suspensions:
+                yield
         finally:
-            seconds = self._clock() - start
+            self._began += suspensions.seconds  # it was no training either
+            seconds = self._clock() - start - suspensions.seconds
             self._spent += seconds
             self._dearest = max(self._dearest, seconds)
             self.audits += 1

@@ -21,17 +21,18 @@ from leakage_audit.callbacks.capture.probe import Probe
 from leakage_audit.callbacks.capture.rng_isolation import RngState, isolated, kept_generators
 from leakage_audit.callbacks.capture.step_reader import StepReader
 from leakage_audit.callbacks.defence import GradientDefence
-from leakage_audit.callbacks.evaluation.background import Worker
 from leakage_audit.callbacks.evaluation.baseline import BaselineImage
-from leakage_audit.callbacks.evaluation.evaluate import Evaluation, evaluate
+from leakage_audit.callbacks.evaluation.evaluate import Evaluation, Job, evaluate_all
 from leakage_audit.callbacks.evaluation.results import Audit, Pending, Result
 from leakage_audit.callbacks.evaluation.shape_metrics import has_dead_filters, shape_metrics
+from leakage_audit.callbacks.limits_of_audit import budget_of, unread, worker_of
 from leakage_audit.callbacks.output import console, publish, records
 from leakage_audit.callbacks.output.record_head import record_head
 from leakage_audit.callbacks.settings import Settings
 from leakage_audit.callbacks.tally import Retries, Tally
 from leakage_audit.callbacks.voice import Voice
 from leakage_audit.readings.evaluation import audit_status, no_results
+from leakage_audit.runtime import Budget, OutOfTime
 
 log = logging.getLogger("leakage_audit")
 
@@ -75,8 +76,9 @@ class Session:
         self._window: list[MicroBatch] = []
         self._problem: Exception | None = None
         self.retries = Retries()
+        self._passing: tuple[Any, int] | None = None
         self._shapes: dict[str, float] = {}
-        self._worker: Worker[Pending] | None = Worker() if settings.background else None
+        self._worker = worker_of(settings)
 
     def begin(self) -> RngState:
         """Keep the module as it is, where a window whose step will be audited begins; returns the random streams."""
@@ -88,14 +90,18 @@ class Session:
             self._problem = error
         return RngState.capture()
 
-    def remember(self, batch: Any, index: int = 0, streams: RngState | None = None) -> None:
-        """Keep a batch of the window whose step will be audited.
+    def remember(self, batch: Any, index: int = 0, streams: RngState | None = None, copied: bool = True) -> None:
+        """Keep a batch of the window whose step is looked at.
 
         Args:
             batch: Cloned here.
             index: Of the batch.
             streams: What `begin` gave where forward has run since; None if the batch begins here.
+            copied: Whether to copy it now; to measure a step its shapes are mostly enough.
         """
+        if not copied and streams is None:
+            self._passing = batch, index
+            return
         streams = streams or self.begin()
         try:
             with isolated():
@@ -105,7 +111,7 @@ class Session:
 
     def audit(self, optimizer: Optimizer, step: int) -> Audit | None:
         """Attack the step's gradient, score, log, and forget; None while the background is busy with it."""
-        return self._take(step, lambda: self._attacked(optimizer), "audit")
+        return self._take(step, lambda budget: self._attacked(optimizer, budget), "audit")
 
     def pass_over(self, step: int) -> Audit:
         """Note a step that is not even tried, since steps before it could not be audited."""
@@ -115,11 +121,13 @@ class Session:
 
     def measure(self, step: int) -> Audit | None:
         """Log c(M) and the layers' deficiencies: by their shapes, or on one image's gradient if a filter is dead."""
-        if self._shapes and self._problem is None and not has_dead_filters(self.module):
+        if self._shapes and not has_dead_filters(self.module):
             self._forget()
             shapes = self._tagged(self._shapes)
             publish.repeat(self.trainer, shapes)
             return Audit(publish.log_step(self.trainer), step, shapes)
+        if self._passing is not None:
+            self.remember(*self._passing)  # the weights are what they were when the window began
         return self._take(step, self._measured, "measure")
 
     @property
@@ -159,13 +167,15 @@ class Session:
             skipped = "the fit ended before the background did"
             self._record_and_publish(pending.record | {"skipped": skipped}, Result(), skipped, 0.0)
 
-    def _take(self, step: int, work: Callable[[], Result], kind: str) -> Audit | None:
+    def _take(self, step: int, work: Callable[[Budget], Result], kind: str) -> Audit | None:
         start, result, skipped = time.perf_counter(), Result(), None
         try:
-            with isolated():
-                result = work()
+            with isolated(), console.progress(self.trainer, self.settings.options.announced_after) as report:
+                result = work(budget_of(self.trainer, self.settings, report))
         except AuditSkipped as reason:
             skipped = str(reason)
+        except OutOfTime:
+            skipped = unread(self.trainer, self.settings)
         except Exception as error:  # the training goes on, whatever the audit met
             if self.settings.on_error == "raise":
                 raise
@@ -186,7 +196,7 @@ class Session:
         return {self._tag + name.removeprefix("audit"): value for name, value in metrics.items()}
 
     def _forget(self) -> None:
-        self._window, self._problem = [], None
+        self._window, self._problem, self._passing = [], None, None
         self.reader.forget()
 
     def _record_and_publish(
@@ -210,20 +220,20 @@ class Session:
         console.show(self.trainer, replace(audit, metrics=found, skipped=skipped if attacked else None))
         return audit
 
-    def _measured(self) -> Result:
+    def _measured(self, budget: Budget) -> Result:
         if self._problem is not None:
             raise self._problem
         if has_dead_filters(self.module):
-            return Result(self._evaluate(self._capture(1), attack=False))
+            return Result(self._evaluate(self._capture(1), budget, attack=False))
         _, channels, height, width = self.reader.pairs(self.trainer, self.module, self._window)[0][0].shape
         network = self.reader.network(self.trainer, self.module)
         self._shapes = shape_metrics(network.eval(), (channels, height, width))
         return Result(numbers=self._shapes)
 
-    def _attacked(self, optimizer: Optimizer) -> Result:
+    def _attacked(self, optimizer: Optimizer, budget: Budget) -> Result:
         distributed.together(self.trainer, self._raise_problem)
         try:
-            read = self.reader.read(self.trainer, self.module, optimizer, self._window)
+            read = self.reader.read(self.trainer, self.module, optimizer, self._window, budget)
             self._trust(read)
         except AuditSkipped as reason:
             self.retries.note(str(reason))
@@ -231,10 +241,9 @@ class Session:
         self.retries.note(None)
         if self._worker is not None:
             return Result(gradient_check=read.check, jobs=self._jobs(self._chosen(read.gradients)))
-        mine = distributed.together(self.trainer, lambda: self._evaluate(self._chosen(read.gradients)))
-        return Result(
-            [evaluation for part in distributed.gather(self.trainer, mine) for evaluation in part], read.check
-        )
+        mine = distributed.together(self.trainer, lambda: self._evaluate(self._chosen(read.gradients), budget))
+        parts = distributed.gather(self.trainer, mine)
+        return Result([evaluation for part in parts for evaluation in part], read.check)
 
     def _raise_problem(self) -> None:
         if self._problem is not None:
@@ -274,16 +283,15 @@ class Session:
         own, noise = captured.seen.gradients, self._defence.noise_on(captured.seen.gradients)
         return replace(captured, seen=replace(captured.seen, gradients=self._defence.defend(own, draw)), noise=noise)
 
-    def _evaluate(self, samples: list[CapturedSample], attack: bool = True) -> list[Evaluation]:
-        with console.progress(self.trainer, self.settings.options.announced_after) as report:
-            return [evaluate(*args, **keywords, report=report) for args, keywords in self._jobs(samples, attack)]
+    def _evaluate(self, samples: list[CapturedSample], budget: Budget, attack: bool = True) -> list[Evaluation]:
+        return evaluate_all(self._jobs(samples, attack), budget)
 
-    def _jobs(self, samples: list[CapturedSample], attack: bool = True) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    def _jobs(self, samples: list[CapturedSample], attack: bool = True) -> list[Job]:
         """The arguments of `evaluate` for each captured sample."""
         settings = self.settings
         with kept_generators(getattr(self.trainer, "datamodule", None), self.trainer.train_dataloader):
             guesses = [self._guess(self.trainer, captured.truth.shape[1:]) for captured in samples]
-        common: dict[str, Any] = {"seconds": settings.max_seconds, "strict": settings.on_error == "raise"}
+        common: dict[str, Any] = {"strict": settings.on_error == "raise"}
         common |= {"limit": settings.limit, "options": settings.options}
         return [
             (

@@ -22,21 +22,27 @@ class AuditOptions(Checked):
     """Tolerances and limits of an audit; those of its attacks are the attacks' own.
 
     Attributes:
+        security_share: Of an image's time, for c(M) at most, so that attacks come to their turn; what does not fit is
+            counted from shapes.
         unknown_share: Of a limit's time, for the whole batch at once, the others unknown: it is the harder problem.
         announced_after: Seconds that an audit may take before a progress bar of its own announces it.
+        grace: Share of `max_seconds` by which an audit in the background may overstay before its process is killed;
+            ten seconds more are for what a process does before and after it counts.
         gradient_check: What rounding can explain between the step's gradient and the recomputed one.
         security: How the layers' systems are ranked for c(M).
         limit: How what the gradient determines is computed; what a defence adds counts as its noise.
     """
 
+    security_share: float = 0.25
     unknown_share: float = 0.7
     announced_after: float = 3.0
+    grace: float = 0.5
     gradient_check: CheckOptions = field(default_factory=CheckOptions)
     security: SecurityOptions = field(default_factory=SecurityOptions)
     limit: LimitOptions = field(default_factory=lambda: LimitOptions(uncertainty=False))
 
     def __post_init__(self) -> None:
-        self.check(share=("unknown_share",), not_negative=("announced_after",))
+        self.check(share=("security_share", "unknown_share"), not_negative=("announced_after", "grace"))
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class Settings:
     probe: str
     samples: int
     max_seconds: float | None
+    max_memory_gb: float | None
     limit: float
     grant_labels: bool
     on_error: str
@@ -72,8 +79,10 @@ class Settings:
         _one_of("on_error", self.on_error, ("warn", "raise"))
         if self.samples < 1:
             raise ValueError(f"samples must be at least 1, got {self.samples}")
-        if self.max_seconds is not None and not self.max_seconds > 0:
-            raise ValueError(f"max_seconds must be positive or None, got {self.max_seconds}")
+        for name in ("max_seconds", "max_memory_gb"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive or None, got {value}")
         if not 0 <= self.limit < 1:
             raise ValueError(f"limit is a share of max_seconds, at least 0 and below 1, got {self.limit}")
         if self.optimizer < 0:

@@ -48,6 +48,8 @@ class Voice:
         for evaluation in evaluations:
             for name, problem in evaluation.problems.items():
                 self.once(f"{name} is not available: {problem}")
+            if evaluation.security is not None and evaluation.security.counted:
+                self.once(f"c(M) is {evaluation.security.counted}")
 
     def sum_up(self, tally: Tally) -> None:
         """How many audits took place, how many did not, and mostly why not."""

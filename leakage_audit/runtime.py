@@ -1,34 +1,63 @@
-"""What work may take: a limit on time that every iterative attack asks, progress for whoever waits, threads."""
+"""What work may take: one clock and one purse that every long work asks, progress for whoever waits, threads."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 
 import scipy.linalg  # noqa: F401  loaded before the controller looks for libraries
+import torch
 from threadpoolctl import ThreadpoolController
 
 
+class OverBudget(Exception):
+    """Work was not begun, or broken off, for want of time or memory."""
+
+
+class OutOfTime(OverBudget, TimeoutError):
+    """The time was up, or would have been before the work was done."""
+
+
+class OutOfMemory(OverBudget, MemoryError):
+    """The work would need more memory than it may take; nothing was allocated."""
+
+
 class Budget:
-    """How long an attack may run, and whom it tells how far it is.
+    """How long work may run and how much memory it may hold, and whom it tells how far it is.
+
+    Whoever begins something long asks first. What is refused for want of time leaves `stopped` behind, so that work
+    that ended early is not taken for work that ended by itself.
 
     Args:
         seconds: Wall-clock limit, counted from construction; None sets none.
         report: Called as `report(what, done)` with a short description and the share done in [0, 1].
+        memory_gb: Memory that the work may hold beyond what there is at its start; None sets no limit.
+        cancelled: Asked for another reason to end, such as a signal; None knows none.
 
     Attributes:
         seconds: The limit.
+        memory_gb: The limit.
         tell: Who is told; to hand on to a share of this budget.
 
     Raises:
-        ValueError: If `seconds` is not positive.
+        ValueError: If a limit is not positive.
     """
 
-    def __init__(self, seconds: float | None = None, report: Callable[[str, float], None] | None = None) -> None:
-        if seconds is not None and not seconds > 0:
-            raise ValueError(f"seconds must be positive or None, got {seconds}")
-        self.seconds = seconds
-        self.tell = report
+    def __init__(
+        self,
+        seconds: float | None = None,
+        report: Callable[[str, float], None] | None = None,
+        memory_gb: float | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> None:
+        for name, limit in (("seconds", seconds), ("memory_gb", memory_gb)):
+            if limit is not None and not limit > 0:
+                raise ValueError(f"{name} must be positive or None, got {limit}")
+        self.seconds, self.memory_gb, self.tell = seconds, memory_gb, report
+        self._cancelled = cancelled
+        self._refused = False
+        self._unit: dict[str, float] = {}
         self._start = time.perf_counter()
 
     @property
@@ -37,25 +66,115 @@ class Budget:
         return time.perf_counter() - self._start
 
     @property
+    def left(self) -> float:
+        """Seconds that are left; infinite without a limit."""
+        return math.inf if self.seconds is None else max(self.seconds - self.spent, 0.0)
+
+    @property
     def exhausted(self) -> bool:
-        """Whether the time limit has passed."""
-        return self.seconds is not None and self.spent >= self.seconds
+        """Whether the time limit has passed, or the work was told to end."""
+        return self.left <= 0 or (self._cancelled is not None and self._cancelled())
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the clock ended the work: the time is up, or something was not begun as it would not have fitted."""
+        return self._refused or self.exhausted
+
+    @property
+    def memory(self) -> float:
+        """Bytes that the work may hold; infinite without a limit."""
+        return math.inf if self.memory_gb is None else self.memory_gb * 1e9
+
+    def affords(self, seconds: float) -> bool:
+        """Whether there is as much time left."""
+        fits = not self.exhausted and seconds <= self.left
+        self._refused |= not fits
+        return fits
+
+    def check(self, seconds: float = 0.0) -> None:
+        """Go on only if there is time.
+
+        Raises:
+            OutOfTime: If there is not as much left.
+        """
+        if not self.affords(seconds):
+            raise OutOfTime("the time was up")
+
+    def require(self, what: str, memory: float = 0.0, flops: float = 0.0) -> None:
+        """Go on only if one operation that nothing can interrupt fits in the memory and in the time left.
+
+        Args:
+            what: That needs it, for the message.
+            memory: Bytes.
+            flops: Floating point operations in double precision, as dense products do them.
+
+        Raises:
+            OutOfMemory: If there is not as much memory.
+            OutOfTime: If there is not as much time.
+        """
+        if memory > self.memory:
+            raise OutOfMemory(
+                f"{what} needs about {memory / 1e9:.2g} GB of memory; max_memory_gb = {self.memory_gb:g} allows less"
+            )
+        if self.exhausted or (self.seconds is not None and not self.affords(flops / flops_per_second())):
+            raise OutOfTime(f"the time is up for {what}")
+
+    @contextmanager
+    def work(self, units: float = 1.0, kind: str = "") -> Iterator[None]:
+        """Around work of a size that was met before: not begun if, at the speed of the last such work, it won't fit.
+
+        Args:
+            units: Its size, in units that the works of a kind share.
+            kind: What they share.
+
+        Raises:
+            OutOfTime: If there is not as much time left.
+        """
+        self.check(units * self._unit.get(kind, 0.0))
+        begun = self.spent
+        yield
+        self._unit[kind] = (self.spent - begun) / units
+
+    def share(self, part: float = 1.0) -> "Budget":
+        """A part of the time left, with the same memory: for works that follow one another.
+
+        Args:
+            part: In (0, 1].
+        """
+        seconds = None if self.seconds is None else max(part * self.left, 1e-9)
+        given = Budget(seconds, self.tell, self.memory_gb, self._cancelled)
+        given._unit = self._unit  # speeds are the same for all of them
+        return given
 
     def steps(self, total: int, what: str) -> Iterator[int]:
-        """Count 0, 1, … total - 1, ending early when the time is up.
+        """Count 0, 1, … total - 1, ending early when the time is up, or would be within a step as long as the last.
 
         Args:
             total: Number of steps.
             what: What the steps do, for the progress report.
         """
+        last = 0.0
         for step in range(total):
-            if self.exhausted:
+            if not self.affords(last):
                 return
             if self.tell is not None:
                 self.tell(what, step / total)
+            begun = self.spent
             yield step
+            last = self.spent - begun
         if self.tell is not None:
             self.tell(what, 1.0)
+
+
+@cache
+def flops_per_second() -> float:
+    """Floating point operations of a dense product in double precision that this process makes in a second."""
+    a = torch.ones(384, 384, dtype=torch.float64)
+    a @ a
+    start = time.perf_counter()
+    for _ in range(3):
+        a @ a
+    return 3 * 2 * 384**3 / max(time.perf_counter() - start, 1e-6)
 
 
 @cache

@@ -17,6 +17,9 @@ BOUND = "a time limit must be positive"
 
 # Numbers under a name of their own, and why they are no option.
 NAMED = {
+    "attacks/joint VECTORS": "an estimate of memory, counted in the code",
+    "callbacks/evaluation/background POLL": "how often a wait looks at the clock; no result depends on it",
+    "callbacks/limits_of_audit START_OR_END": "what a process takes before and after its clock; `grace` is the option",
     "callbacks/capture/listening _ALONE": "a reading's empty arguments",
     "callbacks/capture/loss_lookup _USUAL": "PyTorch's own defaults",
     "callbacks/output/image_grid COLUMNS": LAYOUT,
@@ -30,6 +33,8 @@ NAMED = {
     "equations/sparsest_basis STEPS_KEPT": "an estimate of memory, counted in the code",
     "figures/sheet MARGIN": LAYOUT,
     "figures/sheet TEXT": LAYOUT,
+    "layerwise/factor_cost PIVOTED": "an estimate of time, from LAPACK's speeds",
+    "layerwise/factor_cost SPARSE": "an estimate of memory, counted in the code",
     "layerwise/factorization TOLERANCE": "the one default of `tolerance` in RGAP, Hybrid, PeelingOptions, NoiseOptions",
     "models VARIANTS": "the paper's networks",
     "networks/activations _TABLE": "PyTorch's own defaults",
@@ -57,8 +62,6 @@ NAMED = {
 # Small numbers in functions' bodies, and why they are no option.
 UNNAMED = {
     "callbacks/capture/gradient_check": ({1e-300}, ROUNDING),
-    "callbacks/evaluation/evaluate": ({1e-3}, BOUND),
-    "callbacks/evaluation/limits": ({1e-3}, BOUND),
     "data/synthetic/canvas": ({1e-6}, DEFINITION),
     "data/synthetic/subjects": ({1e-4, 4e-4}, DEFINITION),
     "equations/batch_separation": ({1e-15}, ROUNDING),
@@ -73,6 +76,7 @@ UNNAMED = {
     "layerwise/fully_connected": ({8.9e-16, 1e-14}, ROUNDING),
     "priors/denoiser": ({1e-9}, ROUNDING),
     "report/charts": ({1e-9, 1e-6}, LAYOUT),
+    "runtime": ({1e-9, 1e-6}, BOUND),
 }
 
 UNDER_WAY = ROOT / "leakage_audit/measures/limit"  # its numbers become fields of LimitOptions in a change of its own

@@ -7,6 +7,9 @@ import torch
 from lightning import Trainer
 from torch import Tensor
 
+from leakage_audit.callbacks.capture.collectives import met
+from leakage_audit.runtime import OutOfTime
+
 T = TypeVar("T")
 
 
@@ -26,20 +29,27 @@ def gather(trainer: Trainer, mine: T) -> list[T]:
 def together(trainer: Trainer, work: Callable[[], T]) -> T:
     """Do the work on every rank; where it fails on one, it fails on all, and the next collective finds everybody.
 
+    Collectives within the work, a user's or ours, are entered by all ranks or by none (see `collectives`).
+
     Raises:
+        OutOfTime: If the time was up on any rank.
         AuditSkipped: If it failed on another rank; on the failing one its own exception goes on.
     """
     error: Exception | None = None
     try:
-        result = work()
+        with met(trainer):
+            result = work()
     except Exception as caught:  # any failure has to be told to the other ranks
         error = caught
-    failures = gather(trainer, None if error is None else f"{type(error).__name__}: {error}")
+    late = isinstance(error, OutOfTime)
+    failures = gather(trainer, None if error is None else (late, f"{type(error).__name__}: {error}"))
+    if any(failure is not None and failure[0] for failure in failures):
+        raise OutOfTime("the time was up") from error
     if error is not None:
         raise error
     for rank, failure in enumerate(failures):
         if failure is not None:
-            raise AuditSkipped(f"rank {rank} could not audit: {failure}")
+            raise AuditSkipped(f"rank {rank} could not audit: {failure[1]}")
     return result
 
 

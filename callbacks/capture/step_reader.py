@@ -35,6 +35,7 @@ from leakage_audit.callbacks.capture.module_copy import copy_module
 from leakage_audit.callbacks.capture.readings import Reading, common, find_readings, why_unheard
 from leakage_audit.callbacks.capture.rng_isolation import RngState, isolated
 from leakage_audit.observation import Loss
+from leakage_audit.runtime import Budget, OutOfTime
 
 Attempt = tuple[Reading, tuple[str, str]]
 _AS_IT_STOOD, _ALL_MOMENTS = ("start", "now"), (("start", "start"), ("now", "now"), ("now", "start"), ("start", "now"))
@@ -78,6 +79,7 @@ class StepReader:
         self._start: nn.Module | None = None  # the module when the window began; nothing runs on it
         self._at: nn.Module | None = None  # the module in the state that fitted; nothing runs on it
         self._pairs: list[tuple[Tensor, Tensor]] = []
+        self._budget = Budget()
 
     @property
     def assumed(self) -> list[str]:
@@ -105,7 +107,12 @@ class StepReader:
         self._pairs = []
 
     def read(
-        self, trainer: Trainer, module: LightningModule, optimizer: Optimizer, window: Sequence[MicroBatch]
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        optimizer: Optimizer,
+        window: Sequence[MicroBatch],
+        budget: Budget | None = None,
     ) -> ReadStep:
         """The step's own gradients, compared with those of the readings until one fits. Every rank must call it.
 
@@ -114,7 +121,9 @@ class StepReader:
         Raises:
             AuditSkipped: If the gradients hold nothing (none, not finite, all zero), the batch is not understood, or no
                 reading can be computed.
+            OutOfTime: If the time was up before a reading fitted.
         """
+        self._budget = budget or Budget()
         own = distributed.together(trainer, lambda: self._own(trainer, module, optimizer, window))
         written = any(distributed.gather(trainer, any(moved(batch) for batch in window)))
         moments = _ALL_MOMENTS if written else tuple((when, "start") for when in _AS_IT_STOOD)
@@ -220,6 +229,8 @@ class StepReader:
             try:
                 attempt = partial(self._again, trainer, module, window, own, reading, *moment)
                 pairs, state, again = distributed.together(trainer, attempt)
+            except OutOfTime:  # on every rank at once
+                raise
             except Exception as error:  # what cannot be computed is not how the step does it
                 problem = problem or error
                 continue
@@ -247,7 +258,7 @@ class StepReader:
         pairs = [self._batches.pair(reading.target, batch, which, self._begun) for batch in window]
         # The network may write into the images.
         triples = [(x.clone(), y.clone(), batch.streams) for (x, y), batch in zip(pairs, window, strict=True)]
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), self._budget.work(kind="verification"):
             warnings.simplefilter("ignore")  # of losses that broadcast what was not meant for them
             return pairs, state, recompute(trainer, reading.classifier, network, loss, triples, list(own))
 

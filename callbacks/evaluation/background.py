@@ -1,64 +1,84 @@
-"""Looks taken by a worker process while training goes on."""
+"""Looks taken by a worker process while training goes on, and the end of a process that does not end by itself."""
 
 import pickle
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import TimeoutError as StillRunning
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import Any, Generic, TypeVar
+from multiprocessing.sharedctypes import Synchronized
+from typing import Generic, TypeVar
 
 import torch
 
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
-from leakage_audit.callbacks.evaluation.evaluate import Evaluation, evaluate
+from leakage_audit.callbacks.evaluation.evaluate import OUT_OF_TIME, Evaluation, Job, evaluate_all
+from leakage_audit.runtime import Budget
 
 Tag = TypeVar("Tag")
+
+POLL = 0.5  # seconds between two looks at whether an audit that is waited for has overstayed its time
+
+
+@dataclass
+class _Audit(Generic[Tag]):
+    """One that waits or runs: what its result belongs to, and its arguments as they are sent."""
+
+    tag: Tag
+    payload: bytes
+    job: Future[bytes]
 
 
 class Worker(Generic[Tag]):
     """One process that looks at observations, in the order in which they are handed over.
 
-    What is handed over is pickled at once, so that training may go on changing whatever it was taken from.
+    What is handed over is pickled at once, so that training may go on changing whatever it was taken from. Each audit
+    has a clock of its own in the process; where that is not asked (a single operation of minutes), the process is
+    killed, and the audits behind it go to a new one.
 
     Args:
+        seconds: Wall-clock limit of an audit; None sets none.
+        memory_gb: Memory that an audit may hold; None sets no limit.
+        grace: Seconds by which an audit may overstay before its process is killed.
         limit: How many audits may wait or run; one more waits for the first to end.
     """
 
-    def __init__(self, limit: int = 2) -> None:
+    def __init__(
+        self, seconds: float | None = None, memory_gb: float | None = None, grace: float = 10.0, limit: int = 2
+    ) -> None:
         self.limit = limit
+        self._seconds, self._memory_gb, self._grace = seconds, memory_gb, grace
+        # Spawned, not forked: a fork of a process whose threads hold locks may never wake up.
+        self._context = get_context("spawn")
+        self._begun: Synchronized[float] = self._context.Value("d", 0.0)
         self._pool: ProcessPoolExecutor | None = None
-        self._jobs: deque[tuple[Tag, Future[bytes]]] = deque()
+        self._audits: deque[_Audit[Tag]] = deque()
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return len(self._audits)
 
     @property
     def full(self) -> bool:
         """Whether the next audit has to wait."""
-        return len(self._jobs) >= self.limit
+        return len(self._audits) >= self.limit
 
-    def submit(self, tag: Tag, jobs: Sequence[tuple[tuple[Any, ...], Mapping[str, Any]]]) -> None:
+    def submit(self, tag: Tag, jobs: Sequence[Job]) -> None:
         """Hand over the arguments of `evaluate`, one call an observation.
 
         Raises:
             AuditSkipped: If they cannot be pickled (a loss or forward given as a lambda, for instance).
         """
         try:
-            payload = pickle.dumps(jobs)
+            payload = pickle.dumps((jobs, self._seconds, self._memory_gb))
         except Exception as error:  # pickle raises what it likes
             raise AuditSkipped(
                 f"the snapshot cannot be sent to the background ({error}); use background=False"
             ) from error
-        if self._pool is None:
-            # Spawned, not forked: a fork of a process whose threads hold locks may never wake up.
-            self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-        try:
-            job = self._pool.submit(_work, payload)
-        except BrokenProcessPool:  # killed while it was idle
-            self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-            job = self._pool.submit(_work, payload)
-        self._jobs.append((tag, job))
+        self._audits.append(_Audit(tag, payload, self._sent(payload)))
 
     def finished(self, wait: int = 0) -> Iterator[tuple[Tag, list[Evaluation] | Exception]]:
         """The audits that have ended, in order, each with its looks or with what went wrong.
@@ -66,29 +86,90 @@ class Worker(Generic[Tag]):
         Args:
             wait: For so many audits at least, if there are as many.
         """
-        while self._jobs and (wait > 0 or self._jobs[0][1].done()):
-            tag, job = self._jobs.popleft()
+        while self._audits:
+            first = self._audits[0]
+            if not first.job.done() and not self._overdue:
+                if wait <= 0:
+                    return
+                with suppress(StillRunning):
+                    first.job.exception(POLL)
+                continue
+            overdue = self._overdue and not first.job.done()
+            self._audits.popleft()
             wait -= 1
+            if overdue:
+                self._kill()
+                yield first.tag, AuditSkipped(self._overstayed)
+                continue
             try:
-                yield tag, pickle.loads(job.result())
+                yield first.tag, pickle.loads(first.job.result())
             except BrokenProcessPool:
-                self._pool = None  # the next audit gets a new process
-                yield tag, AuditSkipped("the background process died: killed, or out of memory")
+                self._kill()
+                yield first.tag, AuditSkipped("the background process died: killed, or out of memory")
             except Exception as error:
-                yield tag, error
+                yield first.tag, error
 
     def close(self) -> list[Tag]:
         """End the process, and say which audits are lost by it."""
-        lost = [tag for tag, _ in self._jobs]
-        self._jobs.clear()
-        if self._pool is not None:
-            for process in list(self._pool._processes.values()) if lost else []:
-                process.kill()
+        lost = [audit.tag for audit in self._audits]
+        self._audits.clear()
+        if lost:
+            self._kill()
+        elif self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
         return lost
 
+    def _sent(self, payload: bytes) -> Future[bytes]:
+        if self._pool is None:
+            self._start()
+        assert self._pool is not None
+        try:
+            return self._pool.submit(_work, payload)
+        except BrokenProcessPool:  # killed while it was idle
+            self._start()
+            return self._pool.submit(_work, payload)
+
+    def _start(self) -> None:
+        self._begun.value = 0.0
+        self._pool = ProcessPoolExecutor(1, self._context, initializer=_keep_clock, initargs=(self._begun,))
+
+    @property
+    def _overdue(self) -> bool:
+        """Whether the audit that runs is past its time and grace; the start of the process does not count."""
+        begun = self._begun.value
+        return self._seconds is not None and begun > 0 and time.monotonic() - begun > self._seconds + self._grace
+
+    @property
+    def _overstayed(self) -> str:
+        return (
+            f"{OUT_OF_TIME}: the background process was killed, {self._grace:g} s after max_seconds = {self._seconds:g}"
+            " had passed; raise max_seconds, or choose fewer attacks or samples"
+        )
+
+    def _kill(self) -> None:
+        """End the process at once; the audits that waited behind go to a new one."""
+        if self._pool is not None:
+            for process in list((self._pool._processes or {}).values()):
+                process.kill()
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+        for audit in self._audits:
+            audit.job = self._sent(audit.payload)
+
+
+_clock: list["Synchronized[float]"] = []  # of this process, if it is a worker's
+
+
+def _keep_clock(begun: "Synchronized[float]") -> None:
+    _clock.append(begun)
+
 
 def _work(payload: bytes) -> bytes:
     torch.set_num_threads(1)  # the other cores are the training's
-    return pickle.dumps([evaluate(*arguments, **keywords) for arguments, keywords in pickle.loads(payload)])
+    _clock[0].value = time.monotonic()
+    try:
+        jobs, seconds, memory_gb = pickle.loads(payload)
+        return pickle.dumps(evaluate_all(jobs, Budget(seconds, memory_gb=memory_gb)))
+    finally:
+        _clock[0].value = 0.0

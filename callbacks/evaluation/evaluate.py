@@ -1,8 +1,9 @@
 """One look at one observation: measure it, attack it, score what comes out. Everything after the snapshot."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +16,27 @@ from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import Observation
 from leakage_audit.readings.evaluation import AttackOutcome as AttackOutcome
 from leakage_audit.readings.evaluation import Evaluation as Evaluation
-from leakage_audit.runtime import Budget
+from leakage_audit.runtime import Budget, OutOfMemory, OutOfTime
 from leakage_audit.scores.metrics import chance_floor, score
 
 log = logging.getLogger("leakage_audit")
+
+OUT_OF_TIME = "out of time"
+Job = tuple[tuple[Any, ...], Mapping[str, Any]]
+
+
+def evaluate_all(jobs: Sequence[Job], budget: Budget) -> list[Evaluation]:
+    """Evaluate observations one after the other; what one leaves of its time, the next ones may use.
+
+    Args:
+        jobs: The arguments of `evaluate`, one an observation.
+        budget: For all of them together.
+    """
+    waiting = range(len(jobs), 0, -1)
+    return [
+        evaluate(*arguments, **keywords, budget=budget.share(1 / left))
+        for left, (arguments, keywords) in zip(waiting, jobs, strict=True)
+    ]
 
 
 def evaluate(
@@ -28,15 +46,16 @@ def evaluate(
     attacks: Mapping[str, Attack],
     *,
     measure: bool = True,
-    seconds: float | None = None,
+    budget: Budget | None = None,
     strict: bool = False,
     guess: Tensor | None = None,
-    report: Callable[[str, float], None] | None = None,
     limit: float = 0.25,
     noise: float = 0.0,
     options: AuditOptions | None = None,
 ) -> Evaluation:
     """Measure an observation, run the attacks on it one after the other, and score them.
+
+    What the time does not reach, or the memory does not hold, is noted as a problem: it has no number and no picture.
 
     Args:
         seen: What the attacker sees.
@@ -44,10 +63,10 @@ def evaluate(
         labels: Their classes `(B,)`.
         attacks: By the name that they are logged under.
         measure: Whether to rank the layers' systems and compute c(M).
-        seconds: For all attacks and the limit together; what one leaves over, the next ones may use.
+        budget: For c(M), all attacks and the limit together; what one leaves over, the next ones may use. None by
+            default.
         strict: Let an attack's exception through instead of noting it.
         guess: `(C, H, W)` in [0, 1], what the reconstructions are held against; None for mid-grey.
-        report: Told of the attacks' progress.
         limit: Share of the time that is kept for what the gradient determines, whoever attacks; 0 does not compute it.
         noise: Standard deviation of what a defence added to each entry of the gradient, in the gradient's own units.
         options: How c(M) and the limit are computed.
@@ -56,22 +75,30 @@ def evaluate(
     true_images, truth = truth, _unit(truth, seen)
     seen = seen.to(torch.float32) if torch.finfo(seen.dtype).bits < 32 else seen
     evaluation = Evaluation(truth, labels.tolist(), chance_floor(guess, truth))
+    budget = budget or Budget()
     if measure:
+        share = budget.share(options.security_share if attacks else 1.0)
         try:
-            evaluation.security = security_metric(seen, options=options.security)
+            evaluation.security = security_metric(seen, options=options.security, budget=share)
         except ValueError as error:  # the network is no chain, or its gradient holds nothing
             evaluation.problems["c"] = str(error)
-    total = Budget(seconds)
-    for_attacks = None if seconds is None else (1 - limit) * seconds
+    kept = 0.0 if budget.seconds is None else limit * budget.left
     for waiting, (name, attack) in zip(range(len(attacks), 0, -1), attacks.items(), strict=True):
-        share = None if for_attacks is None else max(1e-3, (for_attacks - total.spent) / waiting)
-        budget = Budget(share, report)
+        left = budget.left
+        if left <= kept and budget.seconds is not None:
+            evaluation.problems[name] = OUT_OF_TIME
+            continue
+        share = budget.share(1.0 if budget.seconds is None else (left - kept) / left / waiting)
         try:
-            result, late = attack(seen, budget), budget.exhausted
-            outcome = _scored(attack.judged(result, seen, noise) if noise > 0 else result, truth, seen, late)
+            result = attack(seen, share)
+            outcome = _scored(attack.judged(result, seen, noise) if noise > 0 else result, truth, seen, share)
         except UnreadableNetwork as error:
             evaluation.problems[name] = str(error)
             evaluation.refused.add(name)
+        except OutOfTime:
+            evaluation.problems[name] = OUT_OF_TIME
+        except OutOfMemory as error:
+            evaluation.problems[name] = str(error)
         except Exception as error:  # whatever an attack raises, the training goes on unless asked otherwise
             if strict:
                 raise
@@ -80,22 +107,24 @@ def evaluate(
         else:
             evaluation.outcomes[name] = outcome
     if limit > 0 and attacks:
-        left = None if seconds is None else max(1e-3, seconds - total.spent)
         try:
-            found = measure_limits(seen, true_images, labels, noise, Budget(left, report), options)
+            budget.check()
+            found = measure_limits(seen, true_images, labels, noise, budget.share(), options)
             evaluation.limit, evaluation.limit_others_known = found
+        except OutOfTime:
+            evaluation.problems["limit"] = OUT_OF_TIME
         except Exception as error:  # as for an attack
-            if strict and not isinstance(error, ValueError):
+            if strict and not isinstance(error, ValueError | OutOfMemory):
                 raise
             evaluation.problems["limit"] = str(error) or type(error).__name__
             log.debug("the limit failed", exc_info=True)
     return evaluation
 
 
-def _scored(result: Reconstruction, truth: Tensor, seen: Observation, out_of_time: bool) -> AttackOutcome:
+def _scored(result: Reconstruction, truth: Tensor, seen: Observation, budget: Budget) -> AttackOutcome:
     kept = {k: v.detach().cpu() if isinstance(v, Tensor) else v for k, v in result.details.items()}
     result = replace(result, images=_unit(result.images, seen), details=kept)
-    return AttackOutcome(result, score(result.images, truth), out_of_time)
+    return AttackOutcome(result, score(result.images, truth), budget.stopped)
 
 
 def _unit(images: Tensor, seen: Observation) -> Tensor:

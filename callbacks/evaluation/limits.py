@@ -8,8 +8,9 @@ from torch import Tensor
 from leakage_audit.callbacks.settings import AuditOptions
 from leakage_audit.measures.limit import GradientNoise, Limit, LimitOptions, Others, reconstruction_limit
 from leakage_audit.observation import Observation
+from leakage_audit.priors import GREY
 from leakage_audit.readings.evaluation import LimitOutcome
-from leakage_audit.runtime import Budget
+from leakage_audit.runtime import Budget, OutOfTime
 
 
 def measure_limits(
@@ -32,6 +33,8 @@ def measure_limits(
 
     Raises:
         ValueError: If the images are not scored by one class each, or the gradient holds nothing.
+        OutOfTime: If the time was up before anything was known.
+        OutOfMemory: If it would not fit in memory.
     """
     options = options or AuditOptions()
     given = options.limit
@@ -41,11 +44,8 @@ def measure_limits(
     if seen.batch_size == 1:
         alone = _measured(seen, truth, labels, "unknown", how, budget)
         return alone, alone
-    left = None if budget.seconds is None else max(budget.seconds - budget.spent, 1e-3)
-    share = Budget(None if left is None else options.unknown_share * left, budget.tell)
-    unknown = _measured(seen, truth, labels, "unknown", how, share)
-    rest = None if budget.seconds is None else max(budget.seconds - budget.spent, 1e-3)
-    return unknown, _measured(seen, truth, labels, "known", how, Budget(rest, budget.tell))
+    unknown = _measured(seen, truth, labels, "unknown", how, budget.share(options.unknown_share))
+    return unknown, _measured(seen, truth, labels, "known", how, budget.share())
 
 
 def _measured(
@@ -54,7 +54,11 @@ def _measured(
     if labels.ndim != 1 or labels.is_floating_point():
         raise ValueError("the limit is computed for images of one class each; soft and multi-label targets are not")
     at = (truth.to(seen.device, seen.dtype), labels.to(seen.device))
+    if budget.memory_gb is not None:
+        options = replace(options, max_memory_gb=min(options.max_memory_gb, budget.memory_gb))
     found: Limit = reconstruction_limit(seen, *at, others=others, options=options, budget=budget)
+    if not found.solved and bool((found.images == GREY).all()):  # where every solver starts
+        raise OutOfTime("the time was up before the limit was known")
     low, high = seen.value_range
     images = (found.images.detach().cpu() - low) / (high - low)
     # With a defence's noise what it adds in expectation counts; one draw of it would be luck.

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from leakage_audit.callbacks.capture.gradient_check import GradientCheck
-from leakage_audit.callbacks.evaluation.evaluate import Evaluation
+from leakage_audit.callbacks.evaluation.evaluate import Evaluation, Job
 from leakage_audit.readings.reading import Status
 
 
@@ -45,7 +45,7 @@ class Result:
     evaluations: list[Evaluation] = field(default_factory=list)
     gradient_check: GradientCheck | None = None
     numbers: dict[str, float] = field(default_factory=dict)
-    jobs: list[tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ def record_head(
     head |= {"seed": settings.seed, "knowledge": settings.knowledge, **about}
     head |= {"precision": str(trainer.precision), "ranks": trainer.world_size}
     head["options"] = recorded(settings.options)
+    head |= {"max_seconds": settings.max_seconds, "max_memory_gb": settings.max_memory_gb}
     if defence is not None:
         head["defence"] = {"clip": defence.clip, "noise": defence.noise, "seed": defence.seed}
     if check is not None:

@@ -55,6 +55,7 @@ def describe(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
         "status": str(audit_status(evaluations)),
         "no_result": {name: reason for name, (_, reason) in no_results(evaluations).items()},
         "c": None if first is None else first.c,
+        **({"c_counted": first.counted} if first is not None and first.counted else {}),
         "layers": layers,
         "samples": [
             {
@@ -153,10 +154,11 @@ def summary(evaluations: Sequence[Evaluation], record: Mapping[str, Any]) -> str
         lines += ["", f"Chance is what guessing {record.get('chance', 'mid-grey')} scores.", ""]
     if described["layers"]:
         lines += [f"c(M) = {described['c']:.6g} (0: every layer determines its input)", ""]
+        lines += [f"It is {described['c_counted']}.", ""] if "c_counted" in described else []
         lines += ["| layer | unknowns | equations | rank | deficiency | condition |", "|---|---|---|---|---|---|"]
         lines += [
             f"| {x['name']} | {x['unknowns']} | {x['equations']} | {x['rank']} | {x['deficiency']} "
-            f"| {x['condition']:.3g} |"
+            f"| {'–' if x['condition'] is None else format(x['condition'], '.3g')} |"
             for x in described["layers"]
         ] + [""]
         lines += [f"- {x['name']}: {x['remark']}" for x in described["layers"] if x["remark"]]

@@ -111,6 +111,10 @@ class Attack(ABC):
 
         Returns:
             The reconstruction; a gradient that holds nothing (zero, NaN) gives a grey image, marked and explained.
+
+        Raises:
+            OutOfTime: If the time was up before anything was found.
+            OutOfMemory: If the attack needs more memory than the budget allows.
         """
         start = time.perf_counter()
         problem = seen.problem()

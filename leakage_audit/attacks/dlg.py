@@ -130,7 +130,7 @@ class DLG(Attack):
                 ended = "nothing got better any more" if stalled else "it diverged"
                 break
         else:
-            if budget.exhausted:
+            if budget.stopped:
                 ended = "the time was up"
         x, labels = guess.best
         apart = squared_distance(guess.candidates.gradients(x, labels), guess.candidates.targets).sqrt()

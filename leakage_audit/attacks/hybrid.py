@@ -92,7 +92,7 @@ class Hybrid(Attack):
         settled: list[bool] = []
 
         def solve(system: LayerSystem, i: int) -> Tensor:
-            factor = Factor(system, self.tolerance, self.factor)
+            factor = Factor(system, self.tolerance, self.factor, budget)
             start = factor.pseudo_inverse(system.v)
             row = self.terms[min(convolutions.index(i), len(self.terms) - 1)]
             terms = replace(row, iterations=max(1, round(row.iterations * self.scale)))
@@ -106,6 +106,6 @@ class Hybrid(Attack):
         tail = Subnetwork(chain, 0, seen, labels)
         distance = cosine_distance(tail.gradients(x), tail.targets).item()
         ended = f"gradients at cosine distance {distance:.2g}"
-        if budget.exhausted:
+        if budget.stopped:
             ended = f"out of time; {ended}"
         return Found(x, all(settled), ended, distance, {"labels": labels, "labels_inferred": inferred})

@@ -16,12 +16,14 @@ from leakage_audit.equations.choose import equations_of_one, separate
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY, PRIORS, Prior, load
-from leakage_audit.runtime import Budget
+from leakage_audit.runtime import Budget, OutOfTime
 from leakage_audit.solvers.gauss_newton import Solution, gauss_newton
 from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
 from leakage_audit.solvers.per_image import may_be_solved_per_image, observations, solve_per_image
 from leakage_audit.solvers.read_off import read_off
 from leakage_audit.solvers.stopping import Status
+
+VECTORS = 12  # as long as the image or the equations, that conjugate gradients hold
 
 
 class Joint(Attack):
@@ -89,12 +91,16 @@ class Joint(Attack):
     def reconstruct(self, seen: Observation, budget: Budget) -> Found:
         """Step until the image settles with its equations solved, or the residual stalls."""
         relative_error, shared = relative_error_of(seen.dtype, self.options.rounding_units), seen
+        numbers = sum(p.numel() for p in seen.network.parameters()) + sum(g.numel() for g in seen.gradients.values())
+        budget.require("weights and gradients in double precision", 16 * numbers)
         seen = seen.to(torch.float64)
         try:
             equations, found, layer, labels = self._find(seen, shared, relative_error, budget)
         except (ValueError, FloatingPointError) as error:  # gradients that fit no image, or none of this network
             grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
             return Found(seen.to_input(grey), False, str(error), float("nan"))
+        if found.status is Status.TIME_UP and not found.steps and not found.context:
+            raise OutOfTime("the time was up before the first step")
         image = found.image.reshape(equations.shape)
         return Found(
             x=seen.to_input(image),
@@ -118,44 +124,41 @@ class Joint(Attack):
         self, seen: Observation, shared: Observation, relative_error: float, budget: Budget
     ) -> tuple[Equations, Solution, str | None, Tensor | None]:
         """The equations, their solution (image by image where that is enough), a separated batch's layer and labels."""
-        options = self.options
+        options, memory = self.options, min(self.max_memory_gb * 1e9, budget.memory)
         if seen.batch_size == 1:
-            equations = self._of_one(seen, relative_error)
+            equations = self._of_one(seen, relative_error, budget)
             return equations, self._solve(equations, shared, budget), None, None
         rounding = relative_error_of(shared.dtype, 1.0)
-        separated = separate(
-            seen, relative_error, rounding, budget, options.separation, options.hidden, self.max_memory_gb / 2
-        )
+        separated = separate(seen, relative_error, rounding, budget, options.separation, options.hidden, memory / 2e9)
         if separated is None:
-            equations = AutogradEquations(seen, relative_error, None, options.sketch, options.autograd)
+            equations = AutogradEquations(seen, relative_error, None, options.sketch, options.autograd, budget)
             return equations, self._solve(equations, shared, budget), None, None
         seen, batch = separated
-        equations = AutogradEquations(seen, relative_error, batch, options.sketch, options.autograd)
+        equations = AutogradEquations(seen, relative_error, batch, options.sketch, options.autograd, budget)
         if may_be_solved_per_image(seen, batch):
-            singles = (self._of_one(*one) for one in observations(seen, batch))
-            memory = self.max_memory_gb * 1e9 / 4
+            singles = (self._of_one(*one, budget) for one in observations(seen, batch))
 
             def solve(one: Equations) -> Solution:
                 return self._solve(one, shared, budget)
 
             found = read_off(equations, seen, batch)
             if found is None:
-                found = solve_per_image(equations, singles, solve, memory, budget, options.solver)
+                found = solve_per_image(equations, singles, solve, memory / 4, budget, options.solver)
             if found is not None:
                 return equations, found, batch.layer, batch.labels
         found = self._solve(equations, replace(shared, labels=batch.labels), budget)
         return equations, found, batch.layer, batch.labels
 
-    def _of_one(self, seen: Observation, relative_error: float) -> Equations:
+    def _of_one(self, seen: Observation, relative_error: float, budget: Budget) -> Equations:
         options = self.options
-        return equations_of_one(
-            seen, relative_error, options.sketch, options.peeling, options.recovery, options.autograd
-        )
+        how = options.sketch, options.peeling, options.recovery, options.autograd
+        return equations_of_one(seen, relative_error, *how, budget)
 
     def _solve(self, equations: Equations, shared: Observation, budget: Budget) -> Solution:
         """With a Jacobian if it is cheap enough and fits in memory with what is made of it, otherwise without."""
         equations.within(budget, self.options.equations)
-        options, memory, prior = self.options.solver, self.max_memory_gb * 1e9, self._prior
+        options, prior = self.options.solver, self._prior
+        memory = min(self.max_memory_gb * 1e9, budget.memory)
         n, m = math.prod(equations.shape), len(equations.noise)
         pixels = math.prod(equations.shape[2:])  # of one image; a prior's Gaussian holds a matrix between them for each
         needed = 8 * ((5 if m > n else 6) * m * n + 2 * min(m, n) ** 2 + 12 * equations.shape[0] * pixels**2)
@@ -163,19 +166,26 @@ class Joint(Attack):
         recovered = isinstance(equations, RecoveredInputEquations)
         if cheap and not (recovered and _kinked(equations)):  # averages need no Jacobian and do better on kinks
             return gauss_newton(equations, prior, self.max_steps, memory / 4, budget, options)
+        vectors = VECTORS * (n + m)
+        budget.require("one pass through the gradient", 8 * (equations.memory_estimate + vectors))
         if recovered or not _kinked(equations):
             return gauss_newton_cg(equations, prior, self.max_steps, memory / 4, budget, options=options)
         # Without a Jacobian to probe, every equation jumps far from the image: begin near it.
         warm = CosineTV(iterations=self.options.warm_start_steps)
         found = warm.reconstruct(shared, budget)
         begin = shared.to_image(found.x.detach()).to(torch.float64)
-        solution = gauss_newton_cg(equations, prior, self.max_steps, memory / 4, budget, begin, options)
+        try:
+            solution = gauss_newton_cg(equations, prior, self.max_steps, memory / 4, budget, begin, options)
+        except OutOfTime:  # before it is known how well the start explains the gradient
+            unknown = torch.full((n + m,), torch.nan, dtype=torch.float64, device=begin.device)
+            return Solution(begin.flatten(), unknown[n:], unknown[:n], None, 0, Status.TIME_UP, found.ended)
+        if not solution.steps:
+            return replace(solution, context=found.ended)
         reached = shared.to_input(solution.image.reshape(equations.shape))
-        if solution.steps and warm.objective(shared, reached) <= found.residual:
+        if warm.objective(shared, reached) <= found.residual:
             return solution
-        status = Status.KEPT_START if solution.steps else solution.status
-        r = equations.residual(begin)
-        return replace(solution, image=begin.flatten(), r=r, status=status, context=found.ended)
+        r = equations.residual(begin).detach()
+        return replace(solution, image=begin.flatten(), r=r, status=Status.KEPT_START, context=found.ended)
 
 
 def _kinked(equations: Equations) -> bool:

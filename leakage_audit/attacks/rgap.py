@@ -55,7 +55,7 @@ class RGAP(Attack):
         residuals: list[float] = []
 
         def solve(system: LayerSystem, i: int) -> torch.Tensor:
-            factor = Factor(system, self.tolerance, self.factor)
+            factor = Factor(system, self.tolerance, self.factor, budget)
             x = factor.pseudo_inverse(system.v)
             ranks[system.layer.name] = factor.rank, system.n
             residuals.append(float((system.apply(x) - system.v).norm() / system.v.norm()))

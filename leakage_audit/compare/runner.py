@@ -16,7 +16,7 @@ from leakage_audit.measures.limit import LimitOptions, reconstruction_limit
 from leakage_audit.measures.security import security_metric
 from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import Observation
-from leakage_audit.runtime import Budget
+from leakage_audit.runtime import Budget, OverBudget
 from leakage_audit.scores.metrics import score
 
 
@@ -76,7 +76,7 @@ class Runner(L.LightningModule):
             budget = Budget(self.experiment.seconds)
             try:
                 found = reconstruction_limit(seen, truth[None].to(seen.device), labels, options=options, budget=budget)
-            except ValueError as refusal:  # a gradient that holds nothing determines nothing that could be linearized
+            except (ValueError, OverBudget) as refusal:  # nothing that could be linearized, or no time for it
                 self.store.put(Cell(row, None, str(refusal)), listed=False)
             else:
                 known = replace(row, limit=found.psnr[0], limit_solved=found.solved, seconds=round(found.seconds, 3))
@@ -88,8 +88,8 @@ class Runner(L.LightningModule):
         """Run an attack on what was seen, and only then look at the truth."""
         try:
             found = self.experiment.attack(name)(seen, budget)
-            out_of_time = budget.exhausted
-        except ValueError as refusal:  # the attack does not work on this network, which is a result too
+            out_of_time = budget.stopped
+        except (ValueError, OverBudget) as refusal:  # the attack does not work on this network, which is a result too
             return Cell(row, None, str(refusal))
         return Cell(
             row.scored(score(found.images, truth), found, out_of_time),

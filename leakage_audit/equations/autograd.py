@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from leakage_audit.equations.base import Block, Equations, rms
+from leakage_audit.equations.base import EVALUATION, FORWARD, Block, Equations, rms
 from leakage_audit.equations.batch_separation import SeparatedBatch
 from leakage_audit.equations.count_sketch import SketchOptions, sketch_gradients
 from leakage_audit.layerwise.fully_connected import input_from_gradient
@@ -27,6 +27,7 @@ from leakage_audit.networks.stateless import activation_count, stateless
 from leakage_audit.observation import Observation
 from leakage_audit.options import Checked
 from leakage_audit.priors import GREY
+from leakage_audit.runtime import Budget
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class AutogradEquations(Equations):
         separated: What this network's last layer gives away of each image of a batch, where it does.
         sketch: How many of the equations are kept.
         options: Which gradients are taken for rounding.
+        budget: Limits of time and memory; none by default.
 
     Raises:
         ValueError: If labels are needed and cannot be inferred.
@@ -72,9 +74,11 @@ class AutogradEquations(Equations):
         separated: SeparatedBatch | None = None,
         sketch: SketchOptions | None = None,
         options: AutogradOptions | None = None,
+        budget: Budget | None = None,
     ) -> None:
         sketch, self._autograd = sketch or SketchOptions(), options or AutogradOptions()
-        self.seen, self._network = seen, stateless(seen.network)
+        self.seen, self._network, self._clock = seen, stateless(seen.network), budget or Budget()
+        self._clock.require("a gradient in double precision", 32 * sum(g.numel() for g in seen.gradients.values()))
         self._last: Tensor | None = None
         self._features: Tensor | None = None
         self._delta: Tensor | None = None
@@ -88,11 +92,16 @@ class AutogradEquations(Equations):
         if self._delta is None:
             self._labels, _ = labels_for(seen)
         self._parameters = {name: p.detach() for name, p in self._network.named_parameters() if name in gradients}
+        grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
+        with self._clock.work(FORWARD, EVALUATION):  # tells how long, and how large, what follows will be
+            outputs = activation_count(self._network, lambda: self._network(seen.to_input(grey)))
+        kept = 8 * outputs + 4 * sum(p.numel() for p in self._parameters.values())
+        self._clock.require("one pass through the gradient", 8 * kept)
         for name in self._cancelled(gradients):
             del gradients[name], self._parameters[name]
         spare = sketch.plenty * seen.batch_size * math.prod(seen.input_shape) - sum(b.target.numel() for b in blocks)
         self._sketches, summed_up = sketch_gradients(gradients, int(spare), relative_error, sketch.seed)
-        super().__init__(seen, blocks + summed_up)
+        super().__init__(seen, blocks + summed_up, budget)
 
     def _open_last_layer(
         self, seen: Observation, gradients: dict[str, Tensor], relative_error: float, separated: SeparatedBatch | None
@@ -106,7 +115,8 @@ class AutogradEquations(Equations):
             return []
         handle = self._network.get_submodule(last.name).register_forward_hook(self._keep)
         grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
-        self._network(seen.to_input(grey))
+        with self._clock.work(FORWARD, EVALUATION):
+            self._network(seen.to_input(grey))
         if self._features is None or self._features.shape != (seen.batch_size, weight.shape[1]):
             handle.remove()  # used on something else than one vector an image
             return []
@@ -127,7 +137,8 @@ class AutogradEquations(Equations):
         options, generator = self._autograd, torch.Generator().manual_seed(0)
         noise = torch.randn(self.seen.batch_size, *self.seen.input_shape, generator=generator, dtype=self.seen.dtype)
         images = self.seen.to_input(GREY + options.spread * noise.to(self.seen.device))
-        here = grad(self._objective, has_aux=True)(self._parameters, images)[0]
+        with self._clock.work(kind=EVALUATION):
+            here = grad(self._objective, has_aux=True)(self._parameters, images)[0]
         sizes = {name: (rms(here[name]), rms(g)) for name, g in gradients.items()}
         own = options.own * max((a for a, _ in sizes.values()), default=0.0)
         observed = options.observed * max((b for _, b in sizes.values()), default=0.0)

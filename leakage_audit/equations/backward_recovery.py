@@ -23,6 +23,7 @@ from leakage_audit.networks.stateless import stateless
 from leakage_audit.observation import Observation
 from leakage_audit.options import Checked
 from leakage_audit.priors import GREY
+from leakage_audit.runtime import Budget
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,11 @@ class RecoveredInput:
 
 
 def recover_backwards(
-    seen: Observation, rounding: float, seed: int = 0, options: RecoveryOptions | None = None
+    seen: Observation,
+    rounding: float,
+    seed: int = 0,
+    options: RecoveryOptions | None = None,
+    budget: Budget | None = None,
 ) -> list[RecoveredInput]:
     """The inputs that follow from the gradients alone, the last layer's first, the one nearest the image last.
 
@@ -76,6 +81,7 @@ def recover_backwards(
         rounding: Relative error of a gradient's entry, as `base.relative_error_of` has it.
         seed: Of the guesses.
         options: How it is told what is known.
+        budget: Time limit; none by default.
 
     Returns:
         Nothing where the last layer is not fully connected with a bias, or more than one image was seen.
@@ -88,7 +94,7 @@ def recover_backwards(
     generator = torch.Generator().manual_seed(seed)
     guesses = torch.randn(options.guesses, *seen.input_shape, generator=generator, dtype=seen.dtype).to(seen.device)
     image = seen.to_input(GREY + options.spread * guesses).requires_grad_()
-    walk = _Walk(seen, network, rounding, options)
+    walk = _Walk(seen, network, rounding, options, budget or Budget())
     with saved_tensors_hooks(lambda tensor: tensor, walk.known):
         network(image)
         end = walk.outputs.get(last.name)
@@ -100,8 +106,10 @@ def recover_backwards(
 class _Walk:
     """What is found while autograd walks back."""
 
-    def __init__(self, seen: Observation, network: nn.Module, rounding: float, options: RecoveryOptions) -> None:
-        self._rounding, self._options = rounding, options
+    def __init__(
+        self, seen: Observation, network: nn.Module, rounding: float, options: RecoveryOptions, budget: Budget
+    ) -> None:
+        self._rounding, self._options, self._budget = rounding, options, budget
         self._inputs: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
         self._repeated: set[str] = set()
@@ -136,6 +144,7 @@ class _Walk:
         """Of a layer: its input and output on the way up, their derivatives on the way down."""
 
         def up(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            self._budget.check()
             if name in self.outputs:
                 self._repeated.add(name)  # the gradient is then a sum over its uses
             (guess,) = inputs
@@ -147,6 +156,7 @@ class _Walk:
         return up
 
     def _open(self, name: str, layer: nn.Module, guess: Tensor, delta: Tensor, gradient: Tensor) -> None:
+        self._budget.check()
         if name in self._recovered or name in self._repeated or not _same(delta, self._options.same):
             return
         found = solve_for_input(layer, guess.shape[1:], delta[0], gradient, self._rounding, self._options.inputs)

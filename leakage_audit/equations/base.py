@@ -55,6 +55,10 @@ class Block:
     noise: Tensor | float
 
 
+EVALUATION = "evaluation of the equations"  # the unit of time that products with their derivatives are foreseen in
+FORWARD, PRODUCT = 0.4, 3.0  # a pass through the network alone, and a product with J or Jᵀ, in evaluations
+
+
 class Equations(ABC):
     """F(image) = 0, block by block.
 
@@ -62,6 +66,7 @@ class Equations(ABC):
         seen: What leaked, in float64.
         blocks: The equations' targets, in the order in which `values` returns them; a block whose target is not above
             its own noise says nothing and is kept with weight zero.
+        budget: Limits of time and memory for what the equations do; none by default.
 
     Attributes:
         shape: `(B, C, H, W)` of the unknown.
@@ -69,10 +74,10 @@ class Equations(ABC):
         sizes: Number of equations of each block.
     """
 
-    def __init__(self, seen: Observation, blocks: list[Block]) -> None:
+    def __init__(self, seen: Observation, blocks: list[Block], budget: Budget | None = None) -> None:
         self.seen, self.blocks = seen, blocks
         self.shape = (seen.batch_size, *seen.input_shape)
-        self._budget, self._options = Budget(), EquationOptions()
+        self._budget, self._options = budget or Budget(), EquationOptions()
         self._scales: list[float] = []
         noise = []
         for block in blocks:
@@ -100,7 +105,12 @@ class Equations(ABC):
         """
         if self.linear:
             return False
-        return has_kinks(self.residual, self.shape, self.sizes, self.noise, self._options.smoothness, self._budget)
+        return has_kinks(self.evaluate, self.shape, self.sizes, self.noise, self._options.smoothness, self._budget)
+
+    @property
+    def budget(self) -> Budget:
+        """The clock that they are under."""
+        return self._budget
 
     def within(self, budget: Budget, options: EquationOptions | None = None) -> Self:
         """These equations, under a clock and with options for whatever they have to find out about themselves."""
@@ -115,6 +125,15 @@ class Equations(ABC):
     @abstractmethod
     def values(self, image: Tensor) -> list[Tensor]:
         """What each block's target would be for `image (B, C, H, W)`."""
+
+    def evaluate(self, image: Tensor) -> Tensor:
+        """The same as `residual` on the clock: for whoever differentiates nothing.
+
+        Raises:
+            OutOfTime: If there is not enough time left for as long as it took last.
+        """
+        with self._budget.work(kind=EVALUATION):
+            return self.residual(image).detach()
 
     def residual(self, image: Tensor) -> Tensor:
         """F(image), scaled, `(m,)`, for an image of any shape with the right number of entries."""
@@ -148,21 +167,25 @@ class Equations(ABC):
         Raises:
             TimeoutError: If the time is up before all passes are made.
         """
-        chunk = int(max(memory / 8 / self.memory_estimate, 1))
+        budget, chunk = budget or Budget(), int(max(memory / 8 / self.memory_estimate, 1))
         image = image.flatten()
         if len(self.noise) <= len(image):
             parts, rows = [], []
             for i, size in enumerate(self.sizes):
                 # One block's rows alone: the reverse pass then leaves out what only the others depend on.
                 part, pull = vjp(lambda x, i=i: self._residuals(x)[i], image)[:2]
-                parts.append(part)
-                for units in _units(size, min(chunk, self._options.rows), part, budget):
-                    rows.append(vmap(lambda v, pull=pull: pull(v)[0])(units))
+                parts.append(part.detach())
+                for units in _units(size, min(chunk, self._options.rows), part):
+                    with budget.work(len(units), "rows of the Jacobian"):
+                        rows.append(vmap(lambda v, pull=pull: pull(v)[0])(units).detach())
             return torch.cat(parts), torch.cat(rows)
 
         chunk = min(chunk, self._options.columns)
-        columns = [vmap(lambda v: self.jvp(image, v))(units) for units in _units(len(image), chunk, image, budget)]
-        return self.residual(image), torch.cat(columns).T
+        columns = []
+        for units in _units(len(image), chunk, image):
+            with budget.work(len(units), "columns of the Jacobian"):
+                columns.append(vmap(lambda v: self.jvp(image, v))(units).detach())
+        return self.evaluate(image), torch.cat(columns).T
 
     def jvp(self, image: Tensor, perturbation: Tensor) -> Tensor:
         """The Jacobian at `image (n,)` times `move (n,)`, in forward mode."""
@@ -190,10 +213,8 @@ def rms(values: Tensor) -> float:
     return float(values.square().mean().sqrt())
 
 
-def _units(size: int, chunk: int, like: Tensor, budget: Budget | None) -> Iterator[Tensor]:
-    """The unit vectors of a space, `chunk` at a time, as long as there is time."""
+def _units(size: int, chunk: int, like: Tensor) -> Iterator[Tensor]:
+    """The unit vectors of a space, `chunk` at a time."""
     for start in range(0, size, chunk):
-        if budget is not None and budget.exhausted:
-            raise TimeoutError("the time was up")
         count = min(chunk, size - start)
         yield torch.eye(count, size, dtype=like.dtype, device=like.device).roll(start, 1)

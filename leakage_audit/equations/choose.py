@@ -27,6 +27,7 @@ def equations_of_one(
     peeling: PeelingOptions | None = None,
     recovery: RecoveryOptions | None = None,
     autograd: AutogradOptions | None = None,
+    budget: Budget | None = None,
 ) -> Equations:
     """One image's: those of a chain that Lemma 3.1 opens, of a network that opens from its end, or its gradient.
 
@@ -37,18 +38,19 @@ def equations_of_one(
         peeling: When a chain's layer is solved by itself.
         recovery: What counts as known of a network that opens from its end.
         autograd: Which of a gradient's entries are taken for rounding.
+        budget: Limits of time and memory; none by default.
 
     Raises:
         ValueError: If labels are needed and cannot be inferred, or the gradients give nothing.
     """
     try:
-        return peel_layers(seen, relative_error, peeling)
+        return peel_layers(seen, relative_error, peeling, budget)
     except UnreadableNetwork:
-        recovered = recover_backwards(seen, relative_error, options=recovery)
+        recovered = recover_backwards(seen, relative_error, options=recovery, budget=budget)
         known = [layer.input.value.numel() for layer in recovered[1:] if layer.input.basis is None]
         if known and known[-1] >= math.prod(seen.input_shape):  # fewer say less than all gradients do
             return RecoveredInputEquations(seen, recovered, relative_error, sketch)
-        return AutogradEquations(seen, relative_error, None, sketch, autograd)
+        return AutogradEquations(seen, relative_error, None, sketch, autograd, budget)
 
 
 def separate(

@@ -1,5 +1,6 @@
 """The walk back from a chain's output: which layers are solved on their own, and how errors grow on the way."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -15,6 +16,7 @@ from leakage_audit.networks.chain import UnreadableNetwork, read_chain
 from leakage_audit.networks.layer_types import Layer, SpatialLayer
 from leakage_audit.observation import Observation
 from leakage_audit.options import Checked
+from leakage_audit.runtime import Budget, OutOfMemory
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,17 @@ class PeelingOptions(Checked):
         self.check(("replicas", "worst_noise", "noisy", "own_value"), ("largest_system", "pool"), ("tolerance",))
 
 
-def peel_layers(seen: Observation, rounding: float, options: PeelingOptions | None = None) -> ChainEquations:
+def peel_layers(
+    seen: Observation, rounding: float, options: PeelingOptions | None = None, budget: Budget | None = None
+) -> ChainEquations:
     """Walk back while each layer's system determines its input, then write what is left in the image.
 
     Args:
         seen: What leaked from one image, in float64.
         rounding: Relative error of a gradient's entry, as `base.relative_error_of` has it.
         options: When a layer is solved by itself.
+        budget: Limits of time and memory; none by default. A layer whose system does not fit in memory is not solved
+            by itself.
 
     Raises:
         UnreadableNetwork: If the network is no chain of convolutions under fully connected layers, or an activation
@@ -77,8 +83,10 @@ def peel_layers(seen: Observation, rounding: float, options: PeelingOptions | No
         layer, system = chain[level.place], level.systems[0]
         invertible = layer.activation.invert is not None
         if level.place and invertible and system.equations >= system.n <= options.largest_system:
-            factor = Factor(system, options.tolerance, options.factor)
-            if factor.rank == system.n:
+            factor: Factor | None = None
+            with suppress(OutOfMemory):
+                factor = Factor(system, options.tolerance, options.factor, budget)
+            if factor is not None and factor.rank == system.n:
                 x = factor.pseudo_inverse(system.v)
                 found = [x, *(x + factor.pseudo_inverse(other.v - other.apply(x)) for other in level.systems[1:])]
                 if _spread(found) < options.worst_noise:

@@ -50,7 +50,7 @@ def has_kinks(
     """Whether some block of equations has kinks or jumps, from how its second differences shrink with the step.
 
     Args:
-        residual: The equations, `(n,)` to `(m,)`.
+        residual: The equations, `(n,)` to `(m,)`; may end by itself where there is no time.
         shape: Of the image, n numbers.
         sizes: Of the blocks, m in all.
         like: A tensor on the device and of the type of the image.

@@ -12,6 +12,13 @@ import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
+from leakage_audit.layerwise.factor_cost import (
+    Cost,
+    block_cholesky_cost,
+    deflated_cholesky_cost,
+    pivoted_cholesky_cost,
+    product_cost,
+)
 from leakage_audit.layerwise.gram_factors import (
     DEFAULT,
     BlockTridiagonalCholesky,
@@ -21,6 +28,7 @@ from leakage_audit.layerwise.gram_factors import (
     PivotedCholesky,
 )
 from leakage_audit.layerwise.layer_system import LayerSystem
+from leakage_audit.runtime import Budget
 
 TOLERANCE = 1e-5  # singular values below this share of the largest count as zero; float32 gradients leave 1e-7
 
@@ -49,6 +57,7 @@ class Factor:
         system: The layer's `u x = v`.
         tolerance: Singular values below this share of the largest count as zero.
         options: How it is factored.
+        budget: Limits of time and memory; none by default. No factoring is begun that would not fit.
 
     Attributes:
         rank: rank(u).
@@ -56,10 +65,18 @@ class Factor:
 
     Raises:
         ValueError: If the system holds values that are not finite.
+        OutOfMemory: If its factors would not fit in memory.
+        OutOfTime: If they would not be done in time.
     """
 
-    def __init__(self, system: LayerSystem, tolerance: float = TOLERANCE, options: FactorOptions = DEFAULT) -> None:
-        self.system, self._options = system, options
+    def __init__(
+        self,
+        system: LayerSystem,
+        tolerance: float = TOLERANCE,
+        options: FactorOptions = DEFAULT,
+        budget: Budget | None = None,
+    ) -> None:
+        self.system, self._options, self._budget = system, options, budget or Budget()
         dz, w = system.dz.double(), system.weight.double()
         if not (torch.isfinite(dz).all() and torch.isfinite(w).all()):
             raise ValueError(f"the system of {system.layer.name} holds values that are not finite")
@@ -69,20 +86,28 @@ class Factor:
         )  # mean square of a row, up to borders
         self._weighting = float((size_w / size_k).sqrt()) if size_k > 0 and size_w > 0 else 1.0
         self._tall = system.equations >= system.n
-        self._factoring = self._factored(tolerance**2 * self._largest)
+        self._factoring = self._factored(tolerance)
         self.rank, self.way = self._factoring.rank, self._factoring.way
 
-    def _factored(self, cut: float) -> GramFactor:
+    def _factored(self, tolerance: float) -> GramFactor:
+        self._require((block_cholesky_cost if self._tall else deflated_cholesky_cost)(self.system))
+        cut = tolerance**2 * self._largest
         try:
             if self._tall:
                 return BlockTridiagonalCholesky(self.system, self._weighting, cut)
             return DeflatedCholesky(self.system, self._weighting, cut, self._largest, self._options)
         except np.linalg.LinAlgError:  # not the rank that shapes predict, or not for the reason that is cheap to check
+            self._require(pivoted_cholesky_cost(self.system))
             return PivotedCholesky(self.system, self._weighting, cut, self._options)
+
+    def _require(self, cost: Cost) -> None:
+        self._budget.require(f"the factor of {self.system.layer.name}'s system", cost.memory, cost.flops)
 
     @cached_property
     def _largest(self) -> float:
         """Largest eigenvalue of G, to a few per cent."""
+        cost = product_cost(self.system)
+        self._budget.require(f"a product with {self.system.layer.name}'s system", cost.memory, cost.flops)
         if self.system.n < 3:
             return float(np.linalg.norm(self.system.matrix(), 2) ** 2)
         start = np.random.default_rng(0).standard_normal(self.system.n)
@@ -93,7 +118,8 @@ class Factor:
         return float(eigsh(operator, k=1, v0=start, tol=self._options.extremes, return_eigenvectors=False)[0])
 
     def _gram(self, x: np.ndarray) -> np.ndarray:
-        """`uᵀu x` with the blocks at equal size."""
+        """`uᵀu x` with the blocks at equal size; asked a few dozen times in a row."""
+        self._budget.check()
         like = self.system.dz.double()
         y = self._weights(like) ** 2 * self.system.apply(torch.from_numpy(x.reshape(-1)).to(like))
         return self.system.adjoint(y).cpu().numpy()
@@ -127,9 +153,14 @@ class Factor:
             weights = self._weights(self.system.dz.double()).cpu().numpy()
             values = np.linalg.svd(weights[:, None] * self.system.matrix(), compute_uv=False)
             return float(values[self.rank - 1] ** 2)
-        inverse = LinearOperator((size, size), matvec=self._factoring.solve, dtype=float)
+        inverse = LinearOperator((size, size), matvec=self._solve, dtype=float)
         start = self._factoring.solve(np.random.default_rng(0).standard_normal(size))
         return 1 / float(eigsh(inverse, k=1, v0=start, tol=self._options.extremes, return_eigenvectors=False)[0])
+
+    def _solve(self, y: np.ndarray) -> np.ndarray:
+        """About `G⁺ y`."""
+        self._budget.check()
+        return self._factoring.solve(y)
 
     def pseudo_inverse(self, v: Tensor) -> Tensor:
         """`u⁺ v`, `(n,)`: the shortest of the least-squares solutions (its blocks at equal size)."""
@@ -155,4 +186,4 @@ class Factor:
 
     def _inverse_gram(self, y: Tensor) -> Tensor:
         """`G⁺ y`."""
-        return torch.from_numpy(self._factoring.solve(y.double().cpu().numpy())).to(y)
+        return torch.from_numpy(self._solve(y.double().cpu().numpy())).to(y)

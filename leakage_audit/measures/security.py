@@ -7,6 +7,7 @@ Zero means that every layer's system determines its input; the more negative, th
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import prod
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from leakage_audit.layerwise.factorization import Factor, tolerance_for
 from leakage_audit.layerwise.gram_factors import FactorOptions
 from leakage_audit.layerwise.layer_system import LayerSystem
-from leakage_audit.layerwise.recursion import sweep
+from leakage_audit.layerwise.recursion import check_invertible, sweep
 from leakage_audit.measures.degeneracy import remark
 from leakage_audit.measures.joint_rank import joint_deficiency
 from leakage_audit.measures.layer_table import LayerReport, layer_table
@@ -26,7 +27,7 @@ from leakage_audit.networks.chain import read_chain
 from leakage_audit.networks.layer_types import SpatialLayer
 from leakage_audit.observation import Observation
 from leakage_audit.options import Checked, recorded
-from leakage_audit.runtime import single_blas
+from leakage_audit.runtime import Budget, OverBudget, single_blas
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,14 @@ class Security:
         joint_deficiency: rank − unknowns of all equations together, by counting (see `measures.joint_rank`); None where
             it was not counted.
         options: How the layers were ranked, the tolerance as it was for these gradients; None where shapes told.
+        counted: Why c is a count of shapes and not of ranks found, in a sentence; empty if all ranks were found.
     """
 
     c: float
     layers: tuple[LayerReport, ...]
     joint_deficiency: int | None = None
     options: SecurityOptions | None = None
+    counted: str = ""
 
     @classmethod
     def weigh(cls, layers: Sequence[LayerReport]) -> "Security":
@@ -85,7 +88,8 @@ class Security:
     def as_dict(self) -> dict[str, Any]:
         """The same as plain numbers, for JSON."""
         layers, options = [asdict(layer) for layer in self.layers], recorded(self.options)
-        return {"c": self.c, "joint_deficiency": self.joint_deficiency, "layers": layers, "options": options}
+        found = {"c": self.c, "joint_deficiency": self.joint_deficiency, "layers": layers, "options": options}
+        return found | ({"counted": self.counted} if self.counted else {})
 
     @property
     def line(self) -> str:
@@ -104,14 +108,21 @@ class Security:
 
 
 def security_metric(
-    seen: Observation, tolerance: float | None = None, options: SecurityOptions | None = None
+    seen: Observation,
+    tolerance: float | None = None,
+    options: SecurityOptions | None = None,
+    budget: Budget | None = None,
 ) -> Security:
     """Rank every convolution's system at the observed weights and gradients, and weigh the deficiencies (12).
+
+    The walk goes from the output to the image. A system that would take more time or memory than there is ends it, as
+    the layers below need its solution: their ranks and its own are then counted from shapes, and `counted` says so.
 
     Args:
         seen: What leaked.
         tolerance: In place of the options' own.
         options: How the systems are ranked.
+        budget: Limits of time and memory; none by default.
 
     Returns:
         c(M) and the layer table.
@@ -134,23 +145,58 @@ def security_metric(
     tolerance = options.tolerance if tolerance is None else tolerance
     tolerance = tolerance_for(seen.dtype) if tolerance is None else tolerance
     used = replace(options, tolerance=tolerance)
-    seen = seen.to(torch.float64)
-    chain = read_chain(seen.network, seen.input_shape)
+    budget, chain = budget or Budget(), read_chain(seen.network, seen.input_shape)
+    check_invertible(chain)
+    convolutions = [layer for layer in chain if isinstance(layer, SpatialLayer)]
     found: list[LayerReport] = []
+    counted = ""
 
     def solve(system: LayerSystem, i: int) -> Tensor:
-        factor = Factor(system, tolerance, used.factor)
-        remarks = remark(system, tolerance, used.saturated, used.notable)
-        found.insert(0, report(factor, remarks, used.instance))
-        if i == 0:  # the image itself is not needed
-            return torch.zeros(system.n, dtype=system.z.dtype).to(system.z)
-        x = factor.pseudo_inverse(system.v)
-        return x if system.layer.learned else _generic(x, factor, used.change)
+        factor = Factor(system, tolerance, used.factor, budget)
+        row = report(factor, remark(system, tolerance, used.saturated, used.notable), used.instance)
+        # The image itself is not needed.
+        x = factor.pseudo_inverse(system.v) if i else torch.zeros(system.n, dtype=system.z.dtype).to(system.z)
+        found.insert(0, row)
+        return x if system.layer.learned or i == 0 else _generic(x, factor, used.change)
 
-    with single_blas():
-        sweep(chain, seen, solve)
-    convolutions = [layer for layer in chain if isinstance(layer, SpatialLayer)]
-    return replace(Security.weigh(found), joint_deficiency=joint_deficiency(convolutions), options=used)
+    try:
+        budget.require(
+            "weights and gradients in double precision", 16 * sum(g.numel() for g in seen.gradients.values())
+        )
+        seen = seen.to(torch.float64)
+        with single_blas():
+            sweep(read_chain(seen.network, seen.input_shape), seen, solve)
+    except OverBudget as reason:
+        left = convolutions[: len(convolutions) - len(found)]
+        found = [count(layer, seen.gradient_of(layer.name, "weight") is not None) for layer in left] + found
+        names = ", ".join(layer.name for layer in left)
+        counted = f"counted from the shapes of {names}, not from their ranks: {reason}"
+    joint = None if budget.exhausted else joint_deficiency(convolutions)
+    return replace(Security.weigh(found), joint_deficiency=joint, options=used, counted=counted)
+
+
+def count(layer: SpatialLayer, shared: bool) -> LayerReport:
+    """A row without its weight, from shapes alone: the rank for generic weights and gradients, or a bound for it.
+
+    Args:
+        layer: The layer.
+        shared: Whether the gradient of its weights is seen.
+    """
+    shared = shared and layer.learned
+    found = structural_rank(layer, shared, InstanceOptions(largest=0))  # a random instance would take time, too
+    n = prod(layer.in_shape)
+    return LayerReport(
+        name=layer.name,
+        unknowns=n,
+        equations=prod(layer.out_shape) + (layer.weight.numel() if shared else 0),
+        rank=found.rank,
+        deficiency=found.rank - n,
+        weight=None,
+        condition=None,
+        expected=found.rank,
+        way=f"counted from shapes ({found.how})",
+        remark="its rank was counted from its shape, not found",
+    )
 
 
 def _generic(x: Tensor, factor: Factor, size: float) -> Tensor:

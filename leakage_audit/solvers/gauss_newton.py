@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import vjp
 
-from leakage_audit.equations.base import Equations, rms
+from leakage_audit.equations.base import EVALUATION, PRODUCT, Equations, rms
 from leakage_audit.priors import GREY, Prior
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gaussian_update import GaussianUpdate, rank
@@ -89,6 +89,7 @@ def gauss_newton(
     ('the image settled with its equations solved', 108, True)
     """
     options = options or SolverOptions()
+    equations.within(budget)
     image, r = start(equations, options)
     floor = equations.noise.clamp_min(options.floor)
     rule = StoppingRule(options.stopping, floor, False, image, r)
@@ -96,15 +97,13 @@ def gauss_newton(
     near: LocalModel | None = None
     step: GaussianUpdate | None = None
     try:
-        kinked = equations.within(budget).kinked
+        kinked = equations.kinked
         rule = StoppingRule(options.stopping, floor, kinked, image, r)
         model = (NonsmoothErrorModel if kinked else SmoothErrorModel)(equations, memory, budget, options.linearization)
         near = model.first(image)
         if not torch.isfinite(near.jacobian).all():
             raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
         for _ in budget.steps(max_steps, "Joint"):
-            if not _fits(budget, cost):
-                break
             steps, begun = steps + 1, budget.spent
             noise = floor**2 + near.variance
             gaussian = prior.local_gaussian(image.reshape(equations.shape))
@@ -118,7 +117,7 @@ def gauss_newton(
     except TimeoutError:
         pass
     status = rule.status(steps, max_steps)
-    if near is None or step is None or not _fits(budget, cost):  # what follows takes about as long as a step
+    if near is None or step is None or cost > budget.left:  # what follows takes about as long as a step
         return Solution(*rule.best, torch.full_like(image, torch.nan), None, steps, status)
     return Solution(*rule.best, step.std(), rank(near.jacobian, options.rank_tolerance), steps, status)
 
@@ -135,7 +134,7 @@ def start(equations: Equations, options: SolverOptions, begin: Tensor | None = N
         FloatingPointError: If the equations are not finite there.
     """
     image = initial_guess(equations, options.blobs, alike=options.alike) if begin is None else begin.flatten()
-    r = equations.residual(image)
+    r = equations.evaluate(image)
     if not torch.isfinite(r).all():
         raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
     return image, r
@@ -153,8 +152,10 @@ def initial_guess(equations: Equations, blobs: float = 0.1, seed: int = 0, alike
         alike: Relative difference of two images' slopes up to which they are the same.
     """
     grey = torch.full(equations.shape, GREY, dtype=torch.float64, device=equations.noise.device)
-    r, pull = vjp(equations.residual, grey.flatten())[:2]
-    slopes = pull(r)[0].reshape(len(grey), -1)
+    with equations.budget.work(1 + PRODUCT, EVALUATION):
+        r, pull = vjp(equations.residual, grey.flatten())[:2]
+        slopes = pull(r)[0].detach()
+    slopes = slopes.reshape(len(grey), -1)
     same = len(slopes) > 1 and torch.pdist(slopes).min() < alike * slopes.norm()
     if slopes.any() and not same:
         return grey.flatten()
@@ -190,13 +191,8 @@ def backtrack(
     tried = []
     for share in shares:
         new = image + share * (goal - image)
-        new_r = equations.residual(new)
+        new_r = equations.evaluate(new)
         if weighted_residual(new_r, noise) < weighted_residual(r, noise) or rms(new_r) < solved:
             return share, new, new_r
         tried.append((weighted_residual(new_r, noise), share, new, new_r))
     return min(tried, key=lambda t: t[0])[1:]
-
-
-def _fits(budget: Budget, seconds: float) -> bool:
-    """Whether there is as much time left."""
-    return budget.seconds is None or budget.spent + seconds <= budget.seconds

@@ -64,37 +64,42 @@ def gauss_newton_cg(
     """
     options = options or SolverOptions()
     cg, pool = options.cg, options.linearization
+    equations.within(budget)
     image, r = start(equations, options, begin)
     floor = equations.noise.clamp_min(options.floor)
     steps, averaged = 0, False
     with suppress(TimeoutError):  # then no step is made either
         if StatisticalLinearization.affordable(equations, memory, pool.perturbations):
-            averaged = equations.within(budget).kinked
+            averaged = equations.kinked
     rule = StoppingRule(cg.stopping, floor, averaged, image, r)
     if averaged:
         cg = replace(cg, products=cg.products_averaged, exactness=cg.exactness_averaged)
     linearize = StatisticalLinearization(equations, pool) if averaged else PointLinearization(equations)
-    for _ in budget.steps(max_steps, "Joint"):
-        steps += 1
-        near = linearize(image, r)
-        own = torch.cat([b.square().mean().expand_as(b) for b in r.split(equations.sizes)])
-        variance = floor**2 + near.variance
-        noise = variance + cg.trust**2 * own
-        move = _step(prior.local_gaussian(image.reshape(equations.shape)), near, noise, budget, cg)
-        if averaged:  # an average knows of the kinks ahead; F itself may rise on the way
-            new, new_r = image + move, equations.residual(image + move)
-        else:
-            _, new, new_r = backtrack(equations, image, r, image + move, noise, rule.solved, options.shares)
-        change = rms(new - image)
-        gained = weighted_residual(new_r, noise) <= (1 - cg.progress) * weighted_residual(r, noise)
-        image, r = new, new_r
-        if rule(image, r, change, variance, noise, headway=averaged or gained):
-            break
+    with suppress(TimeoutError):  # a step that is broken off leaves the best before it
+        for _ in budget.steps(max_steps, "Joint"):
+            near = linearize(image, r)
+            own = torch.cat([b.square().mean().expand_as(b) for b in r.split(equations.sizes)])
+            variance = floor**2 + near.variance
+            noise = variance + cg.trust**2 * own
+            move = _step(prior.local_gaussian(image.reshape(equations.shape)), near, noise, budget, cg)
+            if averaged:  # an average knows of the kinks ahead; F itself may rise on the way
+                new, new_r = image + move, equations.evaluate(image + move)
+            else:
+                _, new, new_r = backtrack(equations, image, r, image + move, noise, rule.solved, options.shares)
+            change = rms(new - image)
+            gained = weighted_residual(new_r, noise) <= (1 - cg.progress) * weighted_residual(r, noise)
+            image, r, steps = new, new_r, steps + 1
+            if rule(image, r, change, variance, noise, headway=averaged or gained):
+                break
     return Solution(*rule.best, torch.full_like(image, torch.nan), None, steps, rule.status(steps, max_steps))
 
 
 def _step(gaussian: LocalGaussian, near: MatrixFreeModel, noise: Tensor, budget: Budget, options: CGOptions) -> Tensor:
-    """d, by preconditioned conjugate gradients, stopped early when the budget is spent."""
+    """d, by preconditioned conjugate gradients, stopped early when the budget is spent.
+
+    Raises:
+        OutOfTime: If the time is up before the first direction is known.
+    """
 
     def normal(v: Tensor) -> Tensor:
         return near.vjp(near.jvp(v) / noise) + gaussian.precision(v)
@@ -108,9 +113,12 @@ def _step(gaussian: LocalGaussian, near: MatrixFreeModel, noise: Tensor, budget:
     z = precondition(rest)
     p, rz = z, rest @ z
     for _ in range(options.products):
-        if float(rest.norm()) <= goal or budget.exhausted:
+        if float(rest.norm()) <= goal:
             break
-        curved = normal(p)
+        try:
+            curved = normal(p)
+        except TimeoutError:  # the directions so far are a step, too
+            break
         alpha = rz / (p @ curved)
         d, rest = d + alpha * p, rest - alpha * curved
         z = precondition(rest)

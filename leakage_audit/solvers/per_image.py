@@ -70,7 +70,8 @@ def solve_per_image(
     found: list[tuple[Equations, Solution]] = []
     for single in singles:
         one = solve(single)
-        if not budget.exhausted and not (one.solved and one.rank == len(one.image)):
+        in_time = one.status is not Status.TIME_UP and not budget.exhausted
+        if in_time and not (one.solved and one.rank == len(one.image)):
             return None
         found.append((single, one))
     image = torch.cat([one.image for _, one in found])

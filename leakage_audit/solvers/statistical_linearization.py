@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from leakage_audit.equations.base import Equations
+from leakage_audit.equations.base import EVALUATION, PRODUCT, Equations
 from leakage_audit.solvers.linearization_error import perturbation_scale, shrink_to_block_mean
 from leakage_audit.solvers.options import LinearizationOptions
 
@@ -38,18 +38,31 @@ class PointLinearization:
     """F as it is at the image.
 
     Args:
-        equations: F.
+        equations: F, which know the clock.
     """
 
     def __init__(self, equations: Equations) -> None:
         self._equations = equations
 
     def __call__(self, image: Tensor, r: Tensor) -> MatrixFreeModel:
-        """Around `image (n,)`, where F is `r`."""
-        _, transposed = torch.func.vjp(self._equations.residual, image)[:2]
-        return MatrixFreeModel(
-            r, lambda v: self._equations.jvp(image, v), lambda u: transposed(u)[0], torch.zeros_like(r)
-        )
+        """Around `image (n,)`, where F is `r`.
+
+        Raises:
+            OutOfTime: If there is not enough time left; likewise the products.
+        """
+        clock = self._equations.budget
+        with clock.work(kind=EVALUATION):
+            _, transposed = torch.func.vjp(self._equations.residual, image)[:2]
+
+        def push(v: Tensor) -> Tensor:
+            with clock.work(PRODUCT, EVALUATION):
+                return self._equations.jvp(image, v).detach()
+
+        def pull(u: Tensor) -> Tensor:
+            with clock.work(PRODUCT, EVALUATION):
+                return transposed(u)[0].detach()
+
+        return MatrixFreeModel(r, push, pull, torch.zeros_like(r))
 
 
 class StatisticalLinearization:
@@ -71,21 +84,31 @@ class StatisticalLinearization:
         return 8 * perturbations * equations.memory_estimate <= memory
 
     def __call__(self, image: Tensor, r: Tensor) -> MatrixFreeModel:
-        """Around `image (n,)`, where F is `r`."""
+        """Around `image (n,)`, where F is `r`.
+
+        Raises:
+            OutOfTime: If there is not enough time left; likewise the products.
+        """
         equations, sizes = self._equations, self._equations.sizes
         options, count = self._options, self._options.perturbations
         perturbations = torch.randn(count // 2, len(image), generator=self._generator, dtype=image.dtype).to(image)
-        straight = torch.stack([equations.jvp(image, perturbation) for perturbation in perturbations])
+        clock = equations.budget
+        with clock.work(len(perturbations) * PRODUCT, EVALUATION):
+            straight = torch.stack([equations.jvp(image, perturbation) for perturbation in perturbations]).detach()
         perturbations *= perturbation_scale(r, straight, sizes, options.explained, options.flat)
         perturbations = torch.cat([perturbations, -perturbations])
-        found, back = torch.func.vjp(vmap(equations.residual), image + perturbations)[:2]
+        with clock.work(count, EVALUATION):
+            found, back = torch.func.vjp(vmap(equations.residual), image + perturbations)[:2]
+        found = found.detach()
         mean = found.mean(0)
 
         def jvp(v: Tensor) -> Tensor:
-            return vmap(equations.jvp, (0, None))(image + perturbations, v).mean(0)
+            with clock.work(count * PRODUCT, EVALUATION):
+                return vmap(equations.jvp, (0, None))(image + perturbations, v).mean(0).detach()
 
         def transposed(u: Tensor) -> Tensor:
-            return back(u.expand(count, -1) / count)[0].sum(0)
+            with clock.work(count * PRODUCT, EVALUATION):
+                return back(u.expand(count, -1) / count)[0].sum(0).detach()
 
         there = torch.stack([jvp(perturbation) for perturbation in perturbations[: count // 2]])
         variance = (found - mean - torch.cat([there, -there])).square().mean(0)

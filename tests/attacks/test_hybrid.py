@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from leakage_audit.layerwise.factorization import Factor
 from leakage_audit.layerwise.recursion import sweep
 from leakage_audit.matching.subnetwork import Subnetwork
 from leakage_audit.networks.chain import read_chain
-from leakage_audit.runtime import Budget
+from leakage_audit.runtime import Budget, OutOfTime
 
 EXACT_SET = 1e-10  # largest ‖u x − v‖/‖v‖ on the solution set
 
@@ -131,10 +133,22 @@ def test_each_layer_gets_its_row(monkeypatch):
 
 
 def test_out_of_time_it_returns_its_best_and_says_so():
+    class Hasty(Budget):
+        """Time for the layers' systems, and for no step of descent."""
+
+        def steps(self, total, what):
+            self.affords(math.inf)
+            return iter(())
+
     seen, image = seen_and_truth()
-    guess = Hybrid()(seen, Budget(seconds=1e-9))
+    guess = Hybrid()(seen, Hasty(seconds=600.0))
     assert guess.ended.startswith("out of time")
     assert np.isfinite(score(guess.images, image).psnr[0])
+
+
+def test_without_time_for_the_systems_there_is_no_guess():
+    with pytest.raises(OutOfTime):
+        Hybrid()(seen_and_truth()[0], Budget(seconds=1e-9))
 
 
 @pytest.mark.parametrize(

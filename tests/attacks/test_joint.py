@@ -12,7 +12,7 @@ from leakage_audit.attacks.joint_options import JointOptions
 from leakage_audit.models import build
 from leakage_audit.observation import observe
 from leakage_audit.options import recorded
-from leakage_audit.runtime import Budget
+from leakage_audit.runtime import Budget, OutOfMemory, OutOfTime
 from leakage_audit.scores.metrics import score
 from leakage_audit.solvers.options import SolverOptions, StoppingOptions
 
@@ -230,9 +230,13 @@ class TestManners:
         assert "1 steps" in found.ended
 
     def test_stops_when_the_time_is_up(self):
-        found = Joint()(see(small("cnn3_v1"), smooth_picture()), Budget(seconds=1e-9))
-        assert not found.succeeded
-        assert "time" in found.ended
+        for seconds in (1e-9, 1e-3):  # before anything is known: no grey picture
+            with pytest.raises(OutOfTime):
+                Joint()(see(small("cnn3_v1"), smooth_picture()), Budget(seconds))
+
+    def test_is_not_begun_where_it_does_not_fit_in_memory(self):
+        with pytest.raises(OutOfMemory, match="max_memory_gb"):
+            Joint()(see(small("cnn3_v1"), smooth_picture()), Budget(memory_gb=1e-5))
 
     def test_leaves_random_numbers_and_observation_alone(self):
         seen = see(small("cnn3_v1"), smooth_picture())

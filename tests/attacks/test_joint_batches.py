@@ -12,7 +12,7 @@ from leakage_audit.equations.batch_separation import separate_batch
 from leakage_audit.models import build
 from leakage_audit.observation import observe
 from leakage_audit.priors import GREY
-from leakage_audit.runtime import Budget
+from leakage_audit.runtime import Budget, OutOfTime
 from leakage_audit.scores.metrics import score
 from leakage_audit.solvers.gauss_newton import initial_guess
 from leakage_audit.solvers.per_image import may_be_solved_per_image, observations
@@ -135,11 +135,9 @@ def test_starts_where_the_images_differ():
 
 
 def test_the_time_is_up():
-    images, seen = see(paper("cnn2_v1"), [0, 3])
-    found = Joint()(seen, Budget(seconds=1e-9))
-    assert not found.succeeded
-    assert found.images.shape == images.shape
-    assert "time" in found.ended
+    _, seen = see(paper("cnn2_v1"), [0, 3])
+    with pytest.raises(OutOfTime):
+        Joint()(seen, Budget(seconds=1e-9))
 
 
 def test_another_network_s_gradients_are_not_believed():

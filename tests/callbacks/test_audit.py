@@ -33,7 +33,7 @@ class TestTrace:
 
     @pytest.mark.parametrize("attack", [Raises(), Sleeps(), Allocates()])
     def test_none_is_left_by_an_attack_that_misbehaves(self, tmp_path, attack):
-        audit = LeakageAudit(every_n_steps=10, attacks=[attack, Grey()], limit=0, max_seconds=0.3)
+        audit = LeakageAudit(every_n_steps=10, attacks=[attack, Grey()], limit=0, max_seconds=3.0)
         with_audit = traces(*fit(tmp_path, audit, max_steps=20))
         assert same(with_audit, traces(*fit(tmp_path, max_steps=20)))
         assert "audit/psnr/grey" in audit.latest.metrics
@@ -235,7 +235,7 @@ class TestProblems:
             fit(tmp_path, LeakageAudit(attacks=[Raises()], limit=0, on_error="raise"))
 
     def test_an_attack_out_of_time_returns_its_best_marked(self, tmp_path):
-        fit(tmp_path, LeakageAudit(every_n_steps=5, attacks=[Sleeps(), Grey()], limit=0, max_seconds=0.2))
+        fit(tmp_path, LeakageAudit(every_n_steps=5, attacks=[Sleeps(), Grey()], limit=0, max_seconds=2.0))
         for sample in lines(tmp_path)[0]["samples"]:
             assert sample["attacks"]["sleeps"]["out_of_time"]
             assert sample["attacks"]["sleeps"]["seconds"] < 30

@@ -41,7 +41,7 @@ def test_each_case(pattern, found, states):
 
 
 def slept(**settings):
-    return LeakageAudit(**({"every_n_steps": 3, "attacks": [Sleeps()], "samples": 1, "max_seconds": 0.1} | settings))
+    return LeakageAudit(**({"every_n_steps": 3, "attacks": [Sleeps()], "samples": 1, "max_seconds": 1.0} | settings))
 
 
 def gated(folder, audit=None, **settings):

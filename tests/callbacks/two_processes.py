@@ -32,6 +32,25 @@ def cannot_unpack_on_rank_1(batch):
     return batch
 
 
+def unpack_with_a_collective(batch):
+    if os.environ.get("LOCAL_RANK") == "1":
+        raise RuntimeError("rank 1 does not come")
+    torch.distributed.all_reduce(torch.zeros(1))
+    return batch
+
+
+class Together(Net):
+    """Its scores need all ranks, which audit two images and one."""
+
+    def forward(self, x):
+        scores = super().forward(x)
+        torch.distributed.all_reduce(torch.zeros(1))
+        return scores
+
+
+UNPACK = {"unpack": cannot_unpack_on_rank_1, "collective": unpack_with_a_collective}
+
+
 def audit_of(case):
     """The audit of a case; None for a fit without."""
     if case == "none":
@@ -39,7 +58,8 @@ def audit_of(case):
     attacks = [FailsOnRank1() if case == "fails" else Grey()]
     if case == "overhead":
         return LeakageAudit(every_n_steps=1, attacks=attacks, limit=0, max_overhead=0.2)
-    gradient, unpack = "step" if case == "step" else "sample", cannot_unpack_on_rank_1 if case == "unpack" else None
+    gradient = "step" if case == "step" else "sample"
+    unpack = UNPACK.get(case)
     return LeakageAudit(every_n_steps=2, attacks=attacks, limit=0, gradient=gradient, samples=3, unpack=unpack)
 
 
@@ -47,7 +67,7 @@ def run(case, folder):
     torch.manual_seed(1)
     audit = audit_of(case)
     attached = trainer(folder, *([] if audit is None else [audit]), devices=2, strategy="ddp", max_steps=6)
-    module = Net()
+    module = Together() if case == "uneven" else Net()
     attached.fit(module, DataLoader(images(), batch_size=4, shuffle=True))
     latest = None if audit is None else audit.latest
     result = {

@@ -8,7 +8,7 @@ import torch
 from doubles import experiment
 from rich.console import Console
 
-from leakage_audit.compare import compare
+from leakage_audit.compare import compare, runner
 from leakage_audit.compare.readings import limit_shown, shown_of, status_of
 from leakage_audit.compare.store import Cell, Row
 from leakage_audit.measures.limit import LimitOptions, reconstruction_limit
@@ -30,13 +30,23 @@ def test_the_limit_is_the_measures_and_stands_beside_the_attacks(tmp_path):
     assert "limit:" in said
 
 
-def test_a_limit_that_ran_out_of_time_is_at_least(tmp_path):
+def test_a_limit_that_was_cut_short_is_at_least(tmp_path, monkeypatch):
+    def cut_short(*arguments, **settings):
+        return replace(reconstruction_limit(*arguments, **settings), solved=False)
+
+    monkeypatch.setattr(runner, "reconstruction_limit", cut_short)
+    console = Console(record=True, width=120)
+    compare(experiment(networks=["cnn2_v2"], indices=(1,), attacks=["dim"]), tmp_path / "out", console=console)
+    assert "≥" in console.export_text()
+
+
+def test_a_limit_that_there_was_no_time_for_is_no_number(tmp_path):
     console = Console(record=True, width=120)
     asked = experiment(networks=["cnn2_v2"], indices=(1,), attacks=["dim"], seconds=1e-6)
-    compare(asked, tmp_path / "out", console=console)
-    said = console.export_text()
-    assert said.count("≥") == 3  # attack, limit, and what the sign means
-    assert "unknown" in said
+    found = compare(asked, tmp_path / "out", console=console)
+    (row,) = csv.DictReader(found.csv.read_text().splitlines())
+    assert row["limit"] == ""
+    assert row["status"] == "unknown"
 
 
 def test_what_was_cut_short_is_hatched_and_has_no_word():

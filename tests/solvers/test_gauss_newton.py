@@ -8,7 +8,7 @@ from leakage_audit.equations.base import relative_error_of, rms
 from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.observation import observe
 from leakage_audit.priors import TotalVariation
-from leakage_audit.runtime import Budget
+from leakage_audit.runtime import Budget, OutOfTime
 from leakage_audit.scores.metrics import score
 from leakage_audit.solvers import gauss_newton
 
@@ -99,7 +99,12 @@ class TestBest:
 
 
 class TestTime:
-    @pytest.mark.parametrize("seconds", [1, 4, 8, 12, 16, 24, 40])
+    @pytest.mark.parametrize("seconds", [1, 4])
+    def test_up_before_the_start_is_known_there_is_nothing_to_give_back(self, seconds):
+        with pytest.raises(OutOfTime):
+            run(Ticking(seconds), name="relu")
+
+    @pytest.mark.parametrize("seconds", [8, 12, 16, 24, 40])
     def test_whenever_it_is_up_the_best_so_far_comes_back(self, seconds):
         grey = equations("relu")
         before = rms(grey.residual(gauss_newton.initial_guess(grey)))

@@ -36,6 +36,7 @@ from leakage_audit.scores.metrics import PSNR_CAP
 __all__ = ["GradientNoise", "Limit", "LimitOptions", "NumericsOptions", "reconstruction_limit"]
 
 Others = Literal["unknown", "known"]
+PASS, LINEARIZED = "limit: gradient", 3.0  # the gradient in double precision, and what linearizes it, in such passes
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ def reconstruction_limit(
     Raises:
         ValueError: If images or labels do not fit the observation, gradients are not finite, or a prior whose mean is
             not grey needs more memory than allowed.
+        OutOfTime: If the time was up before anything was known.
+        OutOfMemory: If the gradient's graph needs more memory than the budget allows.
 
     Example:
         >>> import torch
@@ -128,7 +131,10 @@ def reconstruction_limit(
     with single_blas(), torch.random.fork_rng(cuda), torch.inference_mode(False), torch.enable_grad():
         torch.default_generator.manual_seed(0)  # for networks that draw as they run
         step = Step.of(seen, images, labels, options)
-        std = noise_of(step, seen.dtype, options)
+        # A gradient to be differentiated twice, with the graph of its derivative.
+        budget.require("the limit", 16 * footprint_of(step, alone=others == "known"))
+        with budget.work(kind=PASS):
+            std = noise_of(step, seen.dtype, options)
         found = [
             (linear, _solve(linear, truth.flatten(), prior, options, share))
             for linear, truth, share in _problems(step, std, others, options, budget)
@@ -178,18 +184,19 @@ def _problems(
 
     if others == "known":
         for i, image in enumerate(step.images):
-            share = budget
-            if budget.seconds is not None:
-                left = max(budget.seconds - budget.spent, 0.0)
-                share = Budget(max(left / (len(step.images) - i), 1e-9), budget.tell)
-            yield single(i), image[None], share
+            share = budget.share(1 / (len(step.images) - i))
+            with share.work(LINEARIZED, f"{PASS} of one"):
+                linear = single(i)
+            yield linear, image[None], share
         return
     whole = step.images, step.of_batch
     footprint = footprint_of(step, alone=False)
-    if len(step.images) == 1 or step.images_mix:
-        yield LinearizedGradient(*whole, std, footprint, options), step.images, budget
-    else:
-        yield SeparableGradient(*whole, single, std, footprint, options), step.images, budget
+    with budget.work(LINEARIZED, PASS):
+        if len(step.images) == 1 or step.images_mix:
+            linear = LinearizedGradient(*whole, std, footprint, options)
+        else:
+            linear = SeparableGradient(*whole, single, std, footprint, options)
+    yield linear, step.images, budget
 
 
 def _solve(linear: LinearizedGradient, truth: Tensor, prior: Prior, options: LimitOptions, budget: Budget) -> Solved:

@@ -113,7 +113,7 @@ def solve_dense(
             solved, ended = True, f"settled after {step + 1} reweightings of the prior"
             break
     else:
-        if not budget.exhausted:
+        if not budget.stopped:
             ended = f"{options.max_reweightings} reweightings of the prior were not enough"
     if system is None or not options.uncertainty or budget.exhausted:
         return Solved(guess, solved, 0.0 if solved else float("nan"), ended)

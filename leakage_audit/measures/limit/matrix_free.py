@@ -147,7 +147,7 @@ def solve_free(
         if error > options.tolerance:
             space.add(direction)
         inside += 1
-    if not solved and budget.exhausted:
+    if not solved and budget.stopped:
         ended = "the time was up"
     return Solved(GREY + space.image, solved, error, ended)
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 SCRIPT = Path(__file__).parents[1] / "two_processes.py"
-CASES = ("none", "sample", "step", "fails", "unpack", "overhead")
+CASES = ("none", "sample", "step", "fails", "unpack", "collective", "uneven", "overhead")
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,17 @@ class TestTwoProcesses:
         assert ranks[0]["weights"] == ended["none"][1][0]["weights"]
         assert ranks[0]["skipped"].startswith("rank 1 could not audit: AuditSkipped: `unpack` failed: RuntimeError")
         assert "rank 1 does not understand" in ranks[1]["skipped"]
+
+    def test_a_collective_that_one_rank_does_not_come_to_keeps_nobody_waiting(self, ended):
+        _, ranks = ended["collective"]
+        assert ranks[0]["weights"] == ended["none"][1][0]["weights"]
+        assert "rank 1 does not come" in ranks[1]["skipped"]
+        assert "another rank does not come to all_reduce" in ranks[0]["skipped"]
+
+    def test_nor_do_samples_that_are_uneven(self, ended):
+        _, ranks = ended["uneven"]
+        assert "another rank does not come to all_reduce" in ranks[0]["skipped"]
+        assert "runs the forward less often" in ranks[1]["skipped"]
 
     def test_clocks_that_differ_do_not_part_the_ranks(self, ended):
         assert ended["overhead"][1][0]["weights"] == ended["none"][1][0]["weights"]

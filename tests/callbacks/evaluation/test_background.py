@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -11,9 +12,13 @@ from fits import Allocates, Grey, Net, Raises, Sleeps, fit, same, traces
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
 
+from leakage_audit import observe
 from leakage_audit.callbacks import LeakageAudit, LeakageGate, LeakageLimitExceeded
+from leakage_audit.callbacks.capture.distributed import AuditSkipped
 from leakage_audit.callbacks.capture.supported_trainers import refuse_unsupported
+from leakage_audit.callbacks.evaluation.background import Worker
 
 pytestmark = pytest.mark.slow
 
@@ -121,3 +126,32 @@ def test_a_worker_killed_while_idle_is_replaced(tmp_path):
     fit(tmp_path, audit, Kills(), max_steps=6)
     assert [line["optimizer_step"] for line in lines(tmp_path)] == [0, 4]
     assert "skipped" not in lines(tmp_path)[0]
+
+
+class Deaf(Grey):
+    """Does not ask its budget."""
+
+    name = "deaf"
+
+    def __init__(self):
+        super().__init__()
+
+    def reconstruct(self, seen, budget):
+        time.sleep(600)
+        raise AssertionError
+
+
+def test_what_overstays_is_killed_and_what_waits_behind_it_is_done():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    image, label = torch.rand(1, 3, 4, 4), torch.tensor([2])
+    worker = Worker(seconds=0.2, grace=0.2)
+    for attack in (Deaf(), Grey()):
+        arguments = observe(network, image, label), image, label, {attack.name: attack}
+        worker.submit(attack.name, [(arguments, {"limit": 0.0, "measure": False})])
+    (killed, reason), (done, found) = list(worker.finished(wait=2))
+    assert worker.close() == []
+    assert (killed, done) == ("deaf", "grey")
+    assert isinstance(reason, AuditSkipped)
+    assert "out of time" in str(reason)
+    assert "raise max_seconds" in str(reason)
+    assert found[0].outcomes["grey"].no_result is None

@@ -1,10 +1,9 @@
 import pytest
-import torch
 from limit_networks import batch, build
 
 from leakage_audit.measures.limit import GradientNoise, LimitOptions, reconstruction_limit
 from leakage_audit.observation import observe
-from leakage_audit.runtime import Budget
+from leakage_audit.runtime import Budget, OutOfTime
 
 
 @pytest.mark.parametrize("name", ["strided tanh", "batch statistics"])
@@ -41,11 +40,8 @@ def test_no_time(flops, others):
     images, labels = batch(2)
     seen = observe(build("strided tanh"), images, labels, mean=0.5)
     options = LimitOptions(max_dense_flops=flops)
-    limit = reconstruction_limit(seen, images, labels, others=others, options=options, budget=Budget(1e-6))
-    assert not limit.solved
-    assert limit.std is None
-    assert "time" in limit.ended
-    assert torch.isfinite(limit.images).all()
+    with pytest.raises(OutOfTime):
+        reconstruction_limit(seen, images, labels, others=others, options=options, budget=Budget(1e-6))
 
 
 def test_few_directions_in_memory():
