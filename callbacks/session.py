@@ -30,6 +30,7 @@ from leakage_audit.callbacks.output import console, publish, records
 from leakage_audit.callbacks.output.record_head import record_head
 from leakage_audit.callbacks.settings import Settings
 from leakage_audit.callbacks.tally import Tally
+from leakage_audit.defences import Shared
 from leakage_audit.readings.evaluation import audit_status, no_results
 
 log = logging.getLogger("leakage_audit")
@@ -201,8 +202,8 @@ class Session:
         read = self.reader.read(self.trainer, self.module, optimizer, self._window)
         self._trust(read)
         if self._worker is not None:
-            return Result(gradient_check=read.check, jobs=self._jobs(self._chosen(read.gradients)))
-        mine = distributed.together(self.trainer, lambda: self._evaluate(self._chosen(read.gradients)))
+            return Result(gradient_check=read.check, jobs=self._jobs(self._chosen(optimizer, read.gradients)))
+        mine = distributed.together(self.trainer, lambda: self._evaluate(self._chosen(optimizer, read.gradients)))
         return Result(
             [evaluation for part in distributed.gather(self.trainer, mine) for evaluation in part], read.check
         )
@@ -221,13 +222,14 @@ class Session:
             return
         raise AuditSkipped(f"the step's gradient {check}" + (f" ({read.reason})" if read.reason else ""))
 
-    def _chosen(self, own: dict[str, Tensor]) -> list[CapturedSample]:
+    def _chosen(self, optimizer: Optimizer, own: dict[str, Tensor]) -> list[CapturedSample]:
         if self.settings.gradient == "sample":
             return self._capture(distributed.share(self.trainer, self.settings.samples))
+        whole = self.reader.whole(self.trainer, self.module, own)
         if self._defence is None:
-            return self.reader.whole(self.trainer, self.module, own)
-        shared, noise = self._defence.defend(own), self._defence.noise_on(own)
-        return [replace(one, noise=noise) for one in self.reader.whole(self.trainer, self.module, shared)]
+            return whole
+        shared = self._defence.share_step(self.trainer, self.module, optimizer)
+        return [self._through(shared, captured) for captured in whole]
 
     def _capture(self, count: int) -> list[CapturedSample]:
         self._raise_problem()
@@ -241,8 +243,15 @@ class Session:
     def _defended(self, captured: CapturedSample, draw: int) -> CapturedSample:
         if self._defence is None:
             return captured
-        own, noise = captured.seen.gradients, self._defence.noise_on(captured.seen.gradients)
-        return replace(captured, seen=replace(captured.seen, gradients=self._defence.defend(own, draw)), noise=noise)
+        seen = captured.seen
+        own = {self.reader.outer(seen.network, name): g for name, g in seen.gradients.items()}
+        return self._through(self._defence.share(own, draw), captured)
+
+    def _through(self, shared: Shared, captured: CapturedSample) -> CapturedSample:
+        """What is seen of a sample whose gradient went through the defence, by who knows it and who does not."""
+        seen = captured.seen
+        shared = shared.renamed({self.reader.outer(seen.network, name): name for name in seen.gradients})
+        return replace(captured, seen=shared.seen_by(seen, knows=False), known=shared.seen_by(seen, knows=True))
 
     def _evaluate(self, samples: list[CapturedSample], attack: bool = True) -> list[Evaluation]:
         with console.progress(self.trainer) as report:
@@ -258,7 +267,7 @@ class Session:
             (
                 (captured.seen, captured.truth, captured.labels, settings.attacks if attack else {}),
                 # Only once an audit: the ranks hardly depend on the image.
-                common | {"measure": i == 0 and self.trainer.is_global_zero, "guess": guess, "noise": captured.noise},
+                common | {"measure": i == 0 and self.trainer.is_global_zero, "guess": guess, "known": captured.known},
             )
             for i, (captured, guess) in enumerate(zip(samples, guesses, strict=True))
         ]

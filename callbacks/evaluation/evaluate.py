@@ -32,7 +32,7 @@ def evaluate(
     guess: Tensor | None = None,
     report: Callable[[str, float], None] | None = None,
     limit: float = 0.25,
-    noise: float = 0.0,
+    known: Observation | None = None,
 ) -> Evaluation:
     """Measure an observation, run the attacks on it one after the other, and score them.
 
@@ -47,10 +47,12 @@ def evaluate(
         guess: `(C, H, W)` in [0, 1], what the reconstructions are held against; None for mid-grey.
         report: Told of the attacks' progress.
         limit: Share of the time that is kept for what the gradient determines, whoever attacks; 0 does not compute it.
-        noise: Standard deviation of what a defence added to each entry of the gradient, in the gradient's own units.
+        known: What an attacker sees who knows the defence that the gradient went through. Each attack is then tried
+            by both, and the one that got more counts.
     """
     true_images, truth = truth, _unit(truth, seen)
     seen = seen.to(torch.float32) if torch.finfo(seen.dtype).bits < 32 else seen
+    known = known.to(torch.float32) if known is not None and torch.finfo(known.dtype).bits < 32 else known
     evaluation = Evaluation(truth, labels.tolist(), chance_floor(guess, truth))
     if measure:
         try:
@@ -63,8 +65,7 @@ def evaluate(
         share = None if for_attacks is None else max(1e-3, (for_attacks - total.spent) / waiting)
         budget = Budget(share, report)
         try:
-            result = attack(seen, budget)
-            outcome = _scored(result, truth, seen, budget.exhausted)
+            outcome = _stronger(attack, [seen] if known is None else [known, seen], truth, budget)
         except UnreadableNetwork as error:
             evaluation.problems[name] = str(error)
             evaluation.refused.add(name)
@@ -78,7 +79,7 @@ def evaluate(
     if limit > 0 and attacks:
         left = None if seconds is None else max(1e-3, seconds - total.spent)
         try:
-            found = measure_limits(seen, true_images, labels, noise, Budget(left, report))
+            found = measure_limits(known or seen, true_images, labels, Budget(left, report))
             evaluation.limit, evaluation.limit_others_known = found
         except Exception as error:  # as for an attack
             if strict and not isinstance(error, ValueError):
@@ -86,6 +87,20 @@ def evaluate(
             evaluation.problems["limit"] = str(error) or type(error).__name__
             log.debug("the limit failed", exc_info=True)
     return evaluation
+
+
+def _stronger(attack: Attack, attackers: list[Observation], truth: Tensor, budget: Budget) -> AttackOutcome:
+    """The attack by each attacker in turn, the outcome of the one who got most; out of time if any of them was."""
+    found = []
+    for waiting, seen in zip(range(len(attackers), 0, -1), attackers, strict=True):
+        left = None if budget.seconds is None else max(1e-3, (budget.seconds - budget.spent) / waiting)
+        share = Budget(left, budget.tell)
+        found.append(_scored(attack(seen, share), truth, seen, share.exhausted))
+    best = max(found, key=lambda outcome: max(outcome.scores.psnr))
+    if len(found) == 1:
+        return best
+    details = best.result.details | {"knows_defence": best is found[0], "psnr_by_attacker": [x.scores.psnr for x in found]}
+    return replace(best, result=replace(best.result, details=details), out_of_time=any(x.out_of_time for x in found))
 
 
 def _scored(result: Reconstruction, truth: Tensor, seen: Observation, out_of_time: bool) -> AttackOutcome:

@@ -36,7 +36,7 @@ def record_head(
     head |= {"seed": settings.seed, "knowledge": settings.knowledge, **about}
     head |= {"precision": str(trainer.precision), "ranks": trainer.world_size}
     if defence is not None:
-        head["defence"] = {"clip": defence.clip, "noise": defence.noise, "seed": defence.seed}
+        head["defence"] = defence.settings
     if check is not None:
         head["verified"] = {"error": check.rest, "tolerance": check.tolerance, "scale": check.scale}
     return head

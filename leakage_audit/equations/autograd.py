@@ -22,6 +22,7 @@ from leakage_audit.equations.count_sketch import SketchOptions, sketch_gradients
 from leakage_audit.layerwise.fully_connected import input_from_gradient
 from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.layerwise.last_layer import last_layer
+from leakage_audit.layerwise.noisy_last_layer import fit_last_layer
 from leakage_audit.networks.stateless import activation_count, stateless
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY
@@ -56,6 +57,7 @@ class AutogradEquations(Equations):
         self._features: Tensor | None = None
         self._delta: Tensor | None = None
         self._labels: Tensor | None = None
+        self._told: Tensor | None = None  # which features a noisy gradient tells anything of
         gradients = dict(seen.gradients)
         blocks = self._open_last_layer(seen, gradients, relative_error, separated)
         if separated is not None:  # the gradients are predicted from a δ that is as uncertain as the features
@@ -67,8 +69,12 @@ class AutogradEquations(Equations):
         self._parameters = {name: p.detach() for name, p in self._network.named_parameters() if name in gradients}
         for name in self._cancelled(gradients):
             del gradients[name], self._parameters[name]
+        for name, noise in seen.noise.items():
+            if name in gradients and not noise.isfinite().any():
+                del gradients[name], self._parameters[name]
         spare = sketch.plenty * seen.batch_size * math.prod(seen.input_shape) - sum(b.target.numel() for b in blocks)
-        self._sketches, summed_up = sketch_gradients(gradients, int(spare), relative_error, sketch.seed)
+        noise = {name: seen.noise[name].to(seen.device, seen.dtype) for name in gradients if name in seen.noise}
+        self._sketches, summed_up = sketch_gradients(gradients, int(spare), relative_error, sketch.seed, noise)
         super().__init__(seen, blocks + summed_up)
 
     def _open_last_layer(
@@ -79,7 +85,8 @@ class AutogradEquations(Equations):
         if last is None or (seen.batch_size > 1 and separated is None):
             return []
         delta, weight = last.delta, last.weight_gradient
-        if delta is None or weight is None or not delta.any():
+        fitted = fit_last_layer(seen) if seen.noise and separated is None else None
+        if delta is None or weight is None or not delta.any() or (seen.noise and fitted is separated):
             return []
         handle = self._network.get_submodule(last.name).register_forward_hook(self._keep)
         grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
@@ -88,6 +95,10 @@ class AutogradEquations(Equations):
             handle.remove()  # used on something else than one vector an image
             return []
         del gradients[last.parameter("bias")], gradients[last.parameter("weight")]
+        if fitted is not None:
+            self._delta, self._told = fitted.delta[None], fitted.std.isfinite()
+            noise = fitted.std.hypot(relative_error * rms(fitted.features) * torch.ones_like(fitted.std))
+            return [Block("features", fitted.features[self._told], noise[self._told])]
         if separated is None:
             features = input_from_gradient(weight, delta)
             self._delta = delta[None]
@@ -121,7 +132,8 @@ class AutogradEquations(Equations):
         if self._delta is None or self._last is None or self._features is None:
             assert self._labels is not None  # read at construction where there is no δ
             return self.seen.loss(scores, self._labels), scores
-        return (self._last * self._delta).sum(), self._features.flatten()
+        features = self._features.flatten()
+        return (self._last * self._delta).sum(), features if self._told is None else features[self._told]
 
     def values(self, image: Tensor) -> list[Tensor]:
         """Features of `image (B, C, H, W)` and the (summed) gradients that training on it would share."""

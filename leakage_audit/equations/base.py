@@ -91,6 +91,11 @@ class Equations(ABC):
         """Whether the Jacobian is the same everywhere."""
         return False
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether `noise` is known, and not only thought to be at least so large."""
+        return bool(self.seen.noise)
+
     @cached_property
     def kinked(self) -> bool:
         """Whether some block has kinks or jumps; found out by evaluations when it is first asked, and then known.

@@ -121,7 +121,7 @@ class LinearizedGradient:
     Args:
         images: The unknowns at the truth, `(B, C, H, W)`; all images of the batch or one.
         gradient: ∂L/∂p by name as a function of them, differentiable.
-        std: Standard deviation of each gradient's entries; gradients not named are left out.
+        std: Standard deviation of each gradient's entries, one for all or one each; gradients not named are left out.
         footprint: About how many numbers one reverse pass keeps.
         options: Of the limit.
 
@@ -135,7 +135,7 @@ class LinearizedGradient:
         self,
         images: Tensor,
         gradient: Callable[[Tensor], dict[str, Tensor]],
-        std: Mapping[str, float],
+        std: Mapping[str, Tensor],
         footprint: int,
         options: LimitOptions,
     ) -> None:
@@ -224,7 +224,7 @@ class LinearizedGradient:
         return torch.stack([self._grad(outputs, inputs, vector) for vector in vectors])
 
 
-def noise_of(step: Step, dtype: torch.dtype, options: LimitOptions) -> dict[str, float]:
+def noise_of(step: Step, dtype: torch.dtype, options: LimitOptions) -> dict[str, Tensor]:
     """Standard deviation of an entry of each gradient that says something.
 
     Args:
