@@ -204,14 +204,19 @@ def apply(mechanism: Mechanism | Callable[..., Any], shared: Shared, generator: 
         found = mechanism(shared, generator)
     else:
         given = mechanism({k: g.clone() for k, g in before.items()})
-        gradients = _checked(name, before, given)
+        gradients = checked(name, before, given)
         zeroed = {k: infinite_where((g == 0) & (before[k] != 0)).to(g) for k, g in gradients.items()}
         found = shared.changed(gradients, zeroed)
-    _checked(name, before, found.gradients)
+    checked(name, before, found.gradients)
     return found
 
 
-def _checked(name: str, before: Gradients, after: Any) -> dict[str, Tensor]:
+def checked(name: str, before: Gradients, after: Any) -> dict[str, Tensor]:
+    """Gradients that came back from something called `name`, in the order and type in which they went in.
+
+    Raises:
+        DefenceError: If there are others, shapes have changed, or one is not finite.
+    """
     if not isinstance(after, Mapping):
         raise DefenceError(f"{name} must return gradients by name, got {type(after).__name__}")
     unknown = [k for k in after if k not in before]
