@@ -5,5 +5,9 @@ from leakage_audit.callbacks.dashboard import LeakageDashboard
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.evaluation.results import Audit
 from leakage_audit.callbacks.gate import LeakageGate, LeakageLimitExceeded
+from leakage_audit.callbacks.private_training import PrivateTraining
 
-__all__ = ["Audit", "GradientDefence", "LeakageAudit", "LeakageDashboard", "LeakageGate", "LeakageLimitExceeded"]
+__all__ = [
+    "Audit", "GradientDefence", "LeakageAudit", "LeakageDashboard", "LeakageGate", "LeakageLimitExceeded",
+    "PrivateTraining",
+]  # fmt: skip

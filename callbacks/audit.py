@@ -24,7 +24,7 @@ from leakage_audit.callbacks.schedule import Schedule
 from leakage_audit.callbacks.session import Session
 from leakage_audit.callbacks.settings import Settings, name_attacks
 from leakage_audit.readings.extraction import short
-from leakage_audit.readings.metric_table import METRICS, VIOLATIONS
+from leakage_audit.readings.metric_table import EPSILON, METRICS, VIOLATIONS
 
 
 class LeakageAudit(Callback):
@@ -163,7 +163,7 @@ class LeakageAudit(Callback):
     def names(self, module: LightningModule) -> list[str]:
         """The names that audits of this module may log, as far as they are known before the first one."""
         layers = short([name for name, part in module.named_modules() if isinstance(part, nn.Conv2d)])
-        logged = [metric for metric in METRICS if metric is not VIOLATIONS]  # a gate's own
+        logged = [metric for metric in METRICS if metric not in (EPSILON, VIOLATIONS)]  # other callbacks' own
         found = [name for metric in logged for name in metric.names(attack=self.settings.attacks, layer=layers)]
         return [self._tag + name.removeprefix("audit") for name in found]
 
