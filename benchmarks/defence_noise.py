@@ -1,7 +1,7 @@
 """Noise at five strengths on CNN3 V1 and CNN4 V1, untrained and trained: do limit, attack and c_ε(M) fall together?
 
-`python benchmarks/defence_noise.py DATA [--image-size 16]` with an image folder of at least two classes; prints one line
-a strength (dB; the highest of the images, and the mean), and Spearman's rank correlations.
+`python benchmarks/defence_noise.py DATA [--image-size 16]` with an image folder of at least two classes; prints a line
+for each strength (dB; the highest of the images, and the mean), and Spearman's rank correlations.
 """
 
 import argparse
@@ -38,7 +38,11 @@ def main() -> None:
             model = Recipe(data, network, steps=steps).train("none", 0.0).network
             rows = [_row(model, data, given.indices, level) for level in LEVELS]
             for level, row in zip(LEVELS, rows, strict=True):
-                print(f"{network} {steps:4d} steps  ε {level:<6g}", "  ".join(f"{k} {v:8.2f}" for k, v in row.items()), flush=True)
+                print(
+                    f"{network} {steps:4d} steps  ε {level:<6g}",
+                    "  ".join(f"{k} {v:8.2f}" for k, v in row.items()),
+                    flush=True,
+                )
             for a, b in (("limit", "knows"), ("limit", "c"), ("knows", "c")):
                 found = spearmanr([row[a] for row in rows], [row[b] for row in rows]).statistic
                 print(f"{network} {steps:4d} steps  rank correlation of {a} and {b}: {found:.2f}", flush=True)

@@ -70,7 +70,9 @@ class GradientDefence(Callback):
                 raise ValueError("a defence must clip or add noise: give clip or noise")
         else:
             if noise or clip not in (1.0, None):
-                raise ValueError("clip and noise are in place of mechanisms: write them among these, Clip and GaussianNoise")
+                raise ValueError(
+                    "clip and noise are in place of mechanisms: write them among these, Clip and GaussianNoise"
+                )
             self.composition = Composition([resolve(x) if isinstance(x, str) else x for x in mechanisms], seed)
             if not mechanisms:
                 raise ValueError("mechanisms must name at least one")

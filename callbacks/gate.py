@@ -141,7 +141,9 @@ class LeakageGate(Callback):
         others = [pattern for pattern in self.limits if private is None or not fnmatchcase(EPSILON.name, pattern)]
         if not audits and others:
             raise MisconfigurationException("LeakageGate judges what a LeakageAudit finds: add one to the callbacks")
-        names = sorted({name for audit in audits for name in audit.names(module)} | ({EPSILON.name} if private else set()))
+        names = sorted(
+            {name for audit in audits for name in audit.names(module)} | ({EPSILON.name} if private else set())
+        )
         if EPSILON.name in self.limits and private is None:
             raise MisconfigurationException(f"LeakageGate: {EPSILON.name} is logged by PrivateTraining: add one")
         for pattern in self.limits:

@@ -24,7 +24,7 @@ class PrivateTraining(GradientDefence):
     Opacus' own accountant; it is logged as `audit/epsilon` and stands in `trainer.callback_metrics` after every step. A
     `LeakageAudit` before it audits what is really shared: in `step` the clipped, noised sum that the optimiser gets, in
     `sample` one image's clipped gradient with the noise of the sum, what an attacker is left with who knows the batch's
-    other images. `LeakageGate(limits={"audit/epsilon": 8.0}, action="stop")` ends the fit before the budget is exceeded.
+    other images. `LeakageGate({"audit/epsilon": 8.0}, action="stop")` ends the fit before the budget is exceeded.
 
     Needs the extra `dp` (Opacus), one process, one optimiser, automatic optimisation, no accumulation. Batches are of
     varying size; keep them large enough (16 or more) that an empty one is no matter.
@@ -91,7 +91,11 @@ class PrivateTraining(GradientDefence):
         names = ("noise_multiplier", "max_grad_norm", "target_epsilon", "accountant", "seed", "batch_size")
         found = {name: getattr(self, name) for name in names}
         if self.accounting is not None:
-            found |= {"delta": self.accounting.delta, "sample_rate": self.accounting.sample_rate, "epsilon": self.epsilon}
+            found |= {
+                "delta": self.accounting.delta,
+                "sample_rate": self.accounting.sample_rate,
+                "epsilon": self.epsilon,
+            }
         return {"dp_sgd": found}
 
     @override

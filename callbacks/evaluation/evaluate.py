@@ -99,7 +99,10 @@ def _stronger(attack: Attack, attackers: list[Observation], truth: Tensor, budge
     best = max(found, key=lambda outcome: max(outcome.scores.psnr))
     if len(found) == 1:
         return best
-    details = best.result.details | {"knows_defence": best is found[0], "psnr_by_attacker": [x.scores.psnr for x in found]}
+    details = best.result.details | {
+        "knows_defence": best is found[0],
+        "psnr_by_attacker": [x.scores.psnr for x in found],
+    }
     return replace(best, result=replace(best.result, details=details), out_of_time=any(x.out_of_time for x in found))
 
 

@@ -36,9 +36,7 @@ def measure_limits(
     return unknown, _measured(seen, truth, labels, "known", Budget(rest, budget.tell))
 
 
-def _measured(
-    seen: Observation, truth: Tensor, labels: Tensor, others: Others, budget: Budget
-) -> LimitOutcome:
+def _measured(seen: Observation, truth: Tensor, labels: Tensor, others: Others, budget: Budget) -> LimitOutcome:
     options = NoisyLimitOptions(limit=LimitOptions(uncertainty=bool(seen.noise)))
     if labels.ndim != 1 or labels.is_floating_point():
         raise ValueError("the limit is computed for images of one class each; soft and multi-label targets are not")

@@ -1,4 +1,4 @@
-"""`leakage-audit sweep` and `leakage-audit filter`: what defences are worth, and what somebody's filter lets through."""
+"""`leakage-audit sweep` and `leakage-audit filter`: what defences are worth, what a filter lets through."""
 
 import json as _json
 from dataclasses import asdict

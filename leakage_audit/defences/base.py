@@ -236,8 +236,6 @@ def infinite_where(mask: Tensor) -> Tensor:
     return torch.zeros(mask.shape, device=mask.device).masked_fill(mask, torch.inf)
 
 
-
-
 def mix(*numbers: int) -> int:
     """One seed of several; in 32 bits, since torch's generator for the CPU ignores all others."""
     return zlib.crc32(repr(numbers).encode())

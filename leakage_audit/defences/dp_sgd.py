@@ -40,8 +40,8 @@ def refuse_unsupported(module: nn.Module) -> None:
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             groups = next(g for g in (32, 16, 8, 4, 2, 1) if part.num_features % g == 0)
             raise ValueError(
-                f"{path} ({type(part).__name__}) normalises each image by its whole batch, so that no image's influence "
-                f"can be bounded: replace it by torch.nn.GroupNorm({groups}, {part.num_features}) before training, or "
+                f"{path} ({type(part).__name__}) normalises each image by its whole batch, so that no image's "
+                f"influence can be bounded: replace it by torch.nn.GroupNorm({groups}, {part.num_features}) before training, or "
                 "all of them at once by opacus.validators.ModuleValidator.fix(model)"
             )
     opacus()
@@ -96,7 +96,9 @@ class Accounting:
         return orders, one
 
 
-def noise_multiplier_for(epsilon: float, delta: float, sample_rate: float, steps: int, accountant: str = "rdp") -> float:
+def noise_multiplier_for(
+    epsilon: float, delta: float, sample_rate: float, steps: int, accountant: str = "rdp"
+) -> float:
     """The noise multiplier with which so many steps spend ε, by Opacus' search.
 
     Raises:
@@ -134,7 +136,13 @@ class DPSGD:
     """
 
     def __init__(
-        self, module: nn.Module, optimizer: Optimizer, noise_multiplier: float, bound: float, batch_size: float, seed: int
+        self,
+        module: nn.Module,
+        optimizer: Optimizer,
+        noise_multiplier: float,
+        bound: float,
+        batch_size: float,
+        seed: int,
     ) -> None:
         if not noise_multiplier > 0 or not bound > 0:
             raise ValueError(f"noise_multiplier and max_grad_norm must be positive, got {noise_multiplier} and {bound}")

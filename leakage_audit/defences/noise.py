@@ -30,9 +30,7 @@ class GaussianNoise(Mechanism):
         """Add it."""
         if self.std == 0:
             return shared
-        noisy = {
-            k: g + self.std * torch.randn(g.shape, generator=generator).to(g) for k, g in shared.gradients.items()
-        }
+        noisy = {k: g + self.std * torch.randn(g.shape, generator=generator).to(g) for k, g in shared.gradients.items()}
         return shared.changed(noisy, {k: torch.full_like(g, self.std) for k, g in noisy.items()})
 
 

@@ -20,8 +20,8 @@ class PercentileFilter(Mechanism):
     Raises:
         ValueError: If a setting is out of its range.
 
-    >>> shared = PercentileFilter(50, gamma=2.5)(Shared.of({"w": torch.tensor([1.0, -3.0, 2.0, 0.5])}), torch.Generator())
-    >>> shared.gradients["w"]
+    >>> shared = Shared.of({"w": torch.tensor([1.0, -3.0, 2.0, 0.5])})
+    >>> PercentileFilter(50, gamma=2.5)(shared, torch.Generator()).gradients["w"]
     tensor([ 0.0000, -2.5000,  2.0000,  0.0000])
     """
 

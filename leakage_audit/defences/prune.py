@@ -37,7 +37,9 @@ class Prune(Mechanism):
             return shared
         sizes = {name: g.abs() for name, g in shared.gradients.items()}
         whole = _threshold(torch.cat([a.flatten() for a in sizes.values()]), self.share)
-        dropped = {k: a < (whole if self.by == "whole" else _threshold(a.flatten(), self.share)) for k, a in sizes.items()}
+        dropped = {
+            k: a < (whole if self.by == "whole" else _threshold(a.flatten(), self.share)) for k, a in sizes.items()
+        }
         return zeroed(shared, dropped)
 
 

@@ -96,7 +96,8 @@ def sketch_gradients(
     sizes = [len(told[name]) if name in told else g.numel() for name, g in gradients.items()]
     kept = _share_out(sizes, max(total, len(gradients)))
     sketches = [
-        CountSketch(g.numel(), k, generator, told.get(name)) for (name, g), k in zip(gradients.items(), kept, strict=True)
+        CountSketch(g.numel(), k, generator, told.get(name))
+        for (name, g), k in zip(gradients.items(), kept, strict=True)
     ]
     blocks = []
     for s, size, (name, g) in zip(sketches, sizes, gradients.items(), strict=True):

@@ -72,7 +72,9 @@ def fit_last_layer(seen: Observation, options: RankOneOptions = RankOneOptions()
         return None
     matrix = torch.cat([last.weight_gradient, last.delta[:, None]], 1)
     least = options.least * float(matrix.square().mean().sqrt())
-    noise = torch.cat([_noise(seen, last, "weight"), _noise(seen, last, "bias")[:, None]], 1).hypot(matrix.new_tensor(least))
+    noise = torch.cat([_noise(seen, last, "weight"), _noise(seen, last, "bias")[:, None]], 1).hypot(
+        matrix.new_tensor(least)
+    )
     weights = torch.where(noise.isfinite(), noise.pow(-2), 0.0)
     if not (weights[:, -1].any() and (matrix * (weights > 0)).any()):
         return None
@@ -112,9 +114,7 @@ def _ratio(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(b > 0, a / b, 0.0)
 
 
-def _scale(
-    seen: Observation, last: LastLayer, delta: Tensor, x: Tensor, std: float, options: RankOneOptions
-) -> float:
+def _scale(seen: Observation, last: LastLayer, delta: Tensor, x: Tensor, std: float, options: RankOneOptions) -> float:
     """The factor of δ at which it is the loss's own derivative, within what the bias column leaves open."""
     if not seen.class_targets or std <= options.least:
         return 1.0

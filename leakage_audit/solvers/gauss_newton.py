@@ -111,7 +111,9 @@ def gauss_newton(
             step = GaussianUpdate(image, near.r, near.jacobian, noise, gaussian)
             share, new, new_r = backtrack(equations, image, r, step.image, noise, rule.solved, options.shares)
             change, image, r = rms(new - image), new, new_r
-            if equations.calibrated:  # discrepancy principle (Morozov 1966): the residual shall be as large as the noise
+            if (
+                equations.calibrated
+            ):  # discrepancy principle (Morozov 1966): the residual shall be as large as the noise
                 before, misfit = trust, float((r / floor).square().mean())
                 trust = min(1.0, max(trust / max(misfit, 0.5), options.least_trust))
                 change = change if abs(trust / before - 1) < options.trust_settled else max(change, 1.0)

@@ -141,8 +141,17 @@ def audit_filter(
             random = any(not torch.equal(draws[0][k], other[k]) for other in draws[1:] for k in draws[0])
             shared = known.on(draws[0], seen.gradients)
             truly = _described([(seen.gradients, draws)]).on(draws[0], seen.gradients)
-            summary.append((random, truly.relative_error(seen.gradients), _cosine(draws[0], seen.gradients), _zeroed(draws[0], seen.gradients)))
-            rows.append(_image(index, seen, shared, truly, image, label % num_classes, random, data, attack_names, seconds))
+            summary.append(
+                (
+                    random,
+                    truly.relative_error(seen.gradients),
+                    _cosine(draws[0], seen.gradients),
+                    _zeroed(draws[0], seen.gradients),
+                )
+            )
+            rows.append(
+                _image(index, seen, shared, truly, image, label % num_classes, random, data, attack_names, seconds)
+            )
     random, error, cosine, zeroed = (list(column) for column in zip(*summary, strict=True))
     count = len(rows)
     return FilterReport(
@@ -161,7 +170,9 @@ def _image(
     if limit is not None and not random and truly.relative_error(seen.gradients) > EXACT:
         limit = replace(limit, solved=False)
     before = attempts_on(0, seen, True, names, image, seconds)
-    after = [a for knows in (True, False) for a in attempts_on(0, shared.seen_by(seen, knows), knows, names, image, seconds)]
+    after = [
+        a for knows in (True, False) for a in attempts_on(0, shared.seen_by(seen, knows), knows, names, image, seconds)
+    ]
     status = image_status(0, limit, after, floor)
     row = FilteredImage(
         index, None if bare is None else bare.psnr[0], None if limit is None else limit.psnr[0],
@@ -203,8 +214,8 @@ class Filter:
                 found = self._call([g.clone() for g in gradients.values()])
             except Exception as error:
                 raise DefenceError(
-                    f"{self._name} takes neither gradients by name ({type(first).__name__}: {first}) nor a list of them "
-                    f"({type(error).__name__}: {error})"
+                    f"{self._name} takes neither gradients by name ({type(first).__name__}: {first}) nor a list of "
+                    f"them ({type(error).__name__}: {error})"
                 ) from error
         if isinstance(found, list | tuple):
             if len(found) != len(names):

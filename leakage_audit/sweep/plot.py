@@ -11,7 +11,19 @@ from rich.table import Table
 from leakage_audit.sweep.mechanisms import MECHANISMS, NONE
 from leakage_audit.sweep.point import PointRow
 
-SHOWN = ("mechanism", "strength", "accuracy", "ε", "c(M)", "c_ε(M)", "limit", "limit, batch", "attack", "guess", "status")
+SHOWN = (
+    "mechanism",
+    "strength",
+    "accuracy",
+    "ε",
+    "c(M)",
+    "c_ε(M)",
+    "limit",
+    "limit, batch",
+    "attack",
+    "guess",
+    "status",
+)
 
 
 def pareto(rows: Sequence[PointRow]) -> list[PointRow]:
@@ -21,14 +33,14 @@ def pareto(rows: Sequence[PointRow]) -> list[PointRow]:
     >>> [row.mechanism for row in pareto([a, b])]
     ['a']
     """
-    known = [row for row in rows if row.accuracy is not None and leak(row) is not None]
-    return [
-        row for row in known
-        if not any(
-            other.accuracy >= row.accuracy and leak(other) <= leak(row) and (other.accuracy, leak(other)) != (row.accuracy, leak(row))  # type: ignore[operator]
-            for other in known
-        )
-    ]  # fmt: skip
+    known = [
+        (row, row.accuracy, found) for row in rows if row.accuracy is not None and (found := leak(row)) is not None
+    ]
+
+    def beaten(accuracy: float, leaked: float) -> bool:
+        return any(a >= accuracy and b <= leaked and (a, b) != (accuracy, leaked) for _, a, b in known)
+
+    return [row for row, accuracy, leaked in known if not beaten(accuracy, leaked)]
 
 
 def leak(row: PointRow) -> float | None:
@@ -53,7 +65,9 @@ def figure(rows: Sequence[PointRow], path: Path) -> None:
                 axes.plot(row.psnr, row.accuracy, "x", color=colour, alpha=0.6)
             at = leak(row)
             if at is not None and mechanism != NONE:
-                axes.annotate(f"{row.strength:g}", (at, row.accuracy), fontsize=6, xytext=(3, 3), textcoords="offset points")  # type: ignore[arg-type]
+                axes.annotate(
+                    f"{row.strength:g}", (at, row.accuracy), fontsize=6, xytext=(3, 3), textcoords="offset points"
+                )  # type: ignore[arg-type]
     chances = [row.chance for row in rows if row.chance is not None]
     if chances:
         axes.axvline(max(chances), color="grey", linestyle=":", label="a guess")
@@ -100,12 +114,14 @@ def page(rows: Sequence[PointRow], about: dict, path: Path) -> None:
         "<!doctype html><html lang=en><meta charset=utf-8><title>Defences</title><style>body{font:15px/1.5 sans-serif;"
         "max-width:70rem;margin:2rem auto;padding:0 1rem}table{border-collapse:collapse}td,th{padding:.2rem .6rem;"
         "border-bottom:1px solid #ccc;text-align:left}.best{background:#e8f4e8}img{max-width:100%}</style>"
-        "<h1>What each defence costs and leaves</h1><img src=pareto.png alt='Accuracy against leak, one line a mechanism'>"
-        "<p>Green: no other point has both a higher accuracy and a lower leak. <b>limit</b>: PSNR that one image's shared "
-        "gradient determines, whoever attacks (the other images known); <b>limit, batch</b>: of all attacked images "
-        "averaged, none known. An attack is tried by who knows the defence and by who does not; the stronger counts. A low "
-        "attack with a high limit protects nothing.</p>"
-        f"<table><tr>{head}</tr>{body}</table><h2>Strengths</h2><ul>{strengths}</ul><h2>Recipe</h2><ul>{recipe}</ul></html>\n",
+        "<h1>What each defence costs and leaves</h1>"
+        "<img src=pareto.png alt='Accuracy against leak, one line a mechanism'>"
+        "<p>Green: no other point has both a higher accuracy and a lower leak. <b>limit</b>: PSNR that one image's "
+        "shared gradient determines, whoever attacks (the other images known); <b>limit, batch</b>: of all attacked "
+        "images averaged, none known. An attack is tried by who knows the defence and by who does not; the stronger "
+        "counts. A low attack with a high limit protects nothing.</p>"
+        f"<table><tr>{head}</tr>{body}</table><h2>Strengths</h2><ul>{strengths}</ul><h2>Recipe</h2><ul>{recipe}</ul>"
+        "</html>\n",
         encoding="utf-8",
     )
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 
 import torch
@@ -23,6 +24,9 @@ from leakage_audit.runtime import Budget
 from leakage_audit.scores.metrics import Scores, chance_floor, score
 from leakage_audit.scores.severity import severity
 from leakage_audit.sweep.recipe import Recipe, Trained
+
+
+LEAST_EPSILON = 1e-7  # of c_ε(M): the rounding of the gradient itself
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,9 @@ def _batch(recipe: Recipe, trained: Trained, composition: Composition, images: T
         samples = sample_gradients(trained.network, F.cross_entropy, x, labels, list(seen.gradients))
         start = composition.mechanisms[0].reduce(samples)
         if trained.noise_multiplier is not None:  # the noise was put on the sum
-            noise = {k: torch.full_like(g, composition.mechanisms[1].std / len(images)) for k, g in start.gradients.items()}
+            noise = {
+                k: torch.full_like(g, composition.mechanisms[1].std / len(images)) for k, g in start.gradients.items()
+            }
             return start.changed(start.gradients, noise).seen_by(seen, knows=True)
     return composition.share_from(start, 0, len(images)).seen_by(seen, knows=True)
 
@@ -202,14 +208,10 @@ def attempts_on(
 def _measures(knowing: Observation, seen: Observation, error: float) -> dict[str, float | None]:
     """c(M) of what is shared, and c_ε(M) of the gradient at the error that the defence put on it."""
     found: dict[str, float | None] = {"c": None, "c_epsilon": None}
-    try:
+    with suppress(ValueError):  # the network is no chain, or its head is not shared
         found["c"] = security_metric(knowing).c
-    except ValueError:
-        return found
-    try:
-        found["c_epsilon"] = effective_metric(seen, [max(error, 1e-7)])[0].c
-    except ValueError:
-        pass
+    with suppress(ValueError):
+        found["c_epsilon"] = effective_metric(seen, [max(error, LEAST_EPSILON)])[0].c
     return found
 
 

@@ -43,7 +43,9 @@ def test_clipping_as_a_whole_and_by_layer():
         assert by_layer[name].norm() == pytest.approx(min(2.0, float(g.norm())), rel=1e-6)
 
 
-@pytest.mark.parametrize(("mechanism", "std", "kurtosis"), [(GaussianNoise(0.3), 0.3, 3), (LaplaceNoise(0.3), 0.3 * 2**0.5, 6)])
+@pytest.mark.parametrize(
+    ("mechanism", "std", "kurtosis"), [(GaussianNoise(0.3), 0.3, 3), (LaplaceNoise(0.3), 0.3 * 2**0.5, 6)]
+)
 def test_noise_has_its_distribution_and_says_its_size(mechanism, std, kurtosis):
     shared = share(mechanism, gradients={"w": torch.full((400, 500), 2.0)})
     error = shared.gradients["w"].double() - 2
@@ -60,7 +62,7 @@ def test_pruning_keeps_the_largest(share_kept):
     expected[kept] = FLAT[kept]
     assert flat(shared.gradients) == pytest.approx(expected)
     assert np.array_equal(np.isfinite(flat(shared.error)), expected != 0)
-    for name, g in share(Prune(share_kept, "layer")).gradients.items():
+    for g in share(Prune(share_kept, "layer")).gradients.values():
         assert int((g != 0).sum()) == math.ceil(share_kept * g.numel())
 
 
@@ -159,8 +161,13 @@ def test_order_counts():
 def test_what_is_known_is_true_of_every_composition():
     """The promise itself: shared = scale · gradient + error, of the size that is told, wherever anything is told."""
     wide = {"w": torch.randn(300, 300)}
-    for mechanisms in ([Clip(1.0, "layer"), GaussianNoise(1e-3)], [Prune(0.3), Quantize(8)], [Sign(), LaplaceNoise(0.1)],
-                       [GaussianNoise(0.1), Clip(2.0)], [GaussianNoise(0.2), Quantize(3, stochastic=True)]):  # fmt: skip
+    for mechanisms in (
+        [Clip(1.0, "layer"), GaussianNoise(1e-3)],
+        [Prune(0.3), Quantize(8)],
+        [Sign(), LaplaceNoise(0.1)],
+        [GaussianNoise(0.1), Clip(2.0)],
+        [GaussianNoise(0.2), Quantize(3, stochastic=True)],
+    ):
         shared = share(*mechanisms, gradients=wide)
         told = shared.error["w"].isfinite()
         off = (shared.gradients["w"] - shared.scale["w"] * wide["w"])[told] / shared.error["w"][told]

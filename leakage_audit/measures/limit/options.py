@@ -54,7 +54,8 @@ class GradientNoise:
                 raise ValueError(f"no gradient was shared of {', '.join(sorted(set(given) - set(gradients)))}")
         return {
             name: torch.hypot(
-                torch.hypot(g.new_tensor(rounding * rms(g)), _of(self.std, name, g)), _of(self.relative, name, g) * rms(g)
+                torch.hypot(g.new_tensor(rounding * rms(g)), _of(self.std, name, g)),
+                _of(self.relative, name, g) * rms(g),
             )
             for name, g in gradients.items()
         }
