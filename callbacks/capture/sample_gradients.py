@@ -54,7 +54,7 @@ class PerSample:
         try:
             read = self._reader.read(trainer, module, optimizer, window)
             if not read.check.same:
-                raise ValueError(f"the step's gradient {read.check}")  # noqa: DOC501  caught below
+                raise MisconfigurationException(f"the step's gradient {read.check}")
             (whole,) = self._reader.whole(trainer, module, read.gradients)
             seen, outer = whole.seen, {id(g): name for name, g in read.gradients.items()}
             x, loss = seen.to_input(whole.truth), seen.loss

@@ -41,8 +41,8 @@ def refuse_unsupported(module: nn.Module) -> None:
             groups = next(g for g in (32, 16, 8, 4, 2, 1) if part.num_features % g == 0)
             raise ValueError(
                 f"{path} ({type(part).__name__}) normalises each image by its whole batch, so that no image's "
-                f"influence can be bounded: replace it by torch.nn.GroupNorm({groups}, {part.num_features}) before training, or "
-                "all of them at once by opacus.validators.ModuleValidator.fix(model)"
+                f"influence can be bounded: replace it by torch.nn.GroupNorm({groups}, {part.num_features}) before "
+                "training, or all of them at once by opacus.validators.ModuleValidator.fix(model)"
             )
     opacus()
     from opacus.validators import ModuleValidator

@@ -25,7 +25,6 @@ from leakage_audit.scores.metrics import Scores, chance_floor, score
 from leakage_audit.scores.severity import severity
 from leakage_audit.sweep.recipe import Recipe, Trained
 
-
 LEAST_EPSILON = 1e-7  # of c_ε(M): the rounding of the gradient itself
 
 

@@ -40,12 +40,13 @@ def test_limit_attack_and_c_fall_together_and_to_know_is_no_worse():
         assert spearmanr([-level for level in levels], other).statistic >= 0.9
     assert sum(knows) >= sum(does_not)
     assert all(a >= b - 0.5 for a, b in zip(knows, does_not, strict=True))
-    assert all(attack < limit + 1.5 for attack, limit in zip(knows, limits, strict=True))  # one draw against the mean
+    # One draw against the mean, and a limit that settles to a grey level.
+    assert all(attack < limit + 2.5 for attack, limit in zip(knows, limits, strict=True))
 
 
 @pytest.mark.parametrize("mechanism", [Prune(0.2), Quantize(3)])
 def test_masks_and_steps_are_used(mechanism):
-    seen, image, label = seen_of()
+    seen, image, _ = seen_of()
     shared = Composition([mechanism]).share(seen.gradients)
     knows = score(Joint()(shared.seen_by(seen, knows=True)).images, image).psnr[0]
     does_not = score(Joint()(shared.seen_by(seen, knows=False)).images, image).psnr[0]
