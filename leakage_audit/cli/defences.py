@@ -78,7 +78,7 @@ def sweep(
 def filter(
     function: str,
     /,
-    data: str,
+    data: str | None = None,
     network: str = "cnn3_v1",
     indices: str | int | list[int] = "1,3",
     attacks: str | list[str] = "joint",
@@ -108,6 +108,8 @@ def filter(
     Raises:
         ValueError: If the filter cannot be used: it changes shapes, returns NaN, or does not exist.
     """
+    if data is None:
+        raise ValueError("give --data: an image folder, a place of torchvision's CIFAR-10, or the word synthetic")
     images = images_at(data, image_size)
     found = audit_filter(
         function, images, network, numbers("indices", indices, int), words(attacks), num_classes=num_classes, seed=seed,

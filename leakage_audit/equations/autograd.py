@@ -58,13 +58,14 @@ class AutogradEquations(Equations):
         self._delta: Tensor | None = None
         self._labels: Tensor | None = None
         self._told: Tensor | None = None  # which features a noisy gradient tells anything of
+        self._direction: Tensor | None = None  # of δ, where noise hides its size
         gradients = dict(seen.gradients)
         blocks = self._open_last_layer(seen, gradients, relative_error, separated)
         if separated is not None:  # the gradients are predicted from a δ that is as uncertain as the features
             relative_error = max(
                 relative_error, float((separated.noise / separated.features.square().mean(1).sqrt()).max())
             )
-        if self._delta is None:
+        if self._delta is None and self._direction is None:
             self._labels, _ = labels_for(seen)
         self._parameters = {name: p.detach() for name, p in self._network.named_parameters() if name in gradients}
         for name in self._cancelled(gradients):
@@ -90,15 +91,22 @@ class AutogradEquations(Equations):
             return []
         handle = self._network.get_submodule(last.name).register_forward_hook(self._keep)
         grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
-        self._network(seen.to_input(grey))
+        plain = self._network(seen.to_input(grey)) is self._last  # nothing follows the last layer
         if self._features is None or self._features.shape != (seen.batch_size, weight.shape[1]):
             handle.remove()  # used on something else than one vector an image
             return []
         del gradients[last.parameter("bias")], gradients[last.parameter("weight")]
         if fitted is not None:
-            self._delta, self._told = fitted.delta[None], fitted.std.isfinite()
-            noise = fitted.std.hypot(relative_error * rms(fitted.features) * torch.ones_like(fitted.std))
-            return [Block("features", fitted.features[self._told], noise[self._told])]
+            straight = fitted.straight or not plain or (seen.labels is None and not seen.class_targets)
+            target, std = (fitted.features, fitted.features_std) if straight else (fitted.product, fitted.std)
+            self._told = std.isfinite()
+            if straight:
+                self._delta = fitted.delta[None]
+            else:
+                self._direction = fitted.direction
+                self._labels = fitted.delta.argmin().reshape(1) if seen.labels is None else seen.labels
+            noise = std.hypot(std.new_tensor(relative_error * rms(target)))
+            return [Block("features", target[self._told], noise[self._told])]
         if separated is None:
             features = input_from_gradient(weight, delta)
             self._delta = delta[None]
@@ -131,12 +139,20 @@ class AutogradEquations(Equations):
         scores = functional_call(self._network, parameters, (x,))
         if self._delta is None or self._last is None or self._features is None:
             assert self._labels is not None  # read at construction where there is no δ
-            return self.seen.loss(scores, self._labels), scores
+            return self.seen.loss(scores, self._labels), self._product(scores)
         features = self._features.flatten()
         return (self._last * self._delta).sum(), features if self._told is None else features[self._told]
+
+    def _product(self, scores: Tensor) -> Tensor:
+        """(δ·a) [x, 1] of the last layer where noise hides the size of δ; else nothing that is used."""
+        if self._direction is None or self._features is None:
+            return scores
+        size = grad(lambda z: self.seen.loss(z, self._labels))(scores)[0] @ self._direction
+        product = size * torch.cat([self._features.flatten(), torch.ones_like(size)[None]])
+        return product[self._told]
 
     def values(self, image: Tensor) -> list[Tensor]:
         """Features of `image (B, C, H, W)` and the (summed) gradients that training on it would share."""
         found, features = grad(self._objective, has_aux=True)(self._parameters, self.seen.to_input(image))
         sketches = [s(found[name].flatten()) for name, s in zip(self._parameters, self._sketches, strict=True)]
-        return sketches if self._delta is None else [features, *sketches]
+        return sketches if self._delta is None and self._direction is None else [features, *sketches]

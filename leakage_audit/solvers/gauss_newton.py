@@ -3,6 +3,7 @@
 The whole iteration is docs/method.md, section 5.15.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,7 +93,7 @@ def gauss_newton(
     image, r = start(equations, options)
     floor = equations.noise.clamp_min(options.floor)
     rule = StoppingRule(options.stopping, floor, False, image, r)
-    steps, cost, trust = 0, 0.0, 1.0
+    steps, cost, trust, misfit = 0, 0.0, 1.0, math.inf
     near: LocalModel | None = None
     step: GaussianUpdate | None = None
     try:
@@ -114,8 +115,9 @@ def gauss_newton(
             if (
                 equations.calibrated
             ):  # discrepancy principle (Morozov 1966): the residual shall be as large as the noise
-                before, misfit = trust, float((r / floor).square().mean())
-                trust = min(1.0, max(trust / max(misfit, 0.5), options.least_trust))
+                before, last_misfit, misfit = trust, misfit, float((r / floor).square().mean())
+                if misfit < options.trust_gains * last_misfit:  # weakened further only while that explains more
+                    trust = min(1.0, max(trust / max(misfit, 0.5), options.least_trust))
                 change = change if abs(trust / before - 1) < options.trust_settled else max(change, 1.0)
             if rule(image, r, change, variance=noise, noise=noise, headway=share == 1 or not kinked):
                 break

@@ -110,6 +110,7 @@ class SolverOptions(Checked):
         rank_tolerance: Singular values below this share of the largest count as zero: a Gram matrix tells none smaller.
         least_trust: Where the noise is known, the least share of its variance by which equations are weighed: a prior
             that holds the residual above the noise is weakened (discrepancy principle) no further than this.
+        trust_gains: And only as long as a step leaves no more than this share of the misfit.
         trust_settled: Relative change of that share below which it has settled.
         stopping: When the iteration with a Jacobian ends.
         linearization: How far linearisations are trusted.
@@ -121,10 +122,11 @@ class SolverOptions(Checked):
     shares: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
     rank_tolerance: float = 1e-6
     least_trust: float = 0.02
+    trust_gains: float = 0.995
     trust_settled: float = 0.2
     stopping: StoppingOptions = field(default_factory=StoppingOptions)
     linearization: LinearizationOptions = field(default_factory=LinearizationOptions)
     cg: CGOptions = field(default_factory=CGOptions)
 
     def __post_init__(self) -> None:
-        self.check(("floor", "blobs", "trust_settled"), (), ("shares", "rank_tolerance", "least_trust"))
+        self.check(("floor", "blobs", "trust_settled", "trust_gains"), (), ("shares", "rank_tolerance", "least_trust"))
