@@ -169,7 +169,7 @@ class DPSGD:
         Returns:
             None where the batch held no image.
         """
-        mine = {name: p for name, p in names.items() if getattr(p, "grad_sample", None) is not None}
+        mine: dict[str, Any] = {name: p for name, p in names.items() if getattr(p, "grad_sample", None) is not None}
         if not mine or not len(next(iter(mine.values())).grad_sample):
             return None
         samples = {name: self.optimizer._get_flat_grad_sample(p) for name, p in mine.items()}

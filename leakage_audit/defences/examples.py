@@ -6,6 +6,7 @@ from torch import Tensor
 def keep_large(gradients: dict[str, Tensor]) -> dict[str, Tensor]:
     """Put the smaller half of each gradient's entries to zero.
 
+    >>> import torch
     >>> keep_large({"w": torch.tensor([1.0, -3.0, 2.0])})["w"]
     tensor([ 0., -3.,  2.])
     """

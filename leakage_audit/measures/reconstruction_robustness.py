@@ -27,8 +27,8 @@ def reconstruction_bound(kappa: float, mu: float) -> float:
     Raises:
         ValueError: If κ is no probability, or µ negative.
 
-    >>> reconstruction_bound(0.1, 0.0), round(reconstruction_bound(0.1, 1.0), 3)
-    (0.1, 0.389)
+    >>> reconstruction_bound(0.5, 0.0), round(reconstruction_bound(0.1, 1.0), 3)
+    (0.5, 0.389)
     """
     if not 0 <= kappa <= 1 or not mu >= 0:
         raise ValueError(f"kappa must be a probability and mu not negative, got {kappa} and {mu}")

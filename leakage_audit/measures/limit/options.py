@@ -9,7 +9,7 @@ from torch import Tensor
 
 from leakage_audit.equations.base import relative_error_of, rms
 
-Noise = float | Mapping[str, float] | Mapping[str, Tensor]
+Noise = float | Mapping[str, float | Tensor]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class GradientNoise:
 
     def __post_init__(self) -> None:
         for given in (self.std, self.relative):
-            values = list(given.values()) if isinstance(given, Mapping) else [given]
+            values: list[float | Tensor] = list(given.values()) if isinstance(given, Mapping) else [given]
             if not all(bool((v >= 0).all()) if isinstance(v, Tensor) else 0 <= v < math.inf for v in values):
                 raise ValueError(f"noise must be finite and not negative, got {given}")
 
