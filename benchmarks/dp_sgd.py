@@ -65,7 +65,8 @@ def main() -> None:
             f"ε {trained.epsilon:.3f} (Opacus' own {accountant.get_epsilon(trained.delta):.3f})  σ {sigma:.3f}  "
             f"accuracy {trained.accuracy:.3f}  limit {fmean(limits):.1f} (highest {max(limits):.1f})  attack "
             f"{fmean(found):.1f} (highest {max(found):.1f})  guess {fmean(guesses[0]):.1f}  nearest to the curve at "
-            f"{nearest.psnr:.1f} dB: measured {nearest.measured:.3f}, bound {nearest.bound:.3f}, guess {nearest.kappa:.3f}  "
+            f"{nearest.psnr:.1f} dB: measured {nearest.measured:.3f}, bound {nearest.bound:.3f}, guess "
+            f"{nearest.kappa:.3f}  "
             f"all kept: {all(point.kept for point in curve)}",
             flush=True,
         )
