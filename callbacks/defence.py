@@ -113,8 +113,7 @@ class GradientDefence(Callback):
             else:
                 with isolated():
                     samples = self._per_sample(trainer, module, optimizer, self._window)
-                first: Any = self.composition.mechanisms[0]
-                self._shared = self.composition.share_from(first.reduce(samples), self.steps, 0)
+                self._shared = self.composition.share_samples(samples, self.steps, 0)
         return self._shared
 
     @override

@@ -115,7 +115,7 @@ class PrivateTraining(GradientDefence):
         sampling = torch.Generator().manual_seed(self.seed + 1)
         loader = DPDataLoader.from_data_loader(source.dataloader(), generator=sampling)
         source.instance, source.name = loader, ""
-        images = len(loader.dataset)  # type: ignore[arg-type]
+        images = len(loader.dataset)
         self.batch_size = images * loader.sample_rate
         delta = self.delta or 1 / images
         steps = trainer.max_steps if trainer.max_steps > 0 else (trainer.max_epochs or 0) * len(loader)

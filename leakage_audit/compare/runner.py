@@ -34,9 +34,8 @@ class Runner(SharedWork):
 
     def on_predict_start(self) -> None:
         """List what this process has to do; mend a table that was cut off."""
-        todo = [
-            (*pair, name) for pair in self.mine for name in self.experiment.attacks if not self.store.has(*pair, name)
-        ]
+        cells = [(network, index, name) for network, index in self.mine for name in self.experiment.attacks]
+        todo = [cell for cell in cells if not self.store.has(*cell)]
         if self.trainer.is_global_zero:
             self.store.write_csv(self.experiment.cells)
         show = self.show_progress and self.trainer.is_global_zero

@@ -184,6 +184,15 @@ class Composition:
         """
         return self.share_from(Shared.of(gradients), *draw)
 
+    def share_samples(self, samples: Gradients, *draw: int) -> Shared:
+        """The same from each image's own gradient by parameter, `(B, …)`, where the first mechanism needs that.
+
+        Raises:
+            DefenceError: See `share`.
+        """
+        first: Any = self.mechanisms[0]
+        return self.share_from(first.reduce(samples), *draw)
+
     def share_from(self, shared: Shared, *draw: int) -> Shared:
         """The same for gradients of which something is known already; see `share`."""
         generator = torch.Generator().manual_seed(mix(self.seed, *draw))

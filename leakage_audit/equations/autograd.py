@@ -74,8 +74,8 @@ class AutogradEquations(Equations):
             if name in gradients and not noise.isfinite().any():
                 del gradients[name], self._parameters[name]
         spare = sketch.plenty * seen.batch_size * math.prod(seen.input_shape) - sum(b.target.numel() for b in blocks)
-        noise = {name: seen.noise[name].to(seen.device, seen.dtype) for name in gradients if name in seen.noise}
-        self._sketches, summed_up = sketch_gradients(gradients, int(spare), relative_error, sketch.seed, noise)
+        known = {name: seen.noise[name].to(seen.device, seen.dtype) for name in gradients if name in seen.noise}
+        self._sketches, summed_up = sketch_gradients(gradients, int(spare), relative_error, sketch.seed, known)
         super().__init__(seen, blocks + summed_up)
 
     def _open_last_layer(
@@ -145,9 +145,10 @@ class AutogradEquations(Equations):
 
     def _product(self, scores: Tensor) -> Tensor:
         """(δ·a) [x, 1] of the last layer where noise hides the size of δ; else nothing that is used."""
-        if self._direction is None or self._features is None:
+        labels = self._labels
+        if self._direction is None or self._features is None or labels is None:
             return scores
-        size = grad(lambda z: self.seen.loss(z, self._labels))(scores)[0] @ self._direction
+        size = grad(lambda z: self.seen.loss(z, labels))(scores)[0] @ self._direction
         product = size * torch.cat([self._features.flatten(), torch.ones_like(size)[None]])
         return product[self._told]
 

@@ -76,7 +76,7 @@ class Equations(ABC):
         self._scales: list[float] = []
         noise = []
         for block in blocks:
-            size = float(block.target.norm()) / math.sqrt(block.target.numel())
+            size = float(block.target.norm()) / math.sqrt(max(block.target.numel(), 1))
             self._scales.append(1 / size if size > 0 else 0.0)
             noise.append(
                 (torch.as_tensor(block.noise, dtype=torch.float64) * self._scales[-1])

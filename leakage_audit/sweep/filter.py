@@ -152,10 +152,10 @@ def audit_filter(
             rows.append(
                 _image(index, seen, shared, truly, image, label % num_classes, random, data, attack_names, seconds)
             )
-    random, error, cosine, zeroed = (list(column) for column in zip(*summary, strict=True))
+    randoms, error, cosine, zeroed = (list(column) for column in zip(*summary, strict=True))
     count = len(rows)
     return FilterReport(
-        function, network, any(random), sum(error) / count, sum(cosine) / count, sum(zeroed) / count,
+        function, network, any(randoms), sum(error) / count, sum(cosine) / count, sum(zeroed) / count,
         str(worst([status for _, status in rows])), tuple(row for row, _ in rows),
     )  # fmt: skip
 

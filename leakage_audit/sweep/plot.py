@@ -54,20 +54,19 @@ def figure(rows: Sequence[PointRow], path: Path) -> None:
     FigureCanvasAgg(drawing)
     axes = drawing.add_subplot()
     for i, mechanism in enumerate(dict.fromkeys(row.mechanism for row in rows)):
-        mine = [row for row in rows if row.mechanism == mechanism and row.accuracy is not None]
+        mine = [(row, row.accuracy) for row in rows if row.mechanism == mechanism and row.accuracy is not None]
         colour = "black" if mechanism == NONE else f"C{i - 1}"
-        lines = [(row.accuracy, row.limit) for row in mine if row.limit is not None]
+        lines = [(row.limit, accuracy) for row, accuracy in mine if row.limit is not None]
         if lines:
             style = "*" if mechanism == NONE else "o-"
-            axes.plot([y for _, y in lines], [x for x, _ in lines], style, color=colour, label=mechanism)
-        for row in mine:
+            axes.plot([x for x, _ in lines], [y for _, y in lines], style, color=colour, label=mechanism)
+        for row, accuracy in mine:
             if row.psnr is not None:
-                axes.plot(row.psnr, row.accuracy, "x", color=colour, alpha=0.6)
+                axes.plot(row.psnr, accuracy, "x", color=colour, alpha=0.6)
             at = leak(row)
             if at is not None and mechanism != NONE:
-                axes.annotate(
-                    f"{row.strength:g}", (at, row.accuracy), fontsize=6, xytext=(3, 3), textcoords="offset points"
-                )  # type: ignore[arg-type]
+                where = (at, accuracy)
+                axes.annotate(f"{row.strength:g}", where, (3, 3), fontsize=6, textcoords="offset points")
     chances = [row.chance for row in rows if row.chance is not None]
     if chances:
         axes.axvline(max(chances), color="grey", linestyle=":", label="a guess")

@@ -1,5 +1,6 @@
 """One point of a sweep: a network trained under a defence, and what its defended gradients still give away."""
 
+import logging
 import math
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from leakage_audit import attacks
 from leakage_audit.attacks.base import Reconstruction
-from leakage_audit.defences import Composition, DefenceError, Shared
+from leakage_audit.defences import ClipPerSample, Composition, DefenceError
 from leakage_audit.defences.clip_per_sample import sample_gradients
 from leakage_audit.measures.limit import Limit
 from leakage_audit.measures.noise import effective_metric
@@ -23,7 +24,10 @@ from leakage_audit.readings.reading import Status, limit_severity, status, worst
 from leakage_audit.runtime import Budget
 from leakage_audit.scores.metrics import Scores, chance_floor, score
 from leakage_audit.scores.severity import severity
+from leakage_audit.sweep.mechanisms import BOUND
 from leakage_audit.sweep.recipe import Recipe, Trained
+
+log = logging.getLogger("leakage_audit")
 
 LEAST_EPSILON = 1e-7  # of c_ε(M): the rounding of the gradient itself
 
@@ -167,17 +171,15 @@ def _observe(recipe: Recipe, trained: Trained, images: Tensor, labels: Tensor) -
 def _batch(recipe: Recipe, trained: Trained, composition: Composition, images: Tensor, labels: Tensor) -> Observation:
     """All images averaged into one shared gradient, as who knows the defence sees it."""
     seen = _observe(recipe, trained, images, labels)
-    start = Shared.of(seen.gradients)
-    if composition.needs_samples:
-        x = seen.to_input(images)
-        samples = sample_gradients(trained.network, F.cross_entropy, x, labels, list(seen.gradients))
-        start = composition.mechanisms[0].reduce(samples)
-        if trained.noise_multiplier is not None:  # the noise was put on the sum
-            noise = {
-                k: torch.full_like(g, composition.mechanisms[1].std / len(images)) for k, g in start.gradients.items()
-            }
-            return start.changed(start.gradients, noise).seen_by(seen, knows=True)
-    return composition.share_from(start, 0, len(images)).seen_by(seen, knows=True)
+    if not composition.needs_samples:
+        return composition.share(seen.gradients, 0, len(images)).seen_by(seen, knows=True)
+    samples = sample_gradients(trained.network, F.cross_entropy, seen.to_input(images), labels, list(seen.gradients))
+    if trained.noise_multiplier is None:
+        return composition.share_samples(samples, 0, len(images)).seen_by(seen, knows=True)
+    clipped = ClipPerSample(BOUND).reduce(samples)  # of DP-SGD the noise is put on the sum
+    std = trained.noise_multiplier * BOUND / len(images)
+    noise = {k: torch.full_like(g, std) for k, g in clipped.gradients.items()}
+    return clipped.changed(clipped.gradients, noise).seen_by(seen, knows=True)
 
 
 def limit_of(seen: Observation, images: Tensor, labels: Tensor, seconds: float | None) -> Limit | None:
@@ -191,13 +193,14 @@ def limit_of(seen: Observation, images: Tensor, labels: Tensor, seconds: float |
 def attempts_on(
     image: int, seen: Observation, knows: bool, names: Sequence[str], truth: Tensor, seconds: float | None
 ) -> list[Attempt]:
-    """Attacks on one image by one attacker; those that do not work on this network are left out."""
+    """Attacks on one image by one attacker; those that fail are said and left out."""
     found = []
     for name in names:
         budget = Budget(seconds)
         try:
             guess = attacks.build(name)(seen, budget)
-        except ValueError:  # the attack does not work on this network
+        except Exception as error:  # an attack that fails proves nothing, and must not end the sweep
+            log.warning("%s failed on image %d: %s: %s", name, image, type(error).__name__, error)
             continue
         in_time = not budget.exhausted and not (math.isnan(guess.residual) and not guess.converged)
         found.append(Attempt(image, name, knows, guess, score(guess.images, truth[None]), in_time))
@@ -225,4 +228,4 @@ def image_status(image: int, limit: Limit | None, attempts: Sequence[Attempt], f
     best = max(mine, key=lambda a: a.scores.psnr[0], default=None)
     word = None if best is None else severity(best.scores.psnr[0], best.scores.ssim[0], *chance)
     bound = None if limit is None else limit_severity(limit.psnr[0], chance[0])
-    return status(word, all(a.in_time for a in mine), bound, limit is not None and limit.solved)
+    return status(word, bool(mine) and all(a.in_time for a in mine), bound, limit is not None and limit.solved)

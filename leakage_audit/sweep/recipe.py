@@ -141,9 +141,7 @@ class Recipe:
         optimizer.zero_grad()
         own = {name: p for name, p in network.named_parameters() if p.requires_grad}
         if composition is not None and composition.needs_samples:
-            first = composition.mechanisms[0]
-            shared = first.reduce(sample_gradients(network, F.cross_entropy, x, y, list(own)))
-            shared = composition.share_from(shared, step)
+            shared = composition.share_samples(sample_gradients(network, F.cross_entropy, x, y, list(own)), step)
         else:
             F.cross_entropy(network(x), y).backward()
             if composition is None:  # Opacus' optimiser clips and noises by itself
