@@ -6,6 +6,7 @@ weights, and knows the factor and the size of the error from there. A filter tha
 that; one that is not may be invertible, so that its limit is "at least".
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,15 @@ from torch import Tensor
 from leakage_audit.compare.subjects import Subject, import_dotted
 from leakage_audit.data import Synthetic
 from leakage_audit.data.images import Images
-from leakage_audit.defences.base import DefenceError, Gradients, Shared, checked, infinite_where
+from leakage_audit.defences.base import (
+    Composition,
+    DefenceError,
+    Gradients,
+    Mechanism,
+    Shared,
+    checked,
+    infinite_where,
+)
 from leakage_audit.observation import Observation, observe
 from leakage_audit.readings.reading import worst
 from leakage_audit.scores.metrics import chance_floor
@@ -195,9 +204,10 @@ class Filter:
     def __init__(self, name: str) -> None:
         found = import_dotted(name)
         try:
-            self._call: Callable[[Any], Any] = found() if isinstance(found, type) else found
+            made = found() if isinstance(found, type) else found
         except TypeError as error:
             raise ValueError(f"{name} cannot be made without arguments: {error}") from error
+        self._call: Callable[[Any], Any] = _drawn_anew(made) if isinstance(made, Mechanism) else made
         self._name = name
 
     def __call__(self, gradients: Gradients) -> dict[str, Tensor]:
@@ -222,6 +232,12 @@ class Filter:
                 raise DefenceError(f"{self._name} returns {len(found)} gradients of {len(names)}")
             found = dict(zip(names, found, strict=True))
         return checked(self._name, gradients, found)
+
+
+def _drawn_anew(mechanism: Mechanism) -> Callable[[Gradients], Gradients]:
+    """One of this package's mechanisms as a filter, with other random numbers at each call."""
+    draws = itertools.count()
+    return lambda gradients: Composition([mechanism]).share(gradients, next(draws)).gradients
 
 
 @dataclass(frozen=True)
