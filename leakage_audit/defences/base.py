@@ -2,7 +2,7 @@
 
 Every mechanism is told as `shared = scale · gradient + error`: the factor of each parameter, and the standard deviation
 of the error of each entry. Noise is an error of its own size; a rounded entry lies in an interval, which counts as an
-error spread evenly over it; an entry that was put to zero tells nothing, an infinite error. An attacker who knows the
+error spread evenly over it; an entry that was put to zero errs by what was taken (`hidden`). An attacker who knows the
 mechanism knows these; the limit takes them as the gradient's noise.
 """
 
@@ -214,8 +214,8 @@ def apply(mechanism: Mechanism | Callable[..., Any], shared: Shared, generator: 
     else:
         given = mechanism({k: g.clone() for k, g in before.items()})
         gradients = checked(name, before, given)
-        zeroed = {k: infinite_where((g == 0) & (before[k] != 0)).to(g) for k, g in gradients.items()}
-        found = shared.changed(gradients, zeroed)
+        error = {k: hidden(before[k], g, (g == 0) & (before[k] != 0)) for k, g in gradients.items()}
+        found = shared.changed(gradients, error)
     checked(name, before, found.gradients)
     return found
 
@@ -240,9 +240,18 @@ def checked(name: str, before: Gradients, after: Any) -> dict[str, Tensor]:
     return {k: after[k].to(before[k]) for k in before if k in after}
 
 
-def infinite_where(mask: Tensor) -> Tensor:
-    """Errors that are infinite where `mask`, zero elsewhere."""
-    return torch.zeros(mask.shape, device=mask.device).masked_fill(mask, torch.inf)
+def hidden(before: Tensor, after: Tensor, mask: Tensor) -> Tensor:
+    """Errors of entries of which a mechanism hides the value: the root mean square of what it took, zero elsewhere.
+
+    That an entry was put to zero, or cut off, still tells how large it may have been. Who knows the mechanism is
+    granted this one number a parameter, lest the limit be lower than what an attacker can do who finds it out.
+
+    >>> hidden(torch.tensor([3.0, 1.0, 5.0]), torch.tensor([0.0, 0.0, 5.0]), torch.tensor([True, True, False]))
+    tensor([2.2361, 2.2361, 0.0000])
+    """
+    taken = (before - after)[mask]
+    size = float(taken.double().square().mean().sqrt()) if len(taken) else 0.0
+    return torch.zeros_like(before).masked_fill(mask, size)
 
 
 def mix(*numbers: int) -> int:

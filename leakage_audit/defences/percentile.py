@@ -4,14 +4,14 @@ import math
 
 import torch
 
-from leakage_audit.defences.base import Mechanism, Shared, infinite_where
+from leakage_audit.defences.base import Mechanism, Shared, hidden
 
 
 class PercentileFilter(Mechanism):
     """Put entries below a percentile of all magnitudes to zero, and cut the others off at ±γ.
 
     The defaults are those of NVIDIA FLARE's `PercentilePrivacy`: nine entries in ten stay, and those of magnitude up
-    to γ exactly as they were. An entry at ±γ tells that it is at least as large: that is taken for nothing told.
+    to γ exactly as they were.
 
     Args:
         percentile: Of the magnitudes, 0 to 100, below which entries are put to zero.
@@ -42,7 +42,7 @@ class PercentileFilter(Mechanism):
             found[name] = g.masked_fill(small, 0)
             if math.isfinite(self.gamma):
                 found[name] = found[name].clamp(-self.gamma, self.gamma)
-            error[name] = infinite_where(small | large)
+            error[name] = hidden(g, found[name], small).hypot(hidden(g, found[name], large & ~small))
         return shared.changed(found, error)
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from leakage_audit.defences.base import Mechanism, Shared, infinite_where
+from leakage_audit.defences.base import Mechanism, Shared, hidden
 
 
 class Prune(Mechanism):
@@ -21,7 +21,7 @@ class Prune(Mechanism):
 
     >>> shared = Prune(0.5)(Shared.of({"w": torch.tensor([1.0, -3.0, 2.0, 0.5])}), torch.Generator())
     >>> shared.gradients["w"], shared.error["w"]
-    (tensor([ 0., -3.,  2.,  0.]), tensor([inf, 0., 0., inf]))
+    (tensor([ 0., -3.,  2.,  0.]), tensor([0.7906, 0.0000, 0.0000, 0.7906]))
     """
 
     def __init__(self, share: float = 0.1, by: Literal["whole", "layer"] = "whole") -> None:
@@ -44,9 +44,9 @@ class Prune(Mechanism):
 
 
 def zeroed(shared: Shared, dropped: dict[str, Tensor]) -> Shared:
-    """Put entries to zero; of these nothing is told any more."""
+    """Put entries to zero."""
     kept = {name: g.masked_fill(dropped[name], 0) for name, g in shared.gradients.items()}
-    return shared.changed(kept, {name: infinite_where(mask) for name, mask in dropped.items()})
+    return shared.changed(kept, {k: hidden(g, kept[k], dropped[k]) for k, g in shared.gradients.items()})
 
 
 def _threshold(sizes: Tensor, share: float) -> Tensor:

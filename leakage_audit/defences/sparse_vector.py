@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from leakage_audit.defences.base import Mechanism, Shared, infinite_where
+from leakage_audit.defences.base import Mechanism, Shared, hidden
 from leakage_audit.defences.noise import laplace
 
 
@@ -59,10 +59,11 @@ class SparseVector(Mechanism):
         scale = 2 * self.gamma / self.epsilon_shared
         noisy = flat[drawn] + scale * laplace(flat[drawn], generator)
         out = torch.where(accepted, flat, 0.0) if self.clear_leftovers else torch.zeros_like(flat)
-        error = infinite_where(~accepted if self.clear_leftovers else torch.ones_like(accepted)).double()
         out[drawn] = noisy.clamp(-self.gamma, self.gamma)
-        # Cut off at ±γ it tells nothing more than a sign drowned in noise.
-        error[drawn] = infinite_where(noisy.abs() >= self.gamma).to(out) + math.sqrt(2) * scale
+        sent = torch.zeros_like(accepted).index_fill(0, drawn, True)
+        cut = sent & (out.abs() >= self.gamma)  # what is cut off at ±γ errs by more than its noise
+        unsent = ~(accepted | sent) if self.clear_leftovers else ~sent
+        error = (sent & ~cut) * (math.sqrt(2) * scale) + hidden(flat, out, cut) + hidden(flat, out, unsent)
         parts = zip(shared.gradients.items(), out.split(sizes), error.split(sizes), strict=True)
         found = {name: (o.reshape(g.shape).to(g), e.reshape(g.shape).to(g)) for (name, g), o, e in parts}
         return shared.changed({k: o for k, (o, _) in found.items()}, {k: e for k, (_, e) in found.items()})

@@ -26,7 +26,6 @@ from leakage_audit.defences.base import (
     Mechanism,
     Shared,
     checked,
-    infinite_where,
 )
 from leakage_audit.observation import Observation, observe
 from leakage_audit.readings.reading import worst
@@ -148,8 +147,8 @@ def audit_filter(
             seen = observe(model, image, label % num_classes, mean=mean)
             draws = [use(seen.gradients) for _ in range(DRAWS)]
             random = any(not torch.equal(draws[0][k], other[k]) for other in draws[1:] for k in draws[0])
-            shared = known.on(draws[0], seen.gradients)
-            truly = _described([(seen.gradients, draws)]).on(draws[0], seen.gradients)
+            shared = known.on(draws[0])
+            truly = _described([(seen.gradients, draws)]).on(draws[0])
             summary.append(
                 (
                     random,
@@ -242,35 +241,47 @@ def _drawn_anew(mechanism: Mechanism) -> Callable[[Gradients], Gradients]:
 
 @dataclass(frozen=True)
 class _Description:
-    """A factor and an error for each parameter, as shares of its root mean square."""
+    """A factor and errors for each parameter, as shares of the root mean square of what comes out.
+
+    Attributes:
+        scale: The factor.
+        error: Of entries that come out.
+        hidden: Of entries that are put to zero.
+    """
 
     scale: dict[str, float]
     error: dict[str, float]
+    hidden: dict[str, float]
 
-    def on(self, filtered: Gradients, before: Gradients) -> Shared:
-        """What is known of a filtered gradient; entries at zero tell nothing."""
-        size = {k: float((g / self.scale[k]).square().mean().sqrt()) for k, g in filtered.items()}
-        error = {
-            k: infinite_where((g == 0) & (before[k] != 0)).to(g) + self.error[k] * size[k] * abs(self.scale[k])
-            for k, g in filtered.items()
-        }
+    def on(self, filtered: Gradients) -> Shared:
+        """What is known of a filtered gradient."""
+        error = {}
+        for k, g in filtered.items():
+            size = float(g.double().square().mean().sqrt())
+            error[k] = torch.where(g == 0, self.hidden[k] * size, self.error[k] * size).to(g)
         return Shared(dict(filtered), {k: self.scale[k] for k in filtered}, error)
 
 
 def _described(tries: Sequence[tuple[Gradients, Sequence[Gradients]]]) -> _Description:
     """Least squares of what came out on what went in, over entries that are not put to zero."""
-    scale, error = {}, {}
+    scale, error, hidden = {}, {}, {}
     for name in tries[0][1][0]:
-        pairs = [(g[name], out[name]) for g, outs in tries for out in outs]
-        kept = [(g[out != 0].double(), out[out != 0].double()) for g, out in pairs]
+        pairs = [(g[name].double(), out[name].double()) for g, outs in tries for out in outs]
+        kept = [(g[out != 0], out[out != 0]) for g, out in pairs]
         power = sum(float(g @ g) for g, _ in kept)
         factor = sum(float(g @ out) for g, out in kept) / power if power > 0 else 1.0
         scale[name] = factor if factor != 0 else 1.0
-        missed = sum(float((out / scale[name] - g).square().sum()) for g, out in kept)
-        count = max(sum(len(g) for g, _ in kept), 1)
-        size = sum(float((out / scale[name]).square().mean()) for _, out in pairs) / len(pairs)
-        error[name] = (missed / count / size) ** 0.5 if size > 0 else 0.0
-    return _Description(scale, error)
+        size = sum(float(out.square().mean()) for _, out in pairs) / len(pairs)
+        size = size if size > 0 else sum(float(g.square().mean()) for g, _ in pairs) / len(pairs) or 1.0
+        error[name] = _mean_square([out - scale[name] * g for g, out in kept], size)
+        hidden[name] = _mean_square([scale[name] * g[out == 0] for g, out in pairs], size)
+    return _Description(scale, error, hidden)
+
+
+def _mean_square(parts: Sequence[Tensor], size: float) -> float:
+    """Root mean square of all of them, as a share of the root of `size`."""
+    count = sum(len(part) for part in parts)
+    return (sum(float(part.square().sum()) for part in parts) / count / size) ** 0.5 if count else 0.0
 
 
 def _cosine(filtered: Gradients, before: Gradients) -> float:

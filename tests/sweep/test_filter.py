@@ -75,7 +75,7 @@ def test_noise_is_priced(filters, capsys):
 def test_pruning_by_an_object(filters, capsys):
     found = run(capsys, "Pruning")
     assert found["zeroed"] == pytest.approx(0.5, abs=0.02)
-    assert not found["images"][0]["solved"] or found["relative_error"] < 1e-6
+    assert not found["images"][0]["solved"]  # what is the same every time may be known better than by its size
 
 
 def test_what_may_be_invertible_is_never_called_protected(filters, capsys):
