@@ -251,7 +251,8 @@ class Session:
         """What is seen of a sample whose gradient went through the defence, by who knows it and who does not."""
         seen = captured.seen
         shared = shared.renamed({self.reader.outer(seen.network, name): name for name in seen.gradients})
-        return replace(captured, seen=shared.seen_by(seen, knows=False), known=shared.seen_by(seen, knows=True))
+        known = None if shared.is_plain else shared.seen_by(seen, knows=True)
+        return replace(captured, seen=shared.seen_by(seen, knows=False), known=known)
 
     def _evaluate(self, samples: list[CapturedSample], attack: bool = True) -> list[Evaluation]:
         with console.progress(self.trainer) as report:

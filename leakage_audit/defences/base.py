@@ -90,6 +90,12 @@ class Shared:
             loss=seen.loss if self.per_image is None else WeightedLoss(seen.loss, tuple(self.per_image.tolist())),
         )  # fmt: skip
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing to know: no factor, no error."""
+        scaled = any(s != 1 for s in self.scale.values()) or self.per_image is not None
+        return not scaled and not any(bool(e.any()) for e in self.error.values())
+
     def relative_error(self, gradients: Gradients) -> float:
         """How far the shared gradient, its factors undone, is from what it was, as a share of its size."""
         missed = size = 0.0

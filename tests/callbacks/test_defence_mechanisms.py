@@ -109,8 +109,7 @@ def test_names_are_the_modules_own_in_single_images_too(tmp_path):
     attack = Keeps()
     audit = LeakageAudit(attacks=[attack], on_error="raise", limit=0, samples=1)
     fit(tmp_path, audit, GradientDefence(mechanisms=[PartialSharing(["body.6.*"])]), module=Wrapped, max_steps=1)
-    assert len(attack.seen) == 2
-    assert all(len(seen) == 2 for seen in attack.seen)
+    assert [len(seen) for seen in attack.seen] == [2]  # there is nothing that only one who knows would see
 
 
 def test_in_mixed_precision_the_audit_sees_what_the_optimiser_gets(tmp_path):
