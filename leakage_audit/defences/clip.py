@@ -5,7 +5,8 @@ from typing import Literal
 
 import torch
 
-from leakage_audit.defences.base import Mechanism, Shared
+from leakage_audit.defences.base import Mechanism
+from leakage_audit.defences.shared import Shared
 
 
 class Clip(Mechanism):

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from leakage_audit.defences.base import Mechanism, Shared
+from leakage_audit.defences.base import Mechanism
 from leakage_audit.defences.clip import Clip
+from leakage_audit.defences.shared import Shared
 
 
 class ClipPerSample(Mechanism):

@@ -7,8 +7,9 @@ from typing import Any
 from torch import Generator, nn
 from torch.optim import Optimizer
 
-from leakage_audit.defences.base import Shared, mix
+from leakage_audit.defences.base import mix
 from leakage_audit.defences.clip_per_sample import ClipPerSample
+from leakage_audit.defences.shared import Shared
 
 
 class OpacusMissing(ImportError):

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from leakage_audit.defences.base import Mechanism, Shared
+from leakage_audit.defences.base import Mechanism
+from leakage_audit.defences.shared import Shared
 
 
 class GaussianNoise(Mechanism):

@@ -1,12 +1,12 @@
 """Partial sharing: only some parameters' gradients leave the machine."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import torch
 
-from leakage_audit.defences.base import DefenceError, Mechanism, Shared
+from leakage_audit.defences.base import DefenceError, Mechanism
+from leakage_audit.defences.shared import Shared
 
 LORA = ("*lora_*",)  # how peft names the matrices of low-rank adaptation
 
@@ -44,9 +44,7 @@ class PartialSharing(Mechanism):
         kept = [name for name in names if _matches(name, self.keep, names) and not _matches(name, self.drop, names)]
         if not kept:
             raise DefenceError(f"PartialSharing keeps none of {', '.join(names)} (keep {self.keep}, drop {self.drop})")
-        parts = ({k: of[k] for k in kept} for of in (shared.gradients, shared.scale, shared.error))
-        gradients, scale, error = parts
-        return replace(shared, gradients=gradients, scale=scale, error=error)  # type: ignore[arg-type]
+        return shared.renamed({name: name for name in kept})
 
 
 def _matches(name: str, patterns: Sequence[str], names: Sequence[str]) -> bool:

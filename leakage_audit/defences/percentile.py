@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from leakage_audit.defences.base import Mechanism, Shared, hidden
+from leakage_audit.defences.base import Mechanism
+from leakage_audit.defences.shared import Shared, cut_off, hidden
 
 
 class PercentileFilter(Mechanism):
@@ -36,14 +37,15 @@ class PercentileFilter(Mechanism):
         """Filter."""
         sizes = torch.cat([g.flatten().double().abs() for g in shared.gradients.values()])
         cut = percentile_of(sizes, self.percentile)
-        found, error = {}, {}
+        found, error, shift = {}, {}, {}
         for name, g in shared.gradients.items():
             small, large = g.double().abs() < cut, g.double().abs() > self.gamma
             found[name] = g.masked_fill(small, 0)
             if math.isfinite(self.gamma):
                 found[name] = found[name].clamp(-self.gamma, self.gamma)
-            error[name] = hidden(g, found[name], small).hypot(hidden(g, found[name], large & ~small))
-        return shared.changed(found, error)
+            shift[name], spread = cut_off(g, found[name], large & ~small)
+            error[name] = hidden(g, found[name], small) + spread
+        return shared.changed(found, error, shift)
 
 
 def percentile_of(values: torch.Tensor, percentile: float) -> float:

@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from leakage_audit.defences.base import Mechanism, Shared, hidden
+from leakage_audit.defences.base import Mechanism
+from leakage_audit.defences.shared import Shared, hidden
 
 
 class Prune(Mechanism):

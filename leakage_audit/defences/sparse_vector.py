@@ -4,8 +4,9 @@ import math
 
 import torch
 
-from leakage_audit.defences.base import Mechanism, Shared, hidden
+from leakage_audit.defences.base import Mechanism
 from leakage_audit.defences.noise import laplace
+from leakage_audit.defences.shared import Shared, cut_off, hidden
 
 
 class SparseVector(Mechanism):
@@ -61,12 +62,15 @@ class SparseVector(Mechanism):
         out = torch.where(accepted, flat, 0.0) if self.clear_leftovers else torch.zeros_like(flat)
         out[drawn] = noisy.clamp(-self.gamma, self.gamma)
         sent = torch.zeros_like(accepted).index_fill(0, drawn, True)
-        cut = sent & (out.abs() >= self.gamma)  # what is cut off at ±γ errs by more than its noise
+        cut = sent & (out.abs() >= self.gamma)  # noised as it was and then cut off, so that its sign is left
         unsent = ~(accepted | sent) if self.clear_leftovers else ~sent
-        error = (sent & ~cut) * (math.sqrt(2) * scale) + hidden(flat, out, cut) + hidden(flat, out, unsent)
-        parts = zip(shared.gradients.items(), out.split(sizes), error.split(sizes), strict=True)
-        found = {name: (o.reshape(g.shape).to(g), e.reshape(g.shape).to(g)) for (name, g), o, e in parts}
-        return shared.changed({k: o for k, (o, _) in found.items()}, {k: e for k, (_, e) in found.items()})
+        shift, spread = cut_off(flat, out, cut)
+        error = (sent & ~cut) * (math.sqrt(2) * scale) + spread + hidden(flat, out, unsent)
+        found, errors, shifts = {}, {}, {}
+        parts = zip(shared.gradients.items(), *(part.split(sizes) for part in (out, error, shift)), strict=True)
+        for (name, g), *values in parts:
+            found[name], errors[name], shifts[name] = (value.reshape(g.shape).to(g) for value in values)
+        return shared.changed(found, errors, shifts)
 
     def _accept(self, flat: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
         """Entries whose noisy magnitude was above the noisy threshold in one round or another."""

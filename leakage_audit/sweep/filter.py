@@ -19,14 +19,8 @@ from torch import Tensor
 from leakage_audit.compare.subjects import Subject, import_dotted
 from leakage_audit.data import Synthetic
 from leakage_audit.data.images import Images
-from leakage_audit.defences.base import (
-    Composition,
-    DefenceError,
-    Gradients,
-    Mechanism,
-    Shared,
-    checked,
-)
+from leakage_audit.defences.base import Composition, DefenceError, Mechanism, checked
+from leakage_audit.defences.shared import Gradients, Shared
 from leakage_audit.observation import Observation, observe
 from leakage_audit.readings.reading import worst
 from leakage_audit.scores.metrics import chance_floor

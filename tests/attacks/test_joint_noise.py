@@ -59,8 +59,9 @@ def test_the_last_layer_is_fitted_to_its_noise(level):
     seen, _, _ = seen_of()
     exact = fit_last_layer(noisy(seen, 1e-9).seen_by(seen, knows=True).to(torch.float64))
     found = fit_last_layer(noisy(seen, level).seen_by(seen, knows=True).to(torch.float64))
-    off = (found.product - exact.product) / found.std
-    assert off.square().mean() == pytest.approx(1, abs=0.3)
+    draws = [fit_last_layer(noisy(seen, level, d).seen_by(seen, knows=True).to(torch.float64)) for d in range(12)]
+    off = torch.stack([(one.product - exact.product) / one.std for one in draws])
+    assert off.square().mean() == pytest.approx(1, abs=0.25)
     naive = noisy(seen, level).gradients["fc.bias"].double()
     truth = exact.direction
     assert found.direction @ truth > naive @ truth / naive.norm() - 1e-6
@@ -72,10 +73,12 @@ def test_at_the_truth_residuals_are_as_large_as_the_noise():
     """The attacker's model of a noisy gradient, image by image: nothing that noise hides is taken for known."""
     seen, image, _ = seen_of()
     for level in (1e-3, 0.1, 1.0):
-        known = noisy(seen, level).seen_by(seen, knows=True).to(torch.float64)
-        equations = AutogradEquations(known, 1e-7)
-        r = equations.residual(image[None].double()) / equations.noise
-        assert r.square().mean() == pytest.approx(1, abs=0.2)
+        squares = []
+        for draw in range(4):
+            known = noisy(seen, level, draw).seen_by(seen, knows=True).to(torch.float64)
+            equations = AutogradEquations(known, 1e-7)
+            squares.append((equations.residual(image[None].double()) / equations.noise).square().mean())
+        assert sum(squares) / 4 == pytest.approx(1, abs=0.2)
 
 
 def test_entries_that_were_left_out_are_filled_in():
@@ -84,6 +87,6 @@ def test_entries_that_were_left_out_are_filled_in():
     full = fit_last_layer(noisy(seen, 1e-9).seen_by(seen, knows=True).to(torch.float64))
     shared = Composition([Prune(0.5)]).share(seen.gradients)
     found = fit_last_layer(shared.seen_by(seen, knows=True).to(torch.float64))
-    told = found.std.isfinite()
-    assert told.float().mean() > 0.8
-    assert torch.allclose(found.product[told], full.product[told], atol=1e-4)
+    sure = found.std < 1e-5
+    assert sure.float().mean() > 0.8
+    assert torch.allclose(found.product[sure], full.product[sure], atol=1e-4)
