@@ -23,6 +23,8 @@ class Mechanism(ABC):
 
     Attributes:
         needs_samples: Whether it works on each image's own gradient, before they are averaged.
+        is_noise: Whether its error is noise, or none at all. Where it is not (rounding, entries that are left out), an
+            attacker may know more than its size, and a limit that takes it for noise is "at least".
 
     Example:
         >>> class Halve(Mechanism):
@@ -33,6 +35,7 @@ class Mechanism(ABC):
     """
 
     needs_samples: ClassVar[bool] = False
+    is_noise: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(self, shared: Shared, generator: torch.Generator) -> Shared:
@@ -68,6 +71,11 @@ class Composition:
     def needs_samples(self) -> bool:
         """Whether the first mechanism works on each image's own gradient."""
         return bool(self.mechanisms) and getattr(self.mechanisms[0], "needs_samples", False)
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether every error is noise; of a plain callable nobody knows."""
+        return all(getattr(one, "is_noise", False) for one in self.mechanisms)
 
     @property
     def settings(self) -> list[Any]:

@@ -26,6 +26,8 @@ class PercentileFilter(Mechanism):
     tensor([ 0.0000, -2.5000,  2.0000,  0.0000])
     """
 
+    is_noise = False
+
     def __init__(self, percentile: float = 10.0, gamma: float = 0.01) -> None:
         if not 0 <= percentile <= 100:
             raise ValueError(f"percentile must be at least 0 and at most 100, got {percentile}")

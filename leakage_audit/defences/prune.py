@@ -25,6 +25,8 @@ class Prune(Mechanism):
     (tensor([ 0., -3.,  2.,  0.]), tensor([0.7906, 0.0000, 0.0000, 0.7906]))
     """
 
+    is_noise = False
+
     def __init__(self, share: float = 0.1, by: Literal["whole", "layer"] = "whole") -> None:
         if not 0 < share <= 1:
             raise ValueError(f"share must be above 0 and at most 1, got {share}")

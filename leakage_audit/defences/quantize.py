@@ -26,6 +26,8 @@ class Quantize(Mechanism):
     tensor([0., 0., 1., 1.])
     """
 
+    is_noise = False
+
     def __init__(self, bits: int = 8, stochastic: bool = False) -> None:
         if not 1 <= bits <= 16 or bits != int(bits):
             raise ValueError(f"bits must be a whole number from 1 to 16, got {bits}")

@@ -23,6 +23,8 @@ class Sign(Mechanism):
     tensor([ 2., -2.])
     """
 
+    is_noise = False
+
     def __init__(self, scaled: bool = True) -> None:
         self.scaled = scaled
 

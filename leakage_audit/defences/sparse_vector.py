@@ -33,6 +33,8 @@ class SparseVector(Mechanism):
     True
     """
 
+    is_noise = False
+
     def __init__(
         self,
         fraction: float = 0.1,

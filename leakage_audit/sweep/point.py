@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -133,6 +133,8 @@ def measure_point(
             return _row(trained, mechanism, strength, problem=str(error), seconds=time.process_time() - start)
         knowing = [s.seen_by(one, knows=True) for s, one in zip(shared, seen, strict=True)]
         limits = [limit_of(one, images[i : i + 1], labels[i : i + 1], seconds) for i, one in enumerate(knowing)]
+        if not composition.is_noise:
+            limits = [x if x is None else replace(x, solved=False) for x in limits]
         whole = limit_of(_batch(recipe, trained, composition, images, labels), images, labels, seconds)
         attempts = [
             attempt
@@ -154,7 +156,8 @@ def measure_point(
         **_measures(knowing[0], seen[0], errors[0]),
         relative_error=sum(errors) / len(errors),
         limit=_highest(limits), limit_solved=all(x is not None and x.solved for x in limits),
-        limit_unknown=_highest([whole]), limit_unknown_solved=whole is not None and whole.solved,
+        limit_unknown=_highest([whole]),
+        limit_unknown_solved=whole is not None and whole.solved and composition.is_noise,
         **found, status=str(worst(states)), seconds=round(time.process_time() - start, 2),
     )  # fmt: skip
 
