@@ -5,6 +5,7 @@ from leakage_audit.callbacks.dashboard import LeakageDashboard
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.evaluation.results import Audit
 from leakage_audit.callbacks.gate import LeakageGate, LeakageLimitExceeded
+from leakage_audit.callbacks.private_training import PrivateTraining
 from leakage_audit.callbacks.watch import Watch, watch
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "LeakageDashboard",
     "LeakageGate",
     "LeakageLimitExceeded",
+    "PrivateTraining",
     "Watch",
     "watch",
 ]

@@ -25,7 +25,7 @@ from leakage_audit.callbacks.schedule import Schedule
 from leakage_audit.callbacks.session import Session
 from leakage_audit.callbacks.settings import AuditOptions, Settings, find_tags, name_attacks
 from leakage_audit.readings.extraction import short
-from leakage_audit.readings.metric_table import METRICS, VIOLATIONS
+from leakage_audit.readings.metric_table import EPSILON, METRICS, VIOLATIONS
 
 _LOOKED_AT = ("audit", "measure")  # what may be planned for a step whose batch is kept
 
@@ -52,8 +52,8 @@ class LeakageAudit(Callback):
         probe: With `sample`, which images: `fixed` follows the same few through the fit, `batch` takes new ones.
         samples: With `sample`, how many images; shared out over the ranks.
         measure_every_n_steps: Log c(M) and the layers' deficiencies, without attacks, at these steps too: by shapes,
-            which costs next to nothing, and on the gradient of one image once a filter is dead. Unchanged numbers get
-            to the loggers every `log_every_n_steps` and make no line in `audit.jsonl`. None does not measure.
+            which costs next to nothing, and on one image's gradient once a filter is dead. Unchanged numbers make no
+            line in `audit.jsonl`. None does not measure.
         max_seconds: For a whole audit: reading the step, c(M), all attacks on all images, the limit. What is not
             reached has no result; c(M) is then counted from shapes, and says so. None: no limit.
         max_memory_gb: That an audit may take beyond the training's own; likewise. None: no limit but the attacks' own.
@@ -166,7 +166,7 @@ class LeakageAudit(Callback):
     def names(self, module: LightningModule) -> list[str]:
         """The names that audits of this module may log, as far as they are known before the first one."""
         layers = short([name for name, part in module.named_modules() if isinstance(part, nn.Conv2d)])
-        logged = [metric for metric in METRICS if metric is not VIOLATIONS]  # a gate's own
+        logged = [metric for metric in METRICS if metric not in (EPSILON, VIOLATIONS)]  # other callbacks' own
         found = [name for metric in logged for name in metric.names(attack=self.settings.attacks, layer=layers)]
         return [self._tag + name.removeprefix("audit") for name in found]
 

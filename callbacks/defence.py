@@ -1,36 +1,45 @@
-"""GradientDefence: clip the gradient and add noise before it is used, and so before it would be shared."""
+"""GradientDefence: what is done to a gradient before it is used, and so before it would be shared."""
 
-import math
-import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from leakage_audit.callbacks.capture.gradient_check import loss_scale
+from leakage_audit.callbacks.capture.gradient_check import MicroBatch, loss_scale, step_gradients
+from leakage_audit.callbacks.capture.model_copy import plain, resolve
+from leakage_audit.callbacks.capture.rng_isolation import isolated
+from leakage_audit.callbacks.capture.sample_gradients import PerSample
+from leakage_audit.defences import Clip, Composition, GaussianNoise, Mechanism, Shared
 
 
 class GradientDefence(Callback):
-    """What a client may do to a gradient before it shares it: clip it as a whole, then add Gaussian noise.
+    """What a client may do to a gradient before it shares it: mechanisms of `leakage_audit.defences`, one by one.
 
-    `g ← g · min(1, clip/‖g‖) + noise · clip · N(0, I)`, over all parameters of an optimiser together, at every step
-    before the optimiser uses it. A `LeakageAudit` before it in the list of callbacks audits the defended gradient: in
-    `step` exactly the one that the optimiser gets (of a full window of accumulation), in `sample` that of single
-    images, defended likewise.
+    They work on all parameters of an optimiser together, at every step before the optimiser uses the gradient. A
+    `LeakageAudit` before it in the list of callbacks audits the defended gradient: in `step` exactly the one that the
+    optimiser gets (of a full window of accumulation), in `sample` that of single images, defended likewise. Every
+    attack is tried by an attacker who knows the defence and by one who does not; the stronger counts.
 
-    This is *not* differentially private training: DP-SGD clips every image's own gradient before averaging. With batch
-    size 1 the two coincide. Lightning's `gradient_clip_val` acts after this callback.
+    Without `mechanisms` the gradient is clipped as a whole and Gaussian noise added,
+    `g ← g · min(1, clip/‖g‖) + noise · clip · N(0, I)`. That is *not* differentially private training: DP-SGD clips
+    every image's own gradient before averaging (`ClipPerSample`, or `PrivateTraining` for the whole of it). Lightning's
+    `gradient_clip_val` acts after this callback.
 
-    The noise comes from a generator of its own, seeded anew at each step, so that it can be drawn again.
+    Random numbers come from a generator of its own, seeded anew at each step, so that they can be drawn again.
 
     Args:
         clip: Highest norm of the gradient; None does not clip, and then noise is in units of 1.
         noise: Standard deviation of the noise, in units of `clip`.
-        seed: Of the noise.
+        seed: Of everything random.
+        mechanisms: In place of clip and noise, in the order in which they are written: mechanisms, or any callables
+            from gradients by name to gradients by name, or dotted names of such.
+        forward: For `ClipPerSample`, which has to run the module: as in `LeakageAudit`.
+        loss: Likewise.
+        unpack: Likewise.
 
     Raises:
         ValueError: If a number is out of its range, or nothing is done to the gradient.
@@ -38,49 +47,99 @@ class GradientDefence(Callback):
     Example::
 
         L.Trainer(callbacks=[LeakageAudit(), GradientDefence(clip=1.0, noise=1e-3)])
+        L.Trainer(callbacks=[LeakageAudit(), GradientDefence(mechanisms=[Prune(0.1), Quantize(8)])])
     """
 
-    def __init__(self, clip: float | None = 1.0, noise: float = 0.0, seed: int = 0) -> None:
+    def __init__(
+        self,
+        clip: float | None = 1.0,
+        noise: float = 0.0,
+        seed: int = 0,
+        mechanisms: Sequence[str | Mechanism | Callable[..., Any]] | None = None,
+        forward: str | Callable[..., Any] | None = None,
+        loss: str | Callable[..., Any] | None = None,
+        unpack: str | Callable[..., Any] | None = None,
+    ) -> None:
         super().__init__()
-        if clip is not None and not clip > 0:
-            raise ValueError(f"clip must be positive or None, got {clip}")
-        if not 0 <= noise < math.inf:
-            raise ValueError(f"noise must be at least 0 and finite, got {noise}")
-        if clip is None and noise == 0:
-            raise ValueError("a defence must clip or add noise: give clip or noise")
         self.clip, self.noise, self.seed = clip, noise, seed
+        if mechanisms is None:
+            both: list[Mechanism] = [] if clip is None else [Clip(clip)]
+            added = GaussianNoise(noise * (1.0 if clip is None else clip))
+            self.composition = Composition([*both, added] if added.std > 0 else both, seed)
+            if not self.composition.mechanisms:
+                raise ValueError("a defence must clip or add noise: give clip or noise")
+        else:
+            if noise or clip not in (1.0, None):
+                raise ValueError(
+                    "clip and noise are in place of mechanisms: write them among these, Clip and GaussianNoise"
+                )
+            self.composition = Composition([resolve(x) if isinstance(x, str) else x for x in mechanisms], seed)
+            if not mechanisms:
+                raise ValueError("mechanisms must name at least one")
         self.steps = 0
+        self._settings = {"clip": clip, "noise": noise, "seed": seed} if mechanisms is None else {"seed": seed}
+        self._per_sample = PerSample(forward, loss, unpack) if self.composition.needs_samples else None
+        self._window: list[MicroBatch] = []
+        self._shared: Shared | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What is done, as a record holds it."""
+        return self._settings | {"mechanisms": self.composition.settings}
 
     def defend(self, gradients: Mapping[str, Tensor], draw: int = 0) -> dict[str, Tensor]:
         """The gradients as they would be shared at this step.
 
         Args:
-            gradients: By name; the noise depends on their order.
+            gradients: By name, of one image or averaged; the noise depends on their order.
             draw: Which of the step's draws of noise; the optimiser gets draw 0.
         """
-        norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradients.values()))
-        shrink = 1.0 if self.clip is None or norm <= self.clip else self.clip / norm
-        sigma = self.noise * (1.0 if self.clip is None else self.clip)
-        generator = torch.Generator().manual_seed(_mix(self.seed, self.steps, draw))
-        return {
-            name: g * shrink + sigma * torch.randn(g.shape, generator=generator).to(g) for name, g in gradients.items()
-        }
+        return self.share(gradients, draw).gradients
 
-    def noise_on(self, gradients: Mapping[str, Tensor]) -> float:
-        """Standard deviation of the noise on these gradients, in their own units from before they were clipped."""
-        norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradients.values()))
-        shrink = 1.0 if self.clip is None or norm <= self.clip else self.clip / norm
-        return self.noise * (1.0 if self.clip is None else self.clip) / shrink
+    def share(self, gradients: Mapping[str, Tensor], draw: int = 0) -> Shared:
+        """The same, with what may be known of each entry."""
+        return self.composition.share(gradients, self.steps, draw)
+
+    def share_step(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> Shared:
+        """What this optimiser is about to get at this step, computed once.
+
+        Raises:
+            MisconfigurationException: If each image's own gradient is needed and the step is not understood.
+        """
+        if self._shared is None:
+            own = step_gradients(trainer, module, optimizer)
+            if self._per_sample is None:
+                self._shared = self.share(own)
+            else:
+                with isolated():
+                    samples = self._per_sample(trainer, module, optimizer, self._window)
+                self._shared = self.composition.share_samples(samples, self.steps, 0)
+        return self._shared
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._per_sample is not None and trainer.world_size > 1:
+            raise MisconfigurationException("ClipPerSample works on one process; train with devices=1")
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._per_sample is not None:
+            with isolated():
+                self._window.append(self._per_sample.remember(trainer, pl_module, batch, batch_idx, not self._window))
 
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        parameters = {str(i): p for i, p in enumerate(_with_gradient(pl_module, optimizer))}
+        shared = self.share_step(trainer, pl_module, optimizer)
         # Fused optimisers undo the loss scaling of 16-mixed themselves, later: the noise must be scaled like the rest.
         scale = loss_scale(trainer) if getattr(optimizer, "_step_supports_amp_scaling", False) else 1.0
-        shared = self.defend({name: p.grad / scale for name, p in parameters.items() if p.grad is not None})
-        for name, gradient in shared.items():
-            parameters[name].grad = gradient * scale
-        self.steps += 1
+        mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for name, p in pl_module.named_parameters():
+            if id(p) in mine and p.grad is not None:
+                found = shared.gradients.get(plain(name))
+                p.grad = found if found is None or scale == 1.0 else found * scale
+        self.steps, self._window, self._shared = self.steps + 1, [], None
+        if self._per_sample is not None:
+            self._per_sample.forget()
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -89,17 +148,6 @@ class GradientDefence(Callback):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.steps = state_dict["steps"]
-
-
-def _mix(*numbers: int) -> int:
-    """One seed of several; in 32 bits, since torch's generator for the CPU ignores all others."""
-    return zlib.crc32(repr(numbers).encode())
-
-
-def _with_gradient(module: LightningModule, optimizer: Optimizer) -> list[Tensor]:
-    """The optimiser's parameters in the module's order, as `snapshot.step_gradients` has them."""
-    mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    return [p for p in module.parameters() if id(p) in mine and p.grad is not None]
 
 
 def find_defence(trainer: Trainer, audit: Callback) -> GradientDefence | None:
@@ -111,7 +159,7 @@ def find_defence(trainer: Trainer, audit: Callback) -> GradientDefence | None:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     found = [callback for callback in callbacks if isinstance(callback, GradientDefence)]
     if len(found) > 1:
-        raise ValueError(f"one GradientDefence at most can be audited, got {len(found)}")
+        raise ValueError(f"one GradientDefence at most can be audited, got {len(found)}: list its mechanisms in one")
     if found and callbacks.index(found[0]) < callbacks.index(audit):
-        raise ValueError("GradientDefence must come after LeakageAudit in the list of callbacks")
+        raise ValueError(f"{type(found[0]).__name__} must come after LeakageAudit in the list of callbacks")
     return found[0] if found else None

@@ -14,7 +14,8 @@ from leakage_audit.callbacks.capture.supported_trainers import misconfiguration
 from leakage_audit.callbacks.evaluation.results import Audit
 from leakage_audit.callbacks.judgement import Finding, judge, may_be_limited
 from leakage_audit.callbacks.output import loggers, records
-from leakage_audit.readings.metric_table import VIOLATIONS
+from leakage_audit.callbacks.private_training import private_training_of
+from leakage_audit.readings.metric_table import EPSILON, VIOLATIONS
 
 log = logging.getLogger("leakage_audit")
 
@@ -24,7 +25,10 @@ class LeakageLimitExceeded(RuntimeError):
 
 
 class LeakageGate(Callback):
-    """Hold a fit to limits on what its audits find; needs a `LeakageAudit` among the trainer's callbacks.
+    """Hold a fit to limits on what its audits find, and on the privacy budget that `PrivateTraining` spends.
+
+    A limit on `audit/epsilon` is held after every step; with `stop` the fit ends before the step that would exceed it.
+    All others need a `LeakageAudit` among the trainer's callbacks.
 
     The numbers that may be limited grow with leakage (docs/metrics.md), so a value above its limit violates it. A
     limit counts as kept only where the audit says so: an attack that ran out of time has no number, and one that could
@@ -94,6 +98,7 @@ class LeakageGate(Callback):
     @override
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         self._judge_new(trainer)
+        self._judge_budget(trainer)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -132,9 +137,15 @@ class LeakageGate(Callback):
 
     def _check_names(self, trainer: Trainer, module: LightningModule) -> None:
         audits = audits_of(trainer)
-        if not audits:
+        private = private_training_of(trainer)
+        others = [pattern for pattern in self.limits if private is None or not fnmatchcase(EPSILON.name, pattern)]
+        if not audits and others:
             raise misconfiguration(trainer, "LeakageGate judges what a LeakageAudit finds: add one to the callbacks")
-        names = sorted({name for audit in audits for name in audit.names(module)})
+        names = sorted(
+            {name for audit in audits for name in audit.names(module)} | ({EPSILON.name} if private else set())
+        )
+        if EPSILON.name in self.limits and private is None:
+            raise misconfiguration(trainer, f"LeakageGate: {EPSILON.name} is logged by PrivateTraining: add one")
         for pattern in self.limits:
             if not any(fnmatchcase(name, pattern) for name in names):
                 known = ", ".join(names)
@@ -171,6 +182,30 @@ class LeakageGate(Callback):
         last = [x for x in above if self._in_a_row[x.name] >= self.patience]
         if last:
             self._act(trainer, last, audit)
+
+    def _judge_budget(self, trainer: Trainer) -> None:
+        """Hold ε to its limit, after every step: `stop` ends the fit before a step that would exceed it."""
+        private = private_training_of(trainer)
+        for pattern, limit in self.limits.items():
+            if private is None or not fnmatchcase(EPSILON.name, pattern):
+                continue
+            self._judged.add(pattern)
+            audit = Audit(loggers.log_step(trainer), private.steps - 1, {EPSILON.name: private.epsilon})
+            (finding,) = judge(pattern, limit, audit)
+            if finding.state == "above":
+                self._in_a_row[EPSILON.name] = self._in_a_row.get(EPSILON.name, 0) + 1
+                self.violations = [x for x in self.violations if x["name"] != EPSILON.name]  # the last says it all
+                self.violations.append(finding.as_dict(audit.step))
+            self._settle()
+            if finding.state == "above" and self._in_a_row[EPSILON.name] == self.patience:
+                self._act(trainer, [finding], audit)
+            elif finding.state == "kept" and self.action == "stop" and private.epsilon_after(1) > limit:
+                if trainer.is_global_zero and not trainer.should_stop:
+                    log.warning(
+                        "the privacy budget is spent: ε = %.4g, and the next step would exceed %g; the fit stops here",
+                        private.epsilon, limit,
+                    )  # fmt: skip
+                trainer.should_stop = True
 
     def _note(self, trainer: Trainer, found: list[Finding]) -> None:
         """Keep which limits could be judged, and which were in doubt at this audit."""

@@ -9,7 +9,6 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from rich.progress import track
-from torch import Tensor
 from torch.optim import Optimizer
 
 from leakage_audit.callbacks.capture import distributed
@@ -28,6 +27,7 @@ from leakage_audit.callbacks.evaluation.shape_metrics import has_dead_filters, s
 from leakage_audit.callbacks.limits_of_audit import budget_of, unread, worker_of
 from leakage_audit.callbacks.output import console, publish, records
 from leakage_audit.callbacks.output.record_head import record_head
+from leakage_audit.callbacks.selection import Selection
 from leakage_audit.callbacks.settings import Settings
 from leakage_audit.callbacks.tally import Retries, Tally
 from leakage_audit.callbacks.voice import Voice
@@ -72,7 +72,8 @@ class Session:
         self.tally, self.voice = Tally(), Voice(trainer)
         self._defence, self._tag = defence, tag
         self._guess = BaselineImage()
-        self._probe = Probe(trainer, settings.probe == "fixed", settings.seed, folder, probe, self.voice.once)
+        followed = Probe(trainer, settings.probe == "fixed", settings.seed, folder, probe, self.voice.once)
+        self._selection = Selection(trainer, module, settings, self.reader, followed, defence)
         self._window: list[MicroBatch] = []
         self._problem: Exception | None = None
         self.retries = Retries()
@@ -224,7 +225,7 @@ class Session:
         if self._problem is not None:
             raise self._problem
         if has_dead_filters(self.module):
-            return Result(self._evaluate(self._capture(1), budget, attack=False))
+            return Result(self._evaluate(self._selection.samples(self._window, 1), budget, attack=False))
         _, channels, height, width = self.reader.pairs(self.trainer, self.module, self._window)[0][0].shape
         network = self.reader.network(self.trainer, self.module)
         self._shapes = shape_metrics(network.eval(), (channels, height, width))
@@ -240,8 +241,13 @@ class Session:
             raise
         self.retries.note(None)
         if self._worker is not None:
-            return Result(gradient_check=read.check, jobs=self._jobs(self._chosen(read.gradients)))
-        mine = distributed.together(self.trainer, lambda: self._evaluate(self._chosen(read.gradients), budget))
+            return Result(
+                gradient_check=read.check, jobs=self._jobs(self._selection.of(optimizer, read.gradients, self._window))
+            )
+        mine = distributed.together(
+            self.trainer,
+            lambda: self._evaluate(self._selection.of(optimizer, read.gradients, self._window), budget),
+        )
         parts = distributed.gather(self.trainer, mine)
         return Result([evaluation for part in parts for evaluation in part], read.check)
 
@@ -260,29 +266,6 @@ class Session:
         # What is known goes before what may be.
         raise AuditSkipped((f"{read.reason}; " if read.reason else "") + f"the step's gradient {check}")
 
-    def _chosen(self, own: dict[str, Tensor]) -> list[CapturedSample]:
-        if self.settings.gradient == "sample":
-            return self._capture(distributed.share(self.trainer, self.settings.samples))
-        if self._defence is None:
-            return self.reader.whole(self.trainer, self.module, own)
-        shared, noise = self._defence.defend(own), self._defence.noise_on(own)
-        return [replace(one, noise=noise) for one in self.reader.whole(self.trainer, self.module, shared)]
-
-    def _capture(self, count: int) -> list[CapturedSample]:
-        self._raise_problem()
-        batch = self.reader.pairs(self.trainer, self.module, self._window)[0]
-        images, labels = self._probe.choose(batch, count, distributed.share(self.trainer, self.settings.samples))
-        samples = (self.reader.sample(self.trainer, self.module, x, y) for x, y in zip(images, labels, strict=True))
-        world, rank = self.trainer.world_size, self.trainer.global_rank
-        # Draw 0 is the step's.
-        return [self._defended(captured, 1 + i * world + rank) for i, captured in enumerate(samples)]
-
-    def _defended(self, captured: CapturedSample, draw: int) -> CapturedSample:
-        if self._defence is None:
-            return captured
-        own, noise = captured.seen.gradients, self._defence.noise_on(captured.seen.gradients)
-        return replace(captured, seen=replace(captured.seen, gradients=self._defence.defend(own, draw)), noise=noise)
-
     def _evaluate(self, samples: list[CapturedSample], budget: Budget, attack: bool = True) -> list[Evaluation]:
         return evaluate_all(self._jobs(samples, attack), budget)
 
@@ -292,12 +275,13 @@ class Session:
         with kept_generators(getattr(self.trainer, "datamodule", None), self.trainer.train_dataloader):
             guesses = [self._guess(self.trainer, captured.truth.shape[1:]) for captured in samples]
         common: dict[str, Any] = {"strict": settings.on_error == "raise"}
-        common |= {"limit": settings.limit, "options": settings.options}
+        bounded = self._defence is None or self._defence.composition.is_noise
+        common |= {"limit": settings.limit, "options": settings.options, "bounded": bounded}
         return [
             (
                 (captured.seen, captured.truth, captured.labels, settings.attacks if attack else {}),
                 # Only once an audit: the ranks hardly depend on the image.
-                common | {"measure": i == 0 and self.trainer.is_global_zero, "guess": guess, "noise": captured.noise},
+                common | {"measure": i == 0 and self.trainer.is_global_zero, "guess": guess, "known": captured.known},
             )
             for i, (captured, guess) in enumerate(zip(samples, guesses, strict=True))
         ]

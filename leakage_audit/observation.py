@@ -33,6 +33,8 @@ class Observation:
         value_range: Lowest and highest value of an image (before normalisation).
         class_targets: Whether each image has one class, which its gradient may give away; False for several labels,
             soft labels and the like.
+        noise: Standard deviation of each entry's error beyond rounding, shaped like its gradient, as far as the
+            attacker knows of a defence (`defences`); infinite where an entry tells nothing. Empty if he knows of none.
     """
 
     network: nn.Module
@@ -45,6 +47,7 @@ class Observation:
     std: tuple[float, ...] = (1.0,)
     value_range: tuple[float, float] = (0.0, 1.0)
     class_targets: bool = True
+    noise: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def dtype(self) -> torch.dtype:

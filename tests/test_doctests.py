@@ -20,6 +20,7 @@ PUBLIC = (
     "leakage_audit.attacks",
     "leakage_audit.callbacks",
     "leakage_audit.data",
+    "leakage_audit.defences",
     "leakage_audit.scores",
 )
 # What another's example shows, and what is only raised or handed out.

@@ -68,6 +68,10 @@ def test_a_command_runs(line, workplace, capsys):
         assert main(["prior", *PRIOR, "--output", "runs/prior.pt"]) == 0
     if command == "prior":
         options += PRIOR
+    if command == "sweep":
+        options += ["--image-size", "8", "--steps", "2", "--indices", "1", "--mechanisms", '{"prune": [0.1]}']
+    if command == "filter":
+        options += ["--image-size", "8", "--indices", "1"]
     if command == "compare":
         options += ["--seconds", "3"] + (["--image-size", "16"] if "runs/prior.pt" in line else [])
     assert main([command, *options]) == 0, capsys.readouterr().err

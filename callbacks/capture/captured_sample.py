@@ -23,13 +23,13 @@ class CapturedSample:
         seen: What the attacker sees.
         truth: The images `(B, C, H, W)` in image space; for the scores.
         labels: Their targets: classes `(B,)`, or rows of several or soft labels `(B, classes)`.
-        noise: Standard deviation of what a defence added to each entry of the gradient, in the gradient's own units.
+        known: What an attacker sees who knows the defence that the gradient went through; None where there was none.
     """
 
     seen: Observation
     truth: Tensor
     labels: Tensor
-    noise: float = 0.0
+    known: Observation | None = None
 
 
 def one_image(

@@ -116,8 +116,6 @@ class StepReader:
     ) -> ReadStep:
         """The step's own gradients, compared with those of the readings until one fits. Every rank must call it.
 
-        What fitted is tried first the next time.
-
         Raises:
             AuditSkipped: If the gradients hold nothing (none, not finite, all zero), the batch is not understood, or no
                 reading can be computed.
@@ -168,6 +166,10 @@ class StepReader:
     def network(self, trainer: Trainer, module: LightningModule) -> nn.Module:
         """A copy of the classifier, as far as it is known; `read` or `pairs` come first."""
         return self._bound(trainer, module)[0]
+
+    def outer(self, network: nn.Module, name: str) -> str:
+        """What a parameter of a network that `sample` or `whole` gave is called in the LightningModule."""
+        return name if self._reading is None else self._reading.classifier.name_in_module(network, name)
 
     @property
     def _begun(self) -> nn.Module:
@@ -265,6 +267,7 @@ class StepReader:
     def _compared(
         self, trainer: Trainer, module: LightningModule, own: dict[str, Tensor], again: dict[str, Tensor], length: int
     ) -> ReadStep:
+        """By hand one may sum over the window, or divide by another number of batches: a factor that is undone."""
         compute = compute_type(trainer, module)
         check = compare(own, again, compute, self._check)
         if check.parallel and not check.same and not steps_by_itself(trainer, module):

@@ -50,7 +50,8 @@ def evaluate(
     strict: bool = False,
     guess: Tensor | None = None,
     limit: float = 0.25,
-    noise: float = 0.0,
+    known: Observation | None = None,
+    bounded: bool = True,
     options: AuditOptions | None = None,
 ) -> Evaluation:
     """Measure an observation, run the attacks on it one after the other, and score them.
@@ -68,12 +69,16 @@ def evaluate(
         strict: Let an attack's exception through instead of noting it.
         guess: `(C, H, W)` in [0, 1], what the reconstructions are held against; None for mid-grey.
         limit: Share of the time that is kept for what the gradient determines, whoever attacks; 0 does not compute it.
-        noise: Standard deviation of what a defence added to each entry of the gradient, in the gradient's own units.
+        known: What an attacker sees who knows the defence that the gradient went through. Each attack is then tried
+            by both, and the one that got more counts.
+        bounded: Whether the limit is one: where a defence's error is no noise (entries left out, rounding to few
+            values), an attack may get more, and the limit counts as unsolved.
         options: How c(M) and the limit are computed.
     """
     options = options or AuditOptions()
     true_images, truth = truth, _unit(truth, seen)
     seen = seen.to(torch.float32) if torch.finfo(seen.dtype).bits < 32 else seen
+    known = known.to(torch.float32) if known is not None and torch.finfo(known.dtype).bits < 32 else known
     evaluation = Evaluation(truth, labels.tolist(), chance_floor(guess, truth))
     budget = budget or Budget()
     if measure:
@@ -90,8 +95,7 @@ def evaluate(
             continue
         share = budget.share(1.0 if budget.seconds is None else (left - kept) / left / waiting)
         try:
-            result = attack(seen, share)
-            outcome = _scored(attack.judged(result, seen, noise) if noise > 0 else result, truth, seen, share)
+            outcome = _stronger(attack, [seen] if known is None else [known, seen], truth, share)
         except UnreadableNetwork as error:
             evaluation.problems[name] = str(error)
             evaluation.refused.add(name)
@@ -109,7 +113,9 @@ def evaluate(
     if limit > 0 and attacks:
         try:
             budget.check()
-            found = measure_limits(seen, true_images, labels, noise, budget.share(), options)
+            found = measure_limits(known or seen, true_images, labels, budget.share(), options)
+            if not bounded:
+                found = (replace(found[0], solved=False), replace(found[1], solved=False))
             evaluation.limit, evaluation.limit_others_known = found
         except OutOfTime:
             evaluation.problems["limit"] = OUT_OF_TIME
@@ -119,6 +125,23 @@ def evaluate(
             evaluation.problems["limit"] = str(error) or type(error).__name__
             log.debug("the limit failed", exc_info=True)
     return evaluation
+
+
+def _stronger(attack: Attack, attackers: list[Observation], truth: Tensor, budget: Budget) -> AttackOutcome:
+    """The attack by each attacker in turn, the outcome of the one who got most; out of time if any of them was."""
+    found = []
+    for waiting, seen in zip(range(len(attackers), 0, -1), attackers, strict=True):
+        share = budget.share(1 / waiting)
+        # Whoever knows the noise can tell whether a result agrees with the gradient but for that.
+        found.append(_scored(attack.judged(attack(seen, share), attackers[0]), truth, seen, share))
+    best = max(found, key=lambda outcome: max(outcome.scores.psnr))
+    if len(found) == 1:
+        return best
+    details = best.result.details | {
+        "knows_defence": best is found[0],
+        "psnr_by_attacker": [x.scores.psnr for x in found],
+    }
+    return replace(best, result=replace(best.result, details=details), out_of_time=any(x.out_of_time for x in found))
 
 
 def _scored(result: Reconstruction, truth: Tensor, seen: Observation, budget: Budget) -> AttackOutcome:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from leakage_audit.callbacks.settings import AuditOptions
-from leakage_audit.measures.limit import GradientNoise, Limit, LimitOptions, Others, reconstruction_limit
+from leakage_audit.measures.limit import Limit, LimitOptions, Others
+from leakage_audit.measures.noisy_limit import NoisyLimitOptions, noisy_limit
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY
 from leakage_audit.readings.evaluation import LimitOutcome
@@ -14,20 +15,14 @@ from leakage_audit.runtime import Budget, OutOfTime
 
 
 def measure_limits(
-    seen: Observation,
-    truth: Tensor,
-    labels: Tensor,
-    noise: float,
-    budget: Budget,
-    options: AuditOptions | None = None,
+    seen: Observation, truth: Tensor, labels: Tensor, budget: Budget, options: AuditOptions | None = None
 ) -> tuple[LimitOutcome, LimitOutcome]:
     """The limit with the batch's other images unknown, and with them known; of a single image both are the same.
 
     Args:
-        seen: What the attacker sees.
+        seen: What the attacker sees, with the noise that a defence put on it.
         truth: The true images `(B, C, H, W)` in the observation's value range.
         labels: Their classes `(B,)`.
-        noise: Standard deviation of what a defence added to each entry of the gradient, in the gradient's own units.
         budget: Time limit and progress report.
         options: How it is computed, and how the time is shared out.
 
@@ -37,10 +32,7 @@ def measure_limits(
         OutOfMemory: If it would not fit in memory.
     """
     options = options or AuditOptions()
-    given = options.limit
-    if noise > 0:
-        given = replace(given, noise=GradientNoise(std=noise))
-    how = replace(given, uncertainty=noise > 0 or given.uncertainty)
+    how = replace(options.limit, uncertainty=bool(seen.noise) or options.limit.uncertainty)
     if seen.batch_size == 1:
         alone = _measured(seen, truth, labels, "unknown", how, budget)
         return alone, alone
@@ -56,11 +48,11 @@ def _measured(
     at = (truth.to(seen.device, seen.dtype), labels.to(seen.device))
     if budget.memory_gb is not None:
         options = replace(options, max_memory_gb=min(options.max_memory_gb, budget.memory_gb))
-    found: Limit = reconstruction_limit(seen, *at, others=others, options=options, budget=budget)
+    weighed = NoisyLimitOptions(limit=options)
+    found: Limit = noisy_limit(seen, *at, others=others, options=weighed, budget=budget)
     if not found.solved and bool((found.images == GREY).all()):  # where every solver starts
         raise OutOfTime("the time was up before the limit was known")
     low, high = seen.value_range
     images = (found.images.detach().cpu() - low) / (high - low)
-    # With a defence's noise what it adds in expectation counts; one draw of it would be luck.
-    psnr = found.psnr if found.psnr_with_noise is None or not options.uncertainty else found.psnr_with_noise
-    return LimitOutcome(list(psnr), found.solved, images.to(torch.float32))
+    # With a defence's noise what it adds in expectation counts, where it is known.
+    return LimitOutcome(list(found.psnr), found.solved, images.to(torch.float32))

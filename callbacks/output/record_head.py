@@ -39,7 +39,7 @@ def record_head(
     head["options"] = recorded(settings.options)
     head |= {"max_seconds": settings.max_seconds, "max_memory_gb": settings.max_memory_gb}
     if defence is not None:
-        head["defence"] = {"clip": defence.clip, "noise": defence.noise, "seed": defence.seed}
+        head["defence"] = defence.settings
     if check is not None:
         head["verified"] = {"error": check.rest, "tolerance": check.tolerance, "scale": check.scale}
     return head

@@ -136,20 +136,19 @@ class Attack(ABC):
         )
         return self.judged(result, seen)
 
-    def judged(self, found: Reconstruction, seen: Observation, noise: float = 0.0) -> Reconstruction:
+    def judged(self, found: Reconstruction, seen: Observation) -> Reconstruction:
         """A result with its misfit, NaN where there is nothing to compare.
 
         Args:
             found: What the attack made of `seen`.
-            seen: What leaked.
-            noise: Standard deviation of what a defence is known to have added to each entry of the gradient.
+            seen: What leaked, as far as its noise is known to whoever judges.
         """
         if found.images.shape[1:] != seen.input_shape or math.isnan(found.residual):
             return found
         try:
             with _isolated(seen):
                 labels = found.details["labels"] if "labels" in found.details else labels_for(seen)[0]
-                apart = misfit(seen, seen.to_input(found.images), labels, noise, self.ending)
+                apart = misfit(seen, seen.to_input(found.images), labels, self.ending)
         except ValueError:  # no labels to judge by
             return found
         return replace(found, misfit=apart, converged=found.converged or apart <= 1)

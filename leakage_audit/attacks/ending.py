@@ -90,16 +90,15 @@ class Settling:
         return self._best[0] - self._best[-1] <= small * abs(self._best[0]) and not away
 
 
-def misfit(seen: Observation, x: Tensor, labels: Tensor, noise: float, options: EndingOptions) -> float:
+def misfit(seen: Observation, x: Tensor, labels: Tensor, options: EndingOptions) -> float:
     """How far the gradient of inputs `x (B, C, H, W)` is from the observed one, in units of what is allowed.
 
     The root mean square over the parameters; NaN where there is nothing to compare.
 
     Args:
-        seen: What leaked.
+        seen: What leaked, with what is known of each entry's noise; one of which nothing is known is not compared.
         x: The network's inputs.
         labels: Of each, as the loss takes them.
-        noise: Standard deviation of what a defence added to each entry.
         options: What is allowed.
     """
     rounding = options.rounding_units * relative_error_of(seen.dtype, 1.0)
@@ -110,14 +109,16 @@ def misfit(seen: Observation, x: Tensor, labels: Tensor, noise: float, options: 
     loss = seen.loss(network(x.to(seen.device, torch.float64)), labels[: len(x)])
     found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
     largest = max((rms(g) for g in found), default=0.0)
-    shares = [
-        float((g - target).norm()) / _allowed(target, rounding, noise, options)
-        for g, target in zip(found, seen.gradients.values(), strict=True)
-        if rms(g) > options.cancelled * largest
-    ]
+    shares = []
+    for g, (name, target) in zip(found, seen.gradients.items(), strict=True):
+        std = seen.noise.get(name, torch.zeros(())).to(g).expand_as(g)
+        told = std.isfinite()
+        if rms(g) > options.cancelled * largest and told.any():
+            allowed = _allowed(target[told], rounding, std[told], options)
+            shares.append(float((g - target)[told].norm()) / allowed)
     return math.sqrt(sum(share**2 for share in shares) / len(shares)) if shares else math.nan
 
 
-def _allowed(target: Tensor, rounding: float, noise: float, options: EndingOptions) -> float:
-    by_noise = options.noise_units * noise * math.sqrt(target.numel())
+def _allowed(target: Tensor, rounding: float, std: Tensor, options: EndingOptions) -> float:
+    by_noise = options.noise_units * float(std.norm())
     return (options.matched + rounding) * float(target.norm()) + by_noise or math.nan

@@ -1,4 +1,4 @@
-"""The command line: `leakage-audit fit | inspect | compare | prior | report | losses`."""
+"""The command line: `leakage-audit fit | inspect | compare | sweep | filter | prior | report | losses`."""
 
 import importlib
 import shutil
@@ -19,11 +19,17 @@ USAGE = """usage: leakage-audit COMMAND [options]
   fit      train a network and audit what its gradients leak   (leakage-audit fit --config configs/quickstart.yaml)
   inspect  c(M) and the layer table before any training        (leakage-audit inspect --variant cnn3_v1)
   compare  attacks × networks × images, as a table and figure  (leakage-audit compare --help)
+  sweep    defences × strengths: what they cost and leave      (leakage-audit sweep --config configs/sweep.yaml)
+  filter   what a filter of gradients lets through, in dB      (leakage-audit filter my.module.filter --data DIR)
   prior    what images look like, learned from public ones     (leakage-audit prior --help)
   report   one page about a finished or broken-off fit         (leakage-audit report RUN)
   losses   training and test loss by epoch, as a plot          (leakage-audit losses RUN FIGURE)
 
 validate, test and predict work as in LightningCLI. COMMAND --help lists a command's options."""
+
+
+COMMANDS = dict.fromkeys(("inspect", "compare", "prior", "report", "losses"), "leakage_audit.cli.commands")
+COMMANDS |= dict.fromkeys(("sweep", "filter"), "leakage_audit.cli.defences")
 
 
 class AuditCLI(LightningCLI):
@@ -71,7 +77,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"leakage-audit {version('leakage-audit')}")
     elif command in ("fit", "validate", "test", "predict"):
         return _lightning(None if args is None else [command, *options])
-    elif command in ("inspect", "compare", "prior", "report", "losses"):
+    elif command in COMMANDS:
         return _run(command, options)
     else:
         print(f"leakage-audit: unknown command {command!r}\n{USAGE}", file=sys.stderr)
@@ -103,14 +109,13 @@ def _lightning(args: list[str] | None) -> int:
 
 def _run(command: str, options: list[str]) -> int:
     """Call the command's function with its options; mistakes become one line and exit code 2."""
-    commands = importlib.import_module("leakage_audit.cli.commands")  # costs a second: only when needed
-    function = getattr(commands, command)
+    function = getattr(importlib.import_module(COMMANDS[command]), command)  # costs a second: only when needed
     try:
         given = _parser(command, function).parse_args(_as_named(options, function)).as_dict()
         given.pop("config")
         positional = [given.pop(name) for name in _positional(function)]
         function(*positional, **given)
-    except (ArgumentError, ValueError, OSError) as mistake:
+    except (ArgumentError, ValueError, OSError, ImportError) as mistake:
         return _refuse(f"leakage-audit {command}", mistake, options)
     return 0
 

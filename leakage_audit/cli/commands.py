@@ -2,7 +2,6 @@
 
 import json as _json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from leakage_audit.cli.words import Several, numbers, pairs, words
 from leakage_audit.compare import EVERY_CLASS, Experiment
 from leakage_audit.compare import compare as run_comparison
 from leakage_audit.compare.subjects import Subject
@@ -24,7 +24,6 @@ from leakage_audit.priors import Gaussian, save
 from leakage_audit.priors.training import learn_denoiser
 from leakage_audit.report import write_report
 
-Several = str | list[str]  # words separated by commas, or a list in a YAML file
 Numbers = str | float | list[float]
 
 
@@ -54,7 +53,7 @@ def inspect(
         ValueError: If not exactly one network is named, or it does not take images of this shape.
     """
     name = str(_one_of(variant, model))
-    shape = tuple(_numbers("input_shape", input_shape, int))
+    shape = tuple(numbers("input_shape", input_shape, int))
     if len(shape) != 3 or min(shape) < 1:
         raise ValueError(f"input_shape must be channels,height,width, got {input_shape!r}")
     network = Subject(name, num_classes, shape[1], seed, Path(checkpoint) if checkpoint else None).build()
@@ -124,18 +123,18 @@ def compare(
     """
     experiment = Experiment(
         data=images_at(data, image_size),
-        networks=_words(_one_of(variants, model)),
-        attacks=_words(attacks),
-        indices=indices if indices == EVERY_CLASS else _numbers("indices", indices, int),
+        networks=words(_one_of(variants, model)),
+        attacks=words(attacks),
+        indices=indices if indices == EVERY_CLASS else numbers("indices", indices, int),
         seed=seed,
         checkpoint=Path(checkpoint) if checkpoint else None,
-        mean=_numbers("mean", mean, float),
-        std=_numbers("std", std, float),
+        mean=numbers("mean", mean, float),
+        std=numbers("std", std, float),
         precision=precision,
         scale=scale,
         seconds=seconds,
         limit=limit,
-        pretrained=_pairs("pretrained", pretrained),
+        pretrained=pairs("pretrained", pretrained),
     )
     run_comparison(
         experiment,
@@ -184,7 +183,7 @@ def prior(
     if kind not in ("gaussian", "denoiser"):
         raise ValueError(f"kind must be gaussian or denoiser, got {kind!r}")
     Path(output).parent.mkdir(parents=True, exist_ok=True)
-    images = images_at(data, image_size).all_but(() if exclude is None else _numbers("exclude", exclude, int))
+    images = images_at(data, image_size).all_but(() if exclude is None else numbers("exclude", exclude, int))
     if kind == "gaussian":
         save(Gaussian.fit(images), output)
         print(f"mean and covariance of {len(images)} images")
@@ -241,46 +240,27 @@ def _limit_of_a_drawn_image(network: nn.Module, shape: tuple[int, int, int]) -> 
     return reconstruction_limit(seen, image[None], torch.zeros(1, dtype=torch.long))
 
 
-def images_at(place: str, image_size: int = 32) -> Images:
+def images_at(place: str, image_size: int = 32, classes: list[str] | None = None) -> Images:
     """The images that `--data` names.
 
     Args:
         place: An image folder, a place of torchvision's CIFAR-10, or `synthetic`.
         image_size: Height and width that images are brought to.
+        classes: Some of the classes; all by default.
 
     Raises:
         FileNotFoundError: If there is nothing at that place.
     """
     if place == "synthetic":
-        return Synthetic(image_size=image_size)
+        return Synthetic(image_size=image_size, classes=classes)
     if not Path(place).is_dir():
         raise FileNotFoundError(f"--data: no folder {Path(place).absolute()}; drawn images need none: --data synthetic")
     if (Path(place) / "cifar-10-batches-py").is_dir():
-        return CIFAR10(place, image_size=image_size)
-    return ImageFolder(place, image_size=image_size)
+        return CIFAR10(place, image_size=image_size, classes=classes)
+    return ImageFolder(place, image_size=image_size, classes=classes)
 
 
 def _one_of(variant: Several | None, model: str | None) -> Several:
     if (variant is None) == (model is None):
         raise ValueError("name either a variant of the paper or, by --model, a classifier of your own")
     return variant or model or ""
-
-
-def _words(given: Several) -> list[str]:
-    return given if isinstance(given, list) else given.split(",")
-
-
-def _pairs(option: str, given: Several | None) -> dict[str, str]:
-    parts = [part.partition("=") for part in _words(given or "") if part]
-    if not all(name and value for name, _, value in parts):
-        raise ValueError(f"{option} must be name=value, separated by commas, got {given!r}")
-    return {name: value for name, _, value in parts}
-
-
-def _numbers(option: str, given: str | float | Sequence[float], kind: type) -> list:
-    if isinstance(given, int | float):
-        return [kind(given)]
-    try:
-        return [kind(part) for part in (given.split(",") if isinstance(given, str) else given)]
-    except ValueError:
-        raise ValueError(f"{option} must be numbers separated by commas, got {given!r}") from None

@@ -1,20 +1,16 @@
 """`leakage-audit compare`: networks × images × attacks, as a CSV file, a figure and a table."""
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
-import lightning as L
-from lightning.pytorch.strategies import DDPStrategy, Strategy
+from lightning.pytorch.strategies import Strategy
 from rich.console import Console
 
 from leakage_audit.compare.experiment import EVERY_CLASS, LIMIT, Experiment
 from leakage_audit.compare.readings import limit_shown, shown_of, status_of
 from leakage_audit.compare.runner import Runner
+from leakage_audit.compare.sharing import share_out
 from leakage_audit.compare.store import COLUMNS, Cell, Row, Store
 from leakage_audit.compare.table import TABLE_3, results_table
 from leakage_audit.data import CIFAR10_CLASSES
@@ -23,7 +19,7 @@ from leakage_audit.scores.metrics import chance_floor
 
 __all__ = ["COLUMNS", "EVERY_CLASS", "TABLE_3", "Cell", "Experiment", "Results", "Row", "compare"]
 
-DAYS = timedelta(days=30)  # how long a process that is done waits for the others: an attack can take hours
+GUESSED_FROM = 200  # images whose mean is the guess without any attack; more change its score in the third digit
 
 
 @dataclass(frozen=True)
@@ -72,42 +68,13 @@ def compare(
         ValueError: If the directory holds another experiment, or something that is no experiment.
     """
     store = Store(output, experiment.identity)
-    several = num_nodes > 1 or devices not in (1, "1", "auto")
-    if strategy == "ddp" or (strategy == "auto" and several):
-        strategy = DDPStrategy(timeout=DAYS)
     runner = Runner(experiment, store, show_progress=console is not None)
-    with _quiet():
-        trainer = L.Trainer(
-            accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy, default_root_dir=output,
-            logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-            inference_mode=False,
-        )  # fmt: skip
-        try:
-            trainer.predict(runner, return_predictions=False)
-        except BaseException:  # Lightning turns Ctrl-C into SystemExit
-            if console is not None:
-                console.print(f"Broken off. The same command goes on from what is in {store.folder}.")
-            raise
-        finally:
-            runner.close()
-    return _finish(experiment, store, console) if trainer.is_global_zero else None
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the trainer's remarks on hardware and loaders, which is not what this command is about."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        for remark in ("does not have many workers", "predict returned None", "isinstance.treespec, LeafSpec"):
-            warnings.filterwarnings("ignore", f".*{remark}")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.WARNING)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+    again = f"Broken off. The same command goes on from what is in {store.folder}."
+    first = share_out(
+        runner, output, accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy,
+        console=console, again=again,
+    )  # fmt: skip
+    return _finish(experiment, store, console) if first else None
 
 
 def _finish(experiment: Experiment, store: Store, console: Console | None) -> Results:

@@ -1,16 +1,14 @@
 """The work itself, as a Lightning prediction over (network, image) pairs, so that Lightning can share it out."""
 
 from dataclasses import replace
-from operator import itemgetter
 
-import lightning as L
 import torch
 from rich.console import Console
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from leakage_audit.compare.experiment import LIMIT, Experiment
 from leakage_audit.compare.progress import Bar
+from leakage_audit.compare.sharing import SharedWork
 from leakage_audit.compare.store import Cell, Row, Store
 from leakage_audit.measures.limit import LimitOptions, reconstruction_limit
 from leakage_audit.measures.security import security_metric
@@ -20,11 +18,8 @@ from leakage_audit.runtime import Budget, OverBudget
 from leakage_audit.scores.metrics import score
 
 
-class Runner(L.LightningModule):
+class Runner(SharedWork):
     """Attacks the pairs that its process is given, and keeps each finished cell.
-
-    Processes share nothing but the directory, so they need not keep step, except that the first waits for the others
-    at the end.
 
     Args:
         experiment: What to do.
@@ -33,20 +28,14 @@ class Runner(L.LightningModule):
     """
 
     def __init__(self, experiment: Experiment, store: Store, show_progress: bool = False) -> None:
-        super().__init__()
+        super().__init__(experiment.pairs)
         self.experiment, self.store, self.show_progress = experiment, store, show_progress
         self._bar = Bar([])
 
-    def predict_dataloader(self) -> DataLoader:
-        """The pairs, one a batch."""
-        return DataLoader(
-            _Pairs(self.experiment.pairs), batch_size=1, collate_fn=itemgetter(0), generator=torch.Generator()
-        )
-
     def on_predict_start(self) -> None:
         """List what this process has to do; mend a table that was cut off."""
-        mine = self.experiment.pairs[self.global_rank :: self.trainer.world_size]  # as Lightning's sampler deals them
-        todo = [(*pair, name) for pair in mine for name in self.experiment.attacks if not self.store.has(*pair, name)]
+        cells = [(network, index, name) for network, index in self.mine for name in self.experiment.attacks]
+        todo = [cell for cell in cells if not self.store.has(*cell)]
         if self.trainer.is_global_zero:
             self.store.write_csv(self.experiment.cells)
         show = self.show_progress and self.trainer.is_global_zero
@@ -97,25 +86,9 @@ class Runner(L.LightningModule):
             found.ended,
         )
 
-    def on_predict_end(self) -> None:
-        """Wait for the other processes."""
-        self.close()
-        self.trainer.strategy.barrier("comparison")
-
     def close(self) -> None:
         """Give the terminal back, however the prediction ended."""
         self._bar.stop()
-
-
-class _Pairs(Dataset):
-    def __init__(self, pairs: list[tuple[str, int]]) -> None:
-        self.pairs = pairs
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, place: int) -> tuple[str, int]:
-        return self.pairs[place]
 
 
 def _c(seen: Observation) -> float | None:

@@ -94,8 +94,8 @@ class Cell:
     ended: str
 
 
-class Store:
-    """An experiment's output directory.
+class Folder:
+    """An output directory that belongs to one identity; files appear in it in one piece.
 
     Args:
         folder: Made if it is missing.
@@ -107,12 +107,10 @@ class Store:
 
     def __init__(self, folder: str | Path, identity: dict[str, Any]) -> None:
         self.folder = Path(folder)
-        self.csv = self.folder / "results.csv"
-        self._cells = self.folder / "cells"
-        self._manifest = self.folder / "experiment.json"
+        manifest = self.folder / "experiment.json"
         wanted = json.loads(json.dumps(identity))
-        if self._manifest.is_file():
-            held = json.loads(self._manifest.read_text())
+        if manifest.is_file():
+            held = json.loads(manifest.read_text())
             differing = [key for key in sorted({*held, *wanted}) if held.get(key) != wanted.get(key)]
             if differing:
                 about = "; ".join(f"{key} {_short(held.get(key))}, not {_short(wanted.get(key))}" for key in differing)
@@ -120,8 +118,22 @@ class Store:
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise ValueError(f"{self.folder} is not empty and holds no experiment: give another output directory")
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self._manifest.is_file():
-            _write(self._manifest, (json.dumps(wanted, indent=2) + "\n").encode())
+        if not manifest.is_file():
+            write_whole(manifest, (json.dumps(wanted, indent=2) + "\n").encode())
+
+
+class Store(Folder):
+    """A comparison's output directory; see `Folder`.
+
+    Args:
+        folder: Made if it is missing.
+        identity: What the results depend on; a directory that holds anything else is refused.
+    """
+
+    def __init__(self, folder: str | Path, identity: dict[str, Any]) -> None:
+        super().__init__(folder, identity)
+        self.csv = self.folder / "results.csv"
+        self._cells = self.folder / "cells"
         self._cells.mkdir(exist_ok=True)
 
     def _path(self, network: str, index: int, attack: str) -> Path:
@@ -137,12 +149,12 @@ class Store:
         row, buffer = cell.row, io.BytesIO()
         image = np.zeros(0) if cell.image is None else cell.image.detach().cpu().numpy()
         np.savez(buffer, image=image, about=np.array(json.dumps({"row": asdict(row), "ended": cell.ended})))
-        _write(self._path(row.variant, row.index, row.attack), buffer.getvalue())
+        write_whole(self._path(row.variant, row.index, row.attack), buffer.getvalue())
         if not listed:
             return
-        header = "" if self.csv.is_file() else _lines([COLUMNS])
+        header = "" if self.csv.is_file() else lines_of([COLUMNS])
         with self.csv.open("a", newline="") as file:
-            file.write(header + _lines([_values(row)]))
+            file.write(header + lines_of([_values(row)]))
 
     def get(self, network: str, index: int, attack: str) -> Cell:
         """A finished cell."""
@@ -158,20 +170,21 @@ class Store:
             states: The status of each network and image, as far as it is known.
         """
         rows = [replace(self.get(*cell).row, status=states.get(cell[:2])) for cell in cells if self.has(*cell)]
-        _write(self.csv, _lines([COLUMNS, *map(_values, rows)]).encode())
+        write_whole(self.csv, lines_of([COLUMNS, *map(_values, rows)]).encode())
 
 
 def _values(row: Row) -> list[Any]:
     return ["" if value is None else value for value in asdict(row).values()]
 
 
-def _lines(rows: Sequence[Sequence[Any]]) -> str:
+def lines_of(rows: Sequence[Sequence[Any]]) -> str:
+    """Rows as the text of a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Put a file in place in one piece."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     part.write_bytes(content)

@@ -48,7 +48,9 @@ class Subject:
         if self.name in VARIANTS:
             found = [w for k, w in (weights or {}).items() if k.split(".")[-2:] == ["fc", "weight"]]
             return build(self.name, len(found[-1]) if found else self.num_classes, self.image_size)
-        return _import(self.name)()
+        if "." not in self.name:
+            raise ValueError(f"{self.name!r} is neither one of {', '.join(VARIANTS)} nor an importable network")
+        return import_dotted(self.name)()
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -87,12 +89,17 @@ def _load(network: nn.Module, weights: dict[str, Tensor], problem: str) -> None:
     network.load_state_dict(below)
 
 
-def _import(dotted: str) -> Any:
+def import_dotted(dotted: str) -> Any:
+    """Something callable, by its dotted name.
+
+    Raises:
+        ValueError: If there is no such thing, or it cannot be called.
+    """
     module, _, attribute = dotted.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute) if module else None
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{dotted!r} cannot be imported: {error}") from error
     if not callable(found):
-        raise ValueError(f"{dotted!r} is neither one of {', '.join(VARIANTS)} nor an importable network")
+        raise ValueError(f"{dotted!r} names nothing that can be called, such as my.module.function")
     return found

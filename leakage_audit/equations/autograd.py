@@ -23,6 +23,7 @@ from leakage_audit.equations.count_sketch import SketchOptions, sketch_gradients
 from leakage_audit.layerwise.fully_connected import input_from_gradient
 from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.layerwise.last_layer import last_layer
+from leakage_audit.layerwise.noisy_last_layer import fit_last_layer
 from leakage_audit.networks.stateless import activation_count, stateless
 from leakage_audit.observation import Observation
 from leakage_audit.options import Checked
@@ -83,13 +84,15 @@ class AutogradEquations(Equations):
         self._features: Tensor | None = None
         self._delta: Tensor | None = None
         self._labels: Tensor | None = None
+        self._told: Tensor | None = None  # which features a noisy gradient tells anything of
+        self._direction: Tensor | None = None  # of δ, where noise hides its size
         gradients = dict(seen.gradients)
         blocks = self._open_last_layer(seen, gradients, relative_error, separated)
         if separated is not None:  # the gradients are predicted from a δ that is as uncertain as the features
             relative_error = max(
                 relative_error, float((separated.noise / separated.features.square().mean(1).sqrt()).max())
             )
-        if self._delta is None:
+        if self._delta is None and self._direction is None:
             self._labels, _ = labels_for(seen)
         self._parameters = {name: p.detach() for name, p in self._network.named_parameters() if name in gradients}
         grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
@@ -99,8 +102,12 @@ class AutogradEquations(Equations):
         self._clock.require("one pass through the gradient", 8 * kept)
         for name in self._cancelled(gradients):
             del gradients[name], self._parameters[name]
+        for name, noise in seen.noise.items():
+            if name in gradients and not noise.isfinite().any():
+                del gradients[name], self._parameters[name]
         spare = sketch.plenty * seen.batch_size * math.prod(seen.input_shape) - sum(b.target.numel() for b in blocks)
-        self._sketches, summed_up = sketch_gradients(gradients, int(spare), relative_error, sketch.seed)
+        known = {name: seen.noise[name].to(seen.device, seen.dtype) for name in gradients if name in seen.noise}
+        self._sketches, summed_up = sketch_gradients(gradients, int(spare), relative_error, sketch.seed, known)
         super().__init__(seen, blocks + summed_up, budget)
 
     def _open_last_layer(
@@ -111,16 +118,28 @@ class AutogradEquations(Equations):
         if last is None or (seen.batch_size > 1 and separated is None):
             return []
         delta, weight = last.delta, last.weight_gradient
-        if delta is None or weight is None or not delta.any():
+        fitted = fit_last_layer(seen) if seen.noise and separated is None else None
+        if delta is None or weight is None or not delta.any() or (seen.noise and fitted is separated):
             return []
         handle = self._network.get_submodule(last.name).register_forward_hook(self._keep)
         grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
         with self._clock.work(FORWARD, EVALUATION):
-            self._network(seen.to_input(grey))
+            plain = self._network(seen.to_input(grey)) is self._last  # nothing follows the last layer
         if self._features is None or self._features.shape != (seen.batch_size, weight.shape[1]):
             handle.remove()  # used on something else than one vector an image
             return []
         del gradients[last.parameter("bias")], gradients[last.parameter("weight")]
+        if fitted is not None:
+            straight = fitted.straight or not plain or (seen.labels is None and not seen.class_targets)
+            target, std = (fitted.features, fitted.features_std) if straight else (fitted.product, fitted.std)
+            self._told = std.isfinite()
+            if straight:
+                self._delta = fitted.delta[None]
+            else:
+                self._direction = fitted.direction
+                self._labels = fitted.delta.argmin().reshape(1) if seen.labels is None else seen.labels
+            noise = std.hypot(std.new_tensor(relative_error * rms(target)))
+            return [Block("features", target[self._told], noise[self._told])]
         if separated is None:
             features = input_from_gradient(weight, delta)
             self._delta = delta[None]
@@ -155,11 +174,21 @@ class AutogradEquations(Equations):
         scores = functional_call(self._network, parameters, (x,))
         if self._delta is None or self._last is None or self._features is None:
             assert self._labels is not None  # read at construction where there is no δ
-            return self.seen.loss(scores, self._labels), scores
-        return (self._last * self._delta).sum(), self._features.flatten()
+            return self.seen.loss(scores, self._labels), self._product(scores)
+        features = self._features.flatten()
+        return (self._last * self._delta).sum(), features if self._told is None else features[self._told]
+
+    def _product(self, scores: Tensor) -> Tensor:
+        """(δ·a) [x, 1] of the last layer where noise hides the size of δ; else nothing that is used."""
+        labels = self._labels
+        if self._direction is None or self._features is None or labels is None:
+            return scores
+        size = grad(lambda z: self.seen.loss(z, labels))(scores)[0] @ self._direction
+        product = size * torch.cat([self._features.flatten(), torch.ones_like(size)[None]])
+        return product[self._told]
 
     def values(self, image: Tensor) -> list[Tensor]:
         """Features of `image (B, C, H, W)` and the (summed) gradients that training on it would share."""
         found, features = grad(self._objective, has_aux=True)(self._parameters, self.seen.to_input(image))
         sketches = [s(found[name].flatten()) for name, s in zip(self._parameters, self._sketches, strict=True)]
-        return sketches if self._delta is None else [features, *sketches]
+        return sketches if self._delta is None and self._direction is None else [features, *sketches]

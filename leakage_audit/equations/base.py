@@ -81,7 +81,7 @@ class Equations(ABC):
         self._scales: list[float] = []
         noise = []
         for block in blocks:
-            size = float(block.target.norm()) / math.sqrt(block.target.numel())
+            size = float(block.target.norm()) / math.sqrt(max(block.target.numel(), 1))
             self._scales.append(1 / size if size > 0 else 0.0)
             noise.append(
                 (torch.as_tensor(block.noise, dtype=torch.float64) * self._scales[-1])
@@ -95,6 +95,11 @@ class Equations(ABC):
     def linear(self) -> bool:
         """Whether the Jacobian is the same everywhere."""
         return False
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether `noise` is known, and not only thought to be at least so large."""
+        return bool(self.seen.noise)
 
     @cached_property
     def kinked(self) -> bool:

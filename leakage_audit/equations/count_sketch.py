@@ -30,12 +30,19 @@ class SketchOptions(Checked):
 class CountSketch:
     """`k` sums of a vector's entries, each entry in one of them with a random sign; the identity if k is no less.
 
+    Args:
+        entries: Of the vector.
+        k: Number of sums.
+        generator: Draws them.
+        kept: Places of the entries that count; all by default.
+
     >>> sketch = CountSketch(100, 10, torch.Generator().manual_seed(0))
     >>> sketch(torch.ones(100)).shape, len(CountSketch(3, 10, torch.Generator()))
     (torch.Size([10]), 3)
     """
 
-    def __init__(self, entries: int, k: int, generator: torch.Generator) -> None:
+    def __init__(self, entries: int, k: int, generator: torch.Generator, kept: Tensor | None = None) -> None:
+        self._kept, entries = kept, entries if kept is None else len(kept)
         self._k = min(k, entries)
         self._bucket: Tensor | None = None
         if k < entries:
@@ -49,6 +56,7 @@ class CountSketch:
     def __call__(self, values: Tensor) -> Tensor:
         """The sums of `values`, of any shape, `(k,)`."""
         values = values.flatten()
+        values = values if self._kept is None else values[self._kept.to(values.device)]
         if self._bucket is None:
             return values
         signed = values * self._sign.to(values)
@@ -56,9 +64,22 @@ class CountSketch:
             0, self._bucket.to(values.device), signed
         )
 
+    def noise(self, std: Tensor) -> Tensor:
+        """Standard deviation of each sum, given that of each entry."""
+        variance = std.flatten().square()
+        variance = variance if self._kept is None else variance[self._kept.to(variance.device)]
+        if self._bucket is None:
+            return variance.sqrt()
+        sums = torch.zeros(self._k, dtype=variance.dtype, device=variance.device)
+        return sums.index_add(0, self._bucket.to(variance.device), variance).sqrt()
+
 
 def sketch_gradients(
-    gradients: Mapping[str, Tensor], total: int, relative_error: float, seed: int
+    gradients: Mapping[str, Tensor],
+    total: int,
+    relative_error: float,
+    seed: int,
+    noise: Mapping[str, Tensor] | None = None,
 ) -> tuple[list[CountSketch], list[Block]]:
     """Gradients as blocks of about `total` equations in all, and the sums that make them.
 
@@ -67,15 +88,24 @@ def sketch_gradients(
         total: Equations to keep; each gradient keeps at least one.
         relative_error: Of a gradient's entry, as a standard deviation.
         seed: Of the sums.
+        noise: Standard deviation of each entry beyond that, by name; entries with an infinite one are left out.
     """
     generator = torch.Generator().manual_seed(seed)
-    kept = _share_out([g.numel() for g in gradients.values()], max(total, len(gradients)))
-    sketches = [CountSketch(g.numel(), k, generator) for g, k in zip(gradients.values(), kept, strict=True)]
-    blocks = [
-        # A sum of entries with random signs grows like the root of their number, and so does its noise.
-        Block(name, s(g), relative_error * rms(g) * math.sqrt(g.numel() / len(s)))
-        for s, (name, g) in zip(sketches, gradients.items(), strict=True)
+    noise = noise or {}
+    told = {name: noise[name].flatten().isfinite().nonzero()[:, 0] for name in gradients if name in noise}
+    sizes = [len(told[name]) if name in told else g.numel() for name, g in gradients.items()]
+    kept = _share_out(sizes, max(total, len(gradients)))
+    sketches = [
+        CountSketch(g.numel(), k, generator, told.get(name))
+        for (name, g), k in zip(gradients.items(), kept, strict=True)
     ]
+    blocks = []
+    for s, size, (name, g) in zip(sketches, sizes, gradients.items(), strict=True):
+        # A sum of entries with random signs grows like the root of their number, and so does its noise.
+        std: Tensor | float = relative_error * rms(g) * math.sqrt(size / max(len(s), 1))
+        if name in noise:
+            std = s.noise(noise[name].to(g)).hypot(g.new_tensor(std))
+        blocks.append(Block(name, s(g), std))
     return sketches, blocks
 
 

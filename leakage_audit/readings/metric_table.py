@@ -141,12 +141,18 @@ LAYER_CONDITION = Metric(
     "How much rounding the solution of the layer's system amplifies.",
     extraction.layer_condition, chart="Condition by layer",
 )  # fmt: skip
+EPSILON = Metric(
+    "audit/epsilon", "", "higher",
+    "ε of (ε, δ)-differential privacy that the training has spent so far, by Opacus' accountant; only with "
+    "`PrivateTraining`.",
+    chart="Privacy budget spent", term="ε",
+)  # fmt: skip
 SECONDS = Metric("audit/seconds", "s", "neither", "What the audit cost.")
 VIOLATIONS = Metric("audit/violations", "", "neither", "How many numbers were above their gate's limits at this audit.")
 
 METRICS: tuple[Metric, ...] = (
     LIMIT, LIMIT_OTHERS_KNOWN, GAP, PSNR, PSNR_MEAN, SSIM, CHANCE, C, JOINT_DEFICIENCY, LAYER_DEFICIENCY,
-    LAYER_CONDITION, SECONDS, VIOLATIONS,
+    LAYER_CONDITION, EPSILON, SECONDS, VIOLATIONS,
 )  # fmt: skip
 
 

@@ -112,6 +112,10 @@ class SolverOptions(Checked):
         shares: Of a step, that are tried until the residual does not grow.
         rank_tolerance: Singular values below this share of the largest count as zero: a Gram matrix tells none smaller.
         jitters: Shares of the mean added to a diagonal until rounding leaves it positive: from float64's rounding on.
+        least_trust: Where the noise is known, the least share of its variance by which equations are weighed: a prior
+            that holds the residual above the noise is weakened (discrepancy principle) no further than this.
+        trust_gains: And only as long as a step leaves no more than this share of the misfit.
+        trust_settled: Relative change of that share below which it has settled.
         stopping: When the iteration with a Jacobian ends.
         linearization: How far linearisations are trusted.
         cg: What differs without a Jacobian.
@@ -123,9 +127,16 @@ class SolverOptions(Checked):
     shares: tuple[float, ...] = (1.0, 0.5, 0.25, 0.125)
     rank_tolerance: float = 1e-6
     jitters: tuple[float, ...] = (1e-15, 1e-13, 1e-11, 1e-9)
+    least_trust: float = 0.02
+    trust_gains: float = 0.995
+    trust_settled: float = 0.2
     stopping: StoppingOptions = field(default_factory=StoppingOptions)
     linearization: LinearizationOptions = field(default_factory=LinearizationOptions)
     cg: CGOptions = field(default_factory=CGOptions)
 
     def __post_init__(self) -> None:
-        self.check(("floor", "blobs"), ("alike", "jitters"), ("shares", "rank_tolerance"))
+        self.check(
+            ("floor", "blobs", "trust_settled", "trust_gains"),
+            ("alike", "jitters"),
+            ("shares", "rank_tolerance", "least_trust"),
+        )

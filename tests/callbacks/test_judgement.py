@@ -7,8 +7,9 @@ import pytest
 from fits import Grey, Net, Raises, Sleeps, fit, lines
 from torch import nn
 
-from leakage_audit.callbacks import Audit, LeakageAudit, LeakageGate, LeakageLimitExceeded
+from leakage_audit.callbacks import Audit, GradientDefence, LeakageAudit, LeakageGate, LeakageLimitExceeded
 from leakage_audit.callbacks.judgement import judge
+from leakage_audit.defences import GaussianNoise, Prune
 from leakage_audit.readings.reading import Status
 
 
@@ -136,6 +137,16 @@ def test_only_what_grows_with_leakage_can_be_limited(tmp_path):
     for name in ("audit/gap", "audit/seconds", "audit/layer/*/condition"):
         with pytest.raises(MisconfigurationException, match="does not grow with leakage"):
             fit(tmp_path, LeakageGate({name: 1.0}), LeakageAudit(attacks=[Grey()], limit=0))
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "status"), [(Prune(0.001), Status.UNKNOWN), (GaussianNoise(10.0), Status.PROTECTED)]
+)
+def test_only_noise_protects_by_a_limit(tmp_path, mechanism, status):
+    """Where entries are left out, or rounded, an attack may get more than the limit says."""
+    audit = LeakageAudit(attacks=[Grey()], samples=1, max_seconds=30)
+    fit(tmp_path, audit, GradientDefence(mechanisms=[mechanism]), max_steps=1)
+    assert audit.latest.status == status
 
 
 def test_what_unknown_means_is_checked_at_construction():

@@ -174,7 +174,7 @@ def _problem(seen: Observation, images: Tensor, labels: Tensor, others: str) -> 
 
 
 def _problems(
-    step: Step, std: dict[str, float], others: Others, options: LimitOptions, budget: Budget
+    step: Step, std: dict[str, Tensor], others: Others, options: LimitOptions, budget: Budget
 ) -> Iterator[tuple[LinearizedGradient, Tensor, Budget]]:
     """Each linear problem with its true images and its share of the time."""
 

@@ -51,7 +51,7 @@ class LinearizedGradient:
     Args:
         images: The unknowns at the truth, `(B, C, H, W)`; all images of the batch or one.
         gradient: ∂L/∂p by name as a function of them, differentiable.
-        std: Standard deviation of each gradient's entries; gradients not named are left out.
+        std: Standard deviation of each gradient's entries, one for all or one each; gradients not named are left out.
         footprint: About how many numbers one reverse pass keeps.
         options: Of the limit.
 
@@ -66,7 +66,7 @@ class LinearizedGradient:
         self,
         images: Tensor,
         gradient: Callable[[Tensor], dict[str, Tensor]],
-        std: Mapping[str, float],
+        std: Mapping[str, Tensor],
         footprint: int,
         options: LimitOptions,
     ) -> None:

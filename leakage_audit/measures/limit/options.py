@@ -10,7 +10,7 @@ from torch import Tensor
 from leakage_audit.equations.base import relative_error_of, rms
 from leakage_audit.options import Checked
 
-Noise = float | Mapping[str, float]
+Noise = float | Mapping[str, float | Tensor]
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,9 @@ class GradientNoise:
     The variances of rounding, `std` and `relative` add up.
 
     Attributes:
-        std: Standard deviation in the gradient's own units, one for all parameters or by name (0 where not named):
-            what DP-SGD adds, noise multiplier × clipping norm / batch size.
+        std: Standard deviation in the gradient's own units, one for all parameters or by name (0 where not named),
+            or shaped like each gradient, infinite where an entry tells nothing: what DP-SGD adds, noise multiplier ×
+            clipping norm / batch size, or what is known of a defence (`Observation.noise`).
         relative: Standard deviation over the root mean square of the parameter's gradient, likewise.
 
     Raises:
@@ -33,12 +34,12 @@ class GradientNoise:
 
     def __post_init__(self) -> None:
         for given in (self.std, self.relative):
-            values = list(given.values()) if isinstance(given, Mapping) else [given]
-            if not all(value >= 0 and math.isfinite(value) for value in values):
+            values: list[float | Tensor] = list(given.values()) if isinstance(given, Mapping) else [given]
+            if not all(bool((v >= 0).all()) if isinstance(v, Tensor) else 0 <= v < math.inf for v in values):
                 raise ValueError(f"noise must be finite and not negative, got {given}")
 
-    def of(self, gradients: Mapping[str, Tensor], dtype: torch.dtype, least: float) -> dict[str, float]:
-        """Standard deviation of an entry of each gradient.
+    def of(self, gradients: Mapping[str, Tensor], dtype: torch.dtype, least: float) -> dict[str, Tensor]:
+        """Standard deviation of each gradient's entries, one for all of them or shaped like it.
 
         Args:
             gradients: ∂L/∂p by parameter name.
@@ -53,13 +54,17 @@ class GradientNoise:
             if isinstance(given, Mapping) and not set(given) <= set(gradients):
                 raise ValueError(f"no gradient was shared of {', '.join(sorted(set(given) - set(gradients)))}")
         return {
-            name: math.hypot(rounding * rms(g), _of(self.std, name), _of(self.relative, name) * rms(g))
+            name: torch.hypot(
+                torch.hypot(g.new_tensor(rounding * rms(g)), _of(self.std, name, g)),
+                _of(self.relative, name, g) * rms(g),
+            )
             for name, g in gradients.items()
         }
 
 
-def _of(given: Noise, name: str) -> float:
-    return given.get(name, 0.0) if isinstance(given, Mapping) else given
+def _of(given: Noise, name: str, like: Tensor) -> Tensor:
+    value = given.get(name, 0.0) if isinstance(given, Mapping) else given
+    return torch.as_tensor(value).to(like)
 
 
 @dataclass(frozen=True)

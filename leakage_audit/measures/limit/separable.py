@@ -39,7 +39,7 @@ class SeparableGradient(LinearizedGradient):
         images: Tensor,
         gradient: Callable[[Tensor], dict[str, Tensor]],
         single: Callable[[int], LinearizedGradient],
-        std: Mapping[str, float],
+        std: Mapping[str, Tensor],
         footprint: int,
         options: LimitOptions,
     ) -> None:

@@ -104,7 +104,7 @@ class Step:
             return None
 
 
-def noise_of(step: Step, dtype: torch.dtype, options: LimitOptions) -> dict[str, float]:
+def noise_of(step: Step, dtype: torch.dtype, options: LimitOptions) -> dict[str, Tensor]:
     """Standard deviation of an entry of each gradient that says something.
 
     Args:

@@ -1,0 +1,92 @@
+"""Joint against a gradient with noise, as who knows its size and who does not."""
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from leakage_audit import models, observe, score
+from leakage_audit.attacks import Joint
+from leakage_audit.data import Synthetic
+from leakage_audit.defences import Composition, GaussianNoise, Prune, Quantize
+from leakage_audit.equations.autograd import AutogradEquations
+from leakage_audit.layerwise.noisy_last_layer import fit_last_layer
+from leakage_audit.measures.noise import effective_metric
+from leakage_audit.measures.noisy_limit import noisy_limit
+
+SIZE = 12
+
+
+def seen_of(name="cnn3_v1", index=3):
+    torch.manual_seed(10)
+    image, label, _ = Synthetic(image_size=SIZE).image_at(index)
+    return observe(models.build(name, image_size=SIZE), image, label, mean=0.5), image, torch.tensor([label])
+
+
+def noisy(seen, level, draw=0):
+    size = float(torch.cat([g.flatten() for g in seen.gradients.values()]).square().mean().sqrt())
+    return Composition([GaussianNoise(level * size)]).share(seen.gradients, draw)
+
+
+def test_limit_attack_and_c_fall_together_and_to_know_is_no_worse():
+    seen, image, label = seen_of()
+    levels, limits, knows, does_not, c = [1e-3, 1e-2, 0.1, 0.5, 2.0], [], [], [], []
+    for level in levels:
+        shared = noisy(seen, level)
+        known = shared.seen_by(seen, knows=True)
+        limits.append(noisy_limit(known, image[None], label).psnr[0])
+        knows.append(score(Joint()(known).images, image).psnr[0])
+        does_not.append(score(Joint()(shared.seen_by(seen, knows=False)).images, image).psnr[0])
+        c.append(effective_metric(seen, [level])[0].c)
+    for other in (limits, knows, c):
+        assert spearmanr([-level for level in levels], other).statistic >= 0.9
+    assert sum(knows) >= sum(does_not)
+    assert all(a >= b - 0.5 for a, b in zip(knows, does_not, strict=True))
+    # One draw against the mean, and a limit that settles to a grey level.
+    assert all(attack < limit + 2.5 for attack, limit in zip(knows, limits, strict=True))
+
+
+@pytest.mark.parametrize("mechanism", [Prune(0.2), Quantize(3)])
+def test_masks_and_steps_are_used(mechanism):
+    seen, image, _ = seen_of()
+    shared = Composition([mechanism]).share(seen.gradients)
+    knows = score(Joint()(shared.seen_by(seen, knows=True)).images, image).psnr[0]
+    does_not = score(Joint()(shared.seen_by(seen, knows=False)).images, image).psnr[0]
+    assert knows > does_not + 2
+
+
+@pytest.mark.parametrize("level", [1e-2, 0.1])
+def test_the_last_layer_is_fitted_to_its_noise(level):
+    seen, _, _ = seen_of()
+    exact = fit_last_layer(noisy(seen, 1e-9).seen_by(seen, knows=True).to(torch.float64))
+    found = fit_last_layer(noisy(seen, level).seen_by(seen, knows=True).to(torch.float64))
+    draws = [fit_last_layer(noisy(seen, level, d).seen_by(seen, knows=True).to(torch.float64)) for d in range(12)]
+    off = torch.stack([(one.product - exact.product) / one.std for one in draws])
+    assert off.square().mean() == pytest.approx(1, abs=0.25)
+    naive = noisy(seen, level).gradients["fc.bias"].double()
+    truth = exact.direction
+    assert found.direction @ truth > naive @ truth / naive.norm() - 1e-6
+    assert exact.straight
+    assert found.straight == (level < 0.05)
+
+
+def test_at_the_truth_residuals_are_as_large_as_the_noise():
+    """The attacker's model of a noisy gradient, image by image: nothing that noise hides is taken for known."""
+    seen, image, _ = seen_of()
+    for level in (1e-3, 0.1, 1.0):
+        squares = []
+        for draw in range(4):
+            known = noisy(seen, level, draw).seen_by(seen, knows=True).to(torch.float64)
+            equations = AutogradEquations(known, 1e-7)
+            squares.append((equations.residual(image[None].double()) / equations.noise).square().mean())
+        assert sum(squares) / 4 == pytest.approx(1, abs=0.2)
+
+
+def test_entries_that_were_left_out_are_filled_in():
+    """A matrix of rank one is determined by far fewer entries than it has."""
+    seen, _, _ = seen_of()
+    full = fit_last_layer(noisy(seen, 1e-9).seen_by(seen, knows=True).to(torch.float64))
+    shared = Composition([Prune(0.5)]).share(seen.gradients)
+    found = fit_last_layer(shared.seen_by(seen, knows=True).to(torch.float64))
+    sure = found.std < 1e-5
+    assert sure.float().mean() > 0.8
+    assert torch.allclose(found.product[sure], full.product[sure], atol=1e-4)

@@ -1,0 +1,137 @@
+"""A sweep's points, its files, its resumption, and each point by itself from its record."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from leakage_audit.cli.command_line import main
+from leakage_audit.data import Synthetic
+from leakage_audit.defences import Prune
+from leakage_audit.sweep import Recipe, Sweep, run_sweep
+from leakage_audit.sweep import point as point_module
+from leakage_audit.sweep.plot import pareto
+from leakage_audit.sweep.point import PointRow
+
+FAST = [
+    "sweep",
+    "--data=synthetic",
+    "--image-size=8",
+    "--steps=2",
+    "--indices=1",
+    "--batch-size=8",
+    "--network=cnn2_v1",
+]
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec")
+
+
+def recipe(**settings):
+    data = Synthetic(train_images=40, test_images=20, image_size=8)
+    return Recipe(data, "cnn2_v1", **({"steps": 3, "batch_size": 8} | settings))
+
+
+def rows(folder):
+    with (folder / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep_resumes_and_each_point_reproduces(tmp_path, capsys, monkeypatch):
+    options = [*FAST, f"--output={tmp_path / 'out'}"]
+    assert main([*options, '--mechanisms={"prune": [0.3]}']) == 0
+    assert [row["mechanism"] for row in rows(tmp_path / "out")] == ["none", "prune"]
+    calls = []
+    real = point_module.measure_point
+    monkeypatch.setattr("leakage_audit.sweep.measure_point", lambda *a: calls.append(a[1]) or real(*a))
+    assert main([*options, '--mechanisms={"prune": [0.3], "gaussian": [0.01]}']) == 0
+    assert calls == ["gaussian"]  # what was done is not done again
+    found = {row["mechanism"]: row for row in rows(tmp_path / "out")}
+    assert float(found["none"]["limit"]) > float(found["gaussian"]["limit"])
+    assert float(found["none"]["c_epsilon"]) > float(found["gaussian"]["c_epsilon"])
+    page = (tmp_path / "out" / "sweep.html").read_text()
+    assert "gaussian" in page
+    assert (tmp_path / "out" / "pareto.png").stat().st_size > 1000
+    capsys.readouterr()
+    assert main(["sweep", f"--reproduce={tmp_path / 'out' / 'points' / 'gaussian-0.01.json'}"]) == 0
+    assert "the same as in the record" in capsys.readouterr().out
+
+
+def test_another_recipe_in_the_same_place_is_refused(tmp_path, capsys):
+    options = [*FAST, f"--output={tmp_path / 'out'}", '--mechanisms={"prune": [1.0]}']
+    assert main(options) == 0
+    assert main([*options, "--lr=0.5"]) == 2
+    assert "holds another experiment (lr" in capsys.readouterr().err
+
+
+def test_a_defence_that_is_off_trains_the_same_network():
+    bare, off = (recipe().train(*point).network for point in (("none", 0.0), ("prune", 1.0)))
+    assert all(torch.equal(p, q) for p, q in zip(bare.parameters(), off.parameters(), strict=True))
+
+
+def test_dp_sgd_spends_its_epsilon_and_clips_like_opacus():
+    opacus = pytest.importorskip("opacus")
+    trained = recipe(steps=10).train("dp_sgd", 8.0)
+    accountant = opacus.accountants.RDPAccountant()
+    count = len(recipe().training[0])
+    for _ in range(10):
+        accountant.step(noise_multiplier=trained.noise_multiplier, sample_rate=8 / count)
+    assert trained.epsilon == pytest.approx(accountant.get_epsilon(1 / count))
+    assert 7.9 < trained.epsilon <= 8.01
+
+
+def test_two_processes_would_share_the_points():
+    sweep = Sweep(recipe(), {"prune": [0.5, 0.1], "sign": [1]}, indices=[1])
+    assert sweep.points == [("none", 0.0), ("prune", 0.5), ("prune", 0.1), ("sign", 1.0)]
+
+
+def mine(strength):
+    return Prune(strength)
+
+
+def test_a_mechanism_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "own_mechanism.py").write_text(
+        "from leakage_audit.defences import Prune\ndef mine(strength):\n    return Prune(strength)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = run_sweep(Sweep(recipe(), {"own_mechanism.mine": [0.5], "prune": [0.5]}, indices=[1]), tmp_path / "out")
+    own, known = found[1:]
+    assert (own.limit, own.psnr) == (known.limit, known.psnr)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (['--mechanisms={"magic": [1]}'], "unknown mechanism 'magic'"),
+        (['--mechanisms={"prune": [1.5]}'], "share must be above 0 and at most 1"),
+        (['--mechanisms={"gaussian": [-1]}'], "noise must be at least 0"),
+        (['--mechanisms={"quantize": [2.5]}'], "bits must be a whole number"),
+        (['--mechanisms={"partial": [9]}'], "partial shares the last 1 to 2 layers"),
+        (['--mechanisms={"dp_sgd": [0]}'], "must be positive"),
+        (['--mechanisms={"no.such.thing": [1]}'], "cannot be imported"),
+        (["--indices=99999"], "there is no image 99999"),
+        (["--reproduce=none.json"], "none.json"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, capsys, options, message):
+    assert main([*FAST, f"--output={tmp_path / 'out'}", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_pareto_front():
+    points = [
+        PointRow("a", 1, accuracy=0.9, limit=30.0, psnr=20.0),
+        PointRow("b", 1, accuracy=0.8, limit=20.0, psnr=25.0),  # an attack beyond its limit counts
+        PointRow("c", 1, accuracy=0.7, limit=26.0),
+        PointRow("d", 1, accuracy=0.6, limit=10.0),
+        PointRow("e", 1, accuracy=None, limit=5.0),
+    ]
+    assert [row.mechanism for row in pareto(points)] == ["a", "b", "d"]
+
+
+def test_a_record_holds_what_is_needed(tmp_path):
+    run_sweep(Sweep(recipe(), {"prune": [0.5]}, indices=[1]), tmp_path / "out", source={"data": "synthetic"})
+    record = json.loads((tmp_path / "out" / "points" / "prune-0.5.json").read_text())
+    assert record["point"] == {"mechanism": "prune", "strength": 0.5}
+    assert {"network", "steps", "seed", "lr", "images", "attacks"} <= record["sweep"].keys()
+    assert {"torch", "leakage-audit"} <= record["versions"].keys()
