@@ -1,6 +1,7 @@
 """Converged and succeeded: the two words for how an attack ended."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from leakage_audit.attacks import DLG, CosineTV, Hybrid, Joint
 from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.attacks.ending import EndingOptions, Settling, misfit
 from leakage_audit.observation import observe
-from leakage_audit.runtime import Budget
+from leakage_audit.runtime import Budget, OutOfTime
 
 
 class Returns(Attack):
@@ -53,7 +54,7 @@ def test_misfit_is_the_relative_error_over_the_parameters():
     errors = [float((a - b).norm() / b.norm()) for a, b in zip(found, seen.gradients.values(), strict=True)]
     expected = math.sqrt(sum(e**2 for e in errors) / len(errors)) / 0.01
     options = EndingOptions(matched=0.01)
-    assert misfit(seen, other.detach() - 0.5, torch.tensor([2]), 0.0, options) == pytest.approx(expected, rel=1e-6)
+    assert misfit(seen, other.detach() - 0.5, torch.tensor([2]), options) == pytest.approx(expected, rel=1e-6)
 
 
 def test_known_noise_is_allowed_for():
@@ -63,7 +64,18 @@ def test_known_noise_is_allowed_for():
     for gradient in seen.gradients.values():
         gradient += noise * torch.randn(gradient.shape, generator=generator, dtype=torch.float64)
     assert not Returns(image)(seen).succeeded
-    assert Returns().judged(Returns(image)(seen), seen, noise).succeeded
+    known = replace(seen, noise={name: torch.full_like(g, noise) for name, g in seen.gradients.items()})
+    assert Returns().judged(Returns(image)(seen), known).succeeded
+
+
+def test_an_entry_of_which_nothing_is_known_is_not_compared():
+    seen, image = look()
+    told = torch.ones_like(seen.gradients["0.weight"])
+    told[0] = math.inf
+    seen.gradients["0.weight"][0] = 1e6
+    assert not Returns(image)(seen).succeeded
+    known = replace(seen, noise={"0.weight": 1e-9 * told})
+    assert Returns().judged(Returns(image)(seen), known).succeeded
 
 
 def test_a_gradient_that_is_rounding_only_is_not_compared():
@@ -101,7 +113,8 @@ def test_few_steps_have_not_converged(attack):
 
 def test_time_is_no_end_of_its_own():
     assert not CosineTV(iterations=500)(look()[0], Budget(1e-3)).converged
-    assert not Joint()(look()[0], Budget(1e-3)).converged
+    with pytest.raises(OutOfTime):
+        Joint()(look()[0], Budget(1e-3))
 
 
 @pytest.mark.parametrize("wrong", [{"window": 0.0}, {"settled": -1.0}, {"matched": 2.0}])
