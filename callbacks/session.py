@@ -32,6 +32,7 @@ from leakage_audit.callbacks.settings import Settings
 from leakage_audit.callbacks.tally import Retries, Tally
 from leakage_audit.callbacks.voice import Voice
 from leakage_audit.readings.evaluation import audit_status, no_results
+from leakage_audit.readings.threat_model import threat_model
 from leakage_audit.runtime import Budget, OutOfTime
 
 log = logging.getLogger("leakage_audit")
@@ -287,7 +288,9 @@ class Session:
         ]
 
     def _record(self, kind: str, step: int, check: GradientCheck | None, skipped: str | None) -> dict[str, Any]:
-        about = {"assumed": self.reader.assumed, "chance": self._guess.about}
+        attacks, granted = self.settings.attacks.values(), self.settings.grant_labels
+        about = {"threat_model": threat_model(attacks, self.module, granted)}
+        about |= {"assumed": self.reader.assumed, "chance": self._guess.about}
         head = record_head(self.trainer, self.settings, kind, step, about, check, self._defence)
         head |= {} if self._tag == "audit" else {"tag": self._tag}
         return head if skipped is None else head | {"skipped": skipped}

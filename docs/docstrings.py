@@ -12,7 +12,13 @@ class Examples(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Change what a docstring says before it is parsed."""
         if obj.docstring:
-            obj.docstring.value = re.sub(r"(?m)^Example:$", "Examples:", _as_prompts(obj.docstring.value))
+            text = _under_a_heading(_as_prompts(obj.docstring.value))
+            obj.docstring.value = re.sub(r"(?m)^Example:$", "Examples:", text)
+
+
+def _under_a_heading(text: str) -> str:
+    """Prompts that stand for themselves, in a section."""
+    return re.sub(r"(?m)^>>> (?:.+\n?)+", lambda found: "Examples:\n" + re.sub(r"(?m)^(?=.)", "    ", found[0]), text)
 
 
 def _as_prompts(text: str) -> str:

@@ -13,6 +13,8 @@ SMALL = {
     "attach_to_a_tutorial": {"max_steps": 2, "every_n_steps": 2, "image_size": 12},
     "batches": {"batch_sizes": [2], "width": 64, "image_size": 12},
     "custom_attack": {"iterations": 3, "image_size": 12},
+    "defences_sweep": {"steps": 2, "mechanisms": {"gaussian": [0.1]}},
+    "federated_filter": {"image_size": 12, "seconds": 2},
     "first_audit": {"variant": "cnn2_v2", "image_size": 12},
     "learned_prior": {"variant": "cnn2_v2", "image_size": 12},
     "reading_records": {"max_steps": 2, "every_n_steps": 2, "image_size": 12},

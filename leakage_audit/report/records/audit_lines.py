@@ -81,6 +81,7 @@ class AuditLine(TypedDict):
     seed: NotRequired[int]
     versions: NotRequired[dict[str, str]]
     knowledge: NotRequired[Annotated[str, "What the attacker was assumed to know."]]
+    threat_model: NotRequired[Annotated[str, "The same as a letter, A to E; docs/threat-model.md."]]
     assumed: NotRequired[Annotated[list[str], "How the audit read the module."]]
     chance: NotRequired[Annotated[str, "What guessing without a gradient means."]]
     max_seconds: NotRequired[Annotated[Number, "For the whole audit; null for no limit."]]
