@@ -289,7 +289,7 @@ class Session:
 
     def _record(self, kind: str, step: int, check: GradientCheck | None, skipped: str | None) -> dict[str, Any]:
         attacks, granted = self.settings.attacks.values(), self.settings.grant_labels
-        about = {"threat_model": threat_model(attacks, self.module, granted)}
+        about: dict[str, Any] = {"threat_model": threat_model(attacks, self.module, granted)}
         about |= {"assumed": self.reader.assumed, "chance": self._guess.about}
         head = record_head(self.trainer, self.settings, kind, step, about, check, self._defence)
         head |= {} if self._tag == "audit" else {"tag": self._tag}
