@@ -62,9 +62,8 @@ class LeakageAudit(Callback):
         max_overhead: Audits may take this share of the training time; the schedule thins itself out. None: no limit.
         grant_labels: Whether the attacker is told the labels.
         on_error: An audit that fails is noted (`warn`), or ends the fit (`raise`).
-        background: Attack in a process of its own while training goes on; results appear at the step that they belong
-            to, and what is left at the end is waited for. Not with several processes. Like data loaders' workers on
-            some systems, it needs the script's own work under `if __name__ == "__main__":`.
+        background: Attack in a process of its own while training goes on; what is left at the end is waited for. Not
+            with several processes; the script's own work must stand under `if __name__ == "__main__":`.
         seed: Picks the images within a batch.
         optimizer: Index of the optimiser whose steps are audited, where there are several.
         mean: Of the images' normalisation; None looks for it in datamodule and transforms.
