@@ -19,7 +19,7 @@ from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gauss_newton import Solution, gauss_newton
 from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
 from leakage_audit.solvers.per_image import may_be_solved_per_image, observations, solve_per_image
-from leakage_audit.solvers.read_off import read_off
+from leakage_audit.solvers.read_off import read_off, read_off_one
 from leakage_audit.solvers.stopping import Status
 
 
@@ -149,6 +149,11 @@ class Joint(Attack):
         needed = 8 * ((5 if m > n else 6) * m * n + 2 * min(m, n) ** 2 + 12 * equations.shape[0] * pixels**2)
         cheap = needed <= memory and min(m, n) * equations.memory_estimate <= self.options.largest_work
         recovered = isinstance(equations, RecoveredInputEquations)
+        if isinstance(equations, RecoveredInputEquations):
+            one = shared if shared.batch_size == 1 else equations.seen
+            found = read_off_one(equations, one, self.options.matched)
+            if found is not None:
+                return found
         if cheap and not (recovered and _kinked(equations)):  # averages need no Jacobian and do better on kinks
             return gauss_newton(equations, prior, self.max_steps, memory / 4, budget, options)
         if recovered or not _kinked(equations):

@@ -11,11 +11,13 @@ as many as decide as much, for a fraction of the Jacobian (docs/method.md, secti
 """
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
+from leakage_audit.equations.backward_recovery import RecoveredInput
 from leakage_audit.equations.base import Block, Equations, rms
 from leakage_audit.equations.batch_separation import SeparatedBatch
 from leakage_audit.equations.count_sketch import SketchOptions, sketch_gradients
@@ -38,6 +40,7 @@ class AutogradEquations(Equations):
         relative_error: Of a gradient's entry, as `base.relative_error_of` has it.
         separated: What this network's last layer gives away of each image of a batch, where it does.
         sketch: How many of the equations are kept.
+        recovered: What is known of layers' inputs, which become equations of their own.
 
     Raises:
         ValueError: If labels are needed and cannot be inferred.
@@ -49,6 +52,7 @@ class AutogradEquations(Equations):
         relative_error: float,
         separated: SeparatedBatch | None = None,
         sketch: SketchOptions | None = None,
+        recovered: Sequence[RecoveredInput] = (),
     ) -> None:
         sketch = sketch or SketchOptions()
         self.seen, self._network = seen, stateless(seen.network)
@@ -58,6 +62,10 @@ class AutogradEquations(Equations):
         self._labels: Tensor | None = None
         gradients = dict(seen.gradients)
         blocks = self._open_last_layer(seen, gradients, relative_error, separated)
+        self._recovered, self._inputs = recovered, dict[str, Tensor]()
+        for layer in recovered:
+            self._network.get_submodule(layer.name).register_forward_pre_hook(self._keep_input(layer.name))
+        blocks += [layer.block for layer in recovered]
         if separated is not None:  # the gradients are predicted from a δ that is as uncertain as the features
             relative_error = max(
                 relative_error, float((separated.noise / separated.features.square().mean(1).sqrt()).max())
@@ -99,6 +107,12 @@ class AutogradEquations(Equations):
     def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self._features, self._last = inputs[0], output
 
+    def _keep_input(self, name: str) -> Callable:
+        def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            self._inputs[name] = inputs[0]
+
+        return keep
+
     def _cancelled(self, gradients: dict[str, Tensor]) -> list[str]:
         """Parameters that the loss does not depend on, as a bias before batch statistics: rounding is all they got."""
         generator = torch.Generator().manual_seed(0)
@@ -116,15 +130,17 @@ class AutogradEquations(Equations):
         outputs = activation_count(self._network, lambda: self._network(self.seen.to_input(image)))
         return 8 * outputs + 4 * sum(p.numel() for p in self._parameters.values())
 
-    def _objective(self, parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    def _objective(self, parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What is differentiated, and what is known beside its derivatives."""
         scores = functional_call(self._network, parameters, (x,))
+        known = [layer.input.of(self._inputs[layer.name][0]).flatten() for layer in self._recovered]
         if self._delta is None or self._last is None or self._features is None:
             assert self._labels is not None  # read at construction where there is no δ
-            return self.seen.loss(scores, self._labels), scores
-        return (self._last * self._delta).sum(), self._features.flatten()
+            return self.seen.loss(scores, self._labels), known
+        return (self._last * self._delta).sum(), [self._features.flatten(), *known]
 
     def values(self, image: Tensor) -> list[Tensor]:
         """Features of `image (B, C, H, W)` and the (summed) gradients that training on it would share."""
-        found, features = grad(self._objective, has_aux=True)(self._parameters, self.seen.to_input(image))
+        found, known = grad(self._objective, has_aux=True)(self._parameters, self.seen.to_input(image))
         sketches = [s(found[name].flatten()) for name, s in zip(self._parameters, self._sketches, strict=True)]
-        return sketches if self._delta is None else [features, *sketches]
+        return [*known, *sketches]

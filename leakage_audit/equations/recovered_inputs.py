@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from leakage_audit.equations.backward_recovery import RecoveredInput
-from leakage_audit.equations.base import Block, Equations
+from leakage_audit.equations.base import Equations
 from leakage_audit.equations.count_sketch import SketchOptions, sketch_gradients
 from leakage_audit.networks.stateless import activation_count, stateless
 from leakage_audit.observation import Observation
@@ -46,10 +46,7 @@ class RecoveredInputEquations(Equations):
         for layer in self._layers:
             module = self._network.get_submodule(layer.name)
             module.register_forward_pre_hook(self._keep(layer.name, last=layer is self._layers[0]))
-        blocks = [
-            Block(f"input of {layer.name}", layer.input.value.flatten(), layer.input.noise.flatten())
-            for layer in self._layers
-        ]
+        blocks = [layer.block for layer in self._layers]
         below = (
             self._below(seen) if recovered[whole].is_bottleneck and recovered[whole].input_gradient is not None else {}
         )
@@ -58,6 +55,11 @@ class RecoveredInputEquations(Equations):
         spare = max(sketch.plenty * n - sum(b.target.numel() for b in blocks), n)
         self._sketches, summed_up = sketch_gradients(below, int(spare), relative_error, sketch.seed)
         super().__init__(seen, blocks + summed_up)
+
+    @property
+    def whole(self) -> RecoveredInput:
+        """Of the inputs that are known altogether, the one nearest the image."""
+        return self._layers[0]
 
     def _keep(self, name: str, last: bool) -> Callable:
         def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -100,10 +102,9 @@ class RecoveredInputEquations(Equations):
         self._run(x, parameters)
         known = []
         for layer in self._layers:
-            h = self._inputs[layer.name][0].reshape(len(self._inputs[layer.name][0]), -1)  # channels, positions
-            known.append((h if layer.input.basis is None else h @ layer.input.basis).flatten())
-        input_gradient = self._layers[0].input_gradient
-        return known[0] @ input_gradient.flatten() if input_gradient is not None else known[0].sum(), known
+            known.append(layer.input.of(self._inputs[layer.name][0]).flatten())
+        whole, input_gradient = self._inputs[self._layers[0].name][0], self._layers[0].input_gradient
+        return whole.sum() if input_gradient is None else (whole * input_gradient).sum(), known
 
     def values(self, image: Tensor) -> list[Tensor]:
         """Inputs of the recovered layers at `image (1, C, H, W)`, and the (summed) gradients below them."""

@@ -19,6 +19,8 @@ class Status(Enum):
 
     SOLVED = "the image settled with its equations solved"
     EACH_SOLVED = "each image settled, and the batch's equations are solved"
+    READ_OFF = "a layer that is fed the image gave its input away"
+    CONTRADICTED = "a layer that is fed the image gave away one that the gradient contradicts by {residual:.2g}"
     STALLED = "the residual stalled at {residual:.2g} of the targets' size"
     MAX_STEPS = "{steps} steps were not enough"
     TIME_UP = "the time was up"
@@ -27,7 +29,7 @@ class Status(Enum):
     @property
     def converged(self) -> bool:
         """Whether the equations are solved and the image has settled."""
-        return self in (Status.SOLVED, Status.EACH_SOLVED)
+        return self in (Status.SOLVED, Status.EACH_SOLVED, Status.READ_OFF)
 
     def sentence(self, residual: float, steps: int) -> str:
         """In words, with where and when it ended."""
