@@ -154,10 +154,15 @@ class Joint(Attack):
             found = read_off_one(equations, one, self.options.matched)
             if found is not None:
                 return found
+        begin = None
+        if isinstance(equations, AutogradEquations) and equations.recovered:  # straighter than gradients: they first
+            relative_error = relative_error_of(shared.dtype, self.options.rounding_units)
+            first = RecoveredInputEquations(equations.seen, equations.recovered, relative_error, self.options.sketch)
+            begin = self._solve(first, shared, budget).image.reshape(equations.shape)
         if cheap and not (recovered and _kinked(equations)):  # averages need no Jacobian and do better on kinks
-            return gauss_newton(equations, prior, self.max_steps, memory / 4, budget, options)
+            return gauss_newton(equations, prior, self.max_steps, memory / 4, budget, begin, options)
         if recovered or not _kinked(equations):
-            return gauss_newton_cg(equations, prior, self.max_steps, memory / 4, budget, options=options)
+            return gauss_newton_cg(equations, prior, self.max_steps, memory / 4, budget, begin, options)
         # Without a Jacobian to probe, every equation jumps far from the image: begin near it.
         warm = CosineTV(iterations=self.options.warm_start_steps)
         found = warm.reconstruct(shared, budget)

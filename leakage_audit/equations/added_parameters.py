@@ -54,8 +54,8 @@ class AddedParameters(TorchFunctionMode):
 
     >>> from leakage_audit.observation import observe
     >>> _ = torch.manual_seed(0)
-    >>> network, image = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.Tanh(), nn.Linear(4, 3)), torch.rand(1, 3, 2, 2)
-    >>> seen = observe(network, image, 0)
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.Tanh(), nn.Linear(4, 3))
+    >>> seen = observe(network, torch.rand(1, 3, 2, 2), 0)
     >>> guesses = torch.rand(4, 3, 2, 2, requires_grad=True)
     >>> with AddedParameters(seen, network, 4, 1e-6) as added:
     ...     scores = network(guesses)
@@ -109,7 +109,7 @@ class AddedParameters(TorchFunctionMode):
         if each.stride(0) or any(step == 0 for step, size in zip(each.stride()[1:], shape, strict=True) if size > 1):
             return
         offset = each.storage_offset() - (self._own[name].storage_offset() if rows is None else 0)
-        site = _Site(name, _Part(rows, tuple(shape), each.stride()[1:], offset))
+        site = _Site(name, _Part(rows, tuple(shape), tuple(map(int, each.stride()[1:])), int(offset)))
         self._sites.append(site)
         result.register_hook(lambda derivative: self._visit(site, derivative))
 
@@ -132,9 +132,11 @@ class AddedParameters(TorchFunctionMode):
         names = sorted({site.name for site in self._sites})
         generator = torch.Generator().manual_seed(0)
         direction = torch.randn(scores.shape, generator=generator, dtype=scores.dtype).to(scores.device)
-        found = torch.autograd.grad(
-            scores, [self._own[n] for n in names], direction, retain_graph=True, allow_unused=True
-        ) if names else ()
+        found = (
+            torch.autograd.grad(scores, [self._own[n] for n in names], direction, retain_graph=True, allow_unused=True)
+            if names
+            else ()
+        )
         gradients = dict(zip(names, found, strict=True))
         for site in self._sites:
             gradient, derivative = gradients[site.name], site.derivative

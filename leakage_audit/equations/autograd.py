@@ -42,6 +42,9 @@ class AutogradEquations(Equations):
         sketch: How many of the equations are kept.
         recovered: What is known of layers' inputs, which become equations of their own.
 
+    Attributes:
+        recovered: That.
+
     Raises:
         ValueError: If labels are needed and cannot be inferred.
     """
@@ -62,7 +65,7 @@ class AutogradEquations(Equations):
         self._labels: Tensor | None = None
         gradients = dict(seen.gradients)
         blocks = self._open_last_layer(seen, gradients, relative_error, separated)
-        self._recovered, self._inputs = recovered, dict[str, Tensor]()
+        self.recovered, self._inputs = list(recovered), dict[str, Tensor]()
         for layer in recovered:
             self._network.get_submodule(layer.name).register_forward_pre_hook(self._keep_input(layer.name))
         blocks += [layer.block for layer in recovered]
@@ -133,7 +136,7 @@ class AutogradEquations(Equations):
     def _objective(self, parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What is differentiated, and what is known beside its derivatives."""
         scores = functional_call(self._network, parameters, (x,))
-        known = [layer.input.of(self._inputs[layer.name][0]).flatten() for layer in self._recovered]
+        known = [layer.input.of(self._inputs[layer.name][0]).flatten() for layer in self.recovered]
         if self._delta is None or self._last is None or self._features is None:
             assert self._labels is not None  # read at construction where there is no δ
             return self.seen.loss(scores, self._labels), known

@@ -38,7 +38,7 @@ def equations_of_one(seen: Observation, relative_error: float, sketch: SketchOpt
         last = last_layer(seen)
         recovered = [r for r in recover_backwards(seen, relative_error) if last is None or r.name != last.name]
         whole = [layer for layer in recovered if layer.input.basis is None]
-        # Unless everything above depends on the image by way of it alone, a known input may say less than all gradients.
+        # Unless all above it depends on the image by way of it alone, a known input may say less than all gradients.
         if whole and (
             (whole[-1].is_bottleneck and whole[-1].input_gradient is not None)
             or whole[-1].input.value.numel() >= math.prod(seen.input_shape)

@@ -93,12 +93,7 @@ def solve_for_input(
     kind = type_of(layer)
     assert kind is not None  # only such are watched
     entries = gradient.numel() // shape[0] * math.prod(shape[1:])
-    if (
-        not issubclass(kind, SpatialLayer)
-        or len(shape) != 3
-        or entries > options.largest
-        or kind.refusal(layer, shape)
-    ):
+    if not issubclass(kind, SpatialLayer) or len(shape) != 3 or entries > options.largest or kind.refusal(layer, shape):
         return None
     read = kind.read("", layer, shape, gradient)
     blocks = torch.stack([torch.from_numpy(read.gradient_block(delta[None], g)) for g in range(len(read.block_places))])

@@ -27,7 +27,7 @@ class RecoveredInputEquations(Equations):
 
     Args:
         seen: What leaked, in float64.
-        recovered: What `recover_backwards` found, at least one input known altogether.
+        recovered: What `recover_backwards` found; at least one input.
         relative_error: Of a gradient's entry, as `base.relative_error_of` has it.
         sketch: How many of the equations are kept.
     """
@@ -40,7 +40,7 @@ class RecoveredInputEquations(Equations):
         sketch: SketchOptions | None = None,
     ) -> None:
         sketch = sketch or SketchOptions()
-        whole = max(i for i, layer in enumerate(recovered) if layer.input.basis is None)
+        whole = max((i for i, layer in enumerate(recovered) if layer.input.basis is None), default=0)
         self._network, self._layers = stateless(seen.network), recovered[whole:]
         self._inputs: dict[str, Tensor] = {}
         for layer in self._layers:
@@ -57,8 +57,8 @@ class RecoveredInputEquations(Equations):
         super().__init__(seen, blocks + summed_up)
 
     @property
-    def whole(self) -> RecoveredInput:
-        """Of the inputs that are known altogether, the one nearest the image."""
+    def end(self) -> RecoveredInput:
+        """Of the inputs known altogether the one nearest the image; where there is none, the last one's known part."""
         return self._layers[0]
 
     def _keep(self, name: str, last: bool) -> Callable:

@@ -51,8 +51,8 @@ def read_off_one(equations: RecoveredInputEquations, shared: Observation, matche
     Returns:
         None if the layer is fed anything else than the image.
     """
-    seen, layer = equations.seen, equations.whole
-    places = _places(seen, layer.name)
+    seen, layer = equations.seen, equations.end
+    places = None if layer.input.basis is not None else _places(seen, layer.name)
     if places is None:
         return None
     value, noise = (
