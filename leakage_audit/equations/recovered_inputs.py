@@ -74,6 +74,10 @@ class RecoveredInputEquations(Equations):
         with contextlib.suppress(_Reached):
             functional_call(self._network, parameters, (x,))
 
+    def run(self, image: Tensor) -> None:
+        """See `Equations`."""
+        self._run(self.seen.to_input(image), {})
+
     def _below(self, seen: Observation) -> dict[str, Tensor]:
         """The gradients on this side of the known input, but for the weights that their layers' inputs stand for."""
         grey = torch.full((1, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
