@@ -148,32 +148,47 @@ class Joint(Attack):
         pixels = math.prod(equations.shape[2:])  # of one image; a prior's Gaussian holds a matrix between them for each
         needed = 8 * ((5 if m > n else 6) * m * n + 2 * min(m, n) ** 2 + 12 * equations.shape[0] * pixels**2)
         cheap = needed <= memory and min(m, n) * equations.memory_estimate <= self.options.largest_work
-        recovered = isinstance(equations, RecoveredInputEquations)
         if isinstance(equations, RecoveredInputEquations):
-            one = shared if shared.batch_size == 1 else equations.seen
-            found = read_off_one(equations, one, self.options.matched)
+            found = read_off_one(equations, shared if shared.batch_size == 1 else equations.seen, self.options.matched)
             if found is not None:
                 return found
-        begin = None
+        begin, kinked = None, _kinked(equations)
+        # An input with as many entries as the image leaves so few kinks below it that averages do without a Jacobian.
+        wide = isinstance(equations, RecoveredInputEquations) and equations.end.input.value.numel() >= n
+        dense = cheap and not (wide and kinked)
         if isinstance(equations, AutogradEquations) and equations.recovered:  # straighter than gradients: they first
             relative_error = relative_error_of(shared.dtype, self.options.rounding_units)
             first = RecoveredInputEquations(equations.seen, equations.recovered, relative_error, self.options.sketch)
-            begin = self._solve(first, shared, budget).image.reshape(equations.shape)
-        if cheap and not (recovered and _kinked(equations)):  # averages need no Jacobian and do better on kinks
-            return gauss_newton(equations, prior, self.max_steps, memory / 4, budget, begin, options)
-        if recovered or not _kinked(equations):
-            return gauss_newton_cg(equations, prior, self.max_steps, memory / 4, budget, begin, options)
-        # Without a Jacobian to probe, every equation jumps far from the image: begin near it.
+            if not _kinked(first.within(budget, self.options.equations)):
+                begin = self._solve(first, shared, budget).image.reshape(equations.shape)
+        far = begin is None and not wide and isinstance(equations, RecoveredInputEquations | AutogradEquations)
+        if kinked and far and (equations.shape[0] == 1 or not dense):
+            return self._from_first_order(equations, shared, dense, budget)
+        solver = gauss_newton if dense else gauss_newton_cg
+        return solver(equations, prior, self.max_steps, memory / 4, budget, begin, options)
+
+    def _from_first_order(self, equations: Equations, shared: Observation, dense: bool, budget: Budget) -> Solution:
+        """Far from the image every equation jumps: begin near it, and return the best by the equations."""
+        options, memory = self.options.solver, self.max_memory_gb * 1e9 / 4
+        single = shared if shared.batch_size == equations.shape[0] else equations.seen
         warm = CosineTV(iterations=self.options.warm_start_steps)
-        found = warm.reconstruct(shared, budget)
-        begin = shared.to_image(found.x.detach()).to(torch.float64)
-        solution = gauss_newton_cg(equations, prior, self.max_steps, memory / 4, budget, begin, options)
-        reached = shared.to_input(solution.image.reshape(equations.shape))
-        if solution.steps and warm.objective(shared, reached) <= found.residual:
-            return solution
-        status = Status.KEPT_START if solution.steps else solution.status
-        r = equations.residual(begin)
-        return replace(solution, image=begin.flatten(), r=r, status=status, context=found.ended)
+        found = warm.reconstruct(single, budget)
+        begin = single.to_image(found.x.detach()).to(torch.float64)
+        solver = gauss_newton if dense else gauss_newton_cg
+        solution = solver(equations, self._prior, self.max_steps, memory, budget, begin, options)
+        grey = torch.full_like(begin, GREY)
+        residuals = {
+            Status.KEPT_START: rms(equations.residual(begin)),
+            Status.KEPT_GREY: rms(equations.residual(grey)),
+        }
+        kept = min(residuals, key=lambda status: residuals[status])
+        if rms(solution.r) <= residuals[kept] or not solution.steps:
+            return solution if solution.steps else replace(solution, context=found.ended)
+        image = (begin if kept is Status.KEPT_START else grey).flatten()
+        std = torch.full_like(image, torch.nan)
+        return replace(
+            solution, image=image, r=equations.residual(image), std=std, status=kept, context=found.ended
+        )  # fmt: skip
 
 
 def _kinked(equations: Equations) -> bool:

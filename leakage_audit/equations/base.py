@@ -130,7 +130,7 @@ class Equations(ABC):
             values = self.values(image.reshape(self.shape))
         return [(v - b.target) * s for v, b, s in zip(values, self.blocks, self._scales, strict=True)]
 
-    def run(self, image: Tensor) -> None:
+    def run(self, image: Tensor) -> None:  # noqa: B027  chains know their kinks otherwise
         """Run the network once on `image (B, C, H, W)`, so that its kinks are met; by default it is not run."""
 
     def smoothed(self, image: Tensor, perturbations: Tensor) -> "Equations":

@@ -25,19 +25,19 @@ def _rectified(z: Tensor, width: Tensor) -> Tensor:
     return z * torch.special.ndtr(t) + width * (-t.square() / 2).exp() / math.sqrt(2 * math.pi)
 
 
-def _leaky(z: Tensor, width: Tensor, slope: float = 0.01, *_: object) -> Tensor:
-    return slope * z + (1 - slope) * _rectified(z, width)
+def _leaky(z: Tensor, width: Tensor, negative_slope: float = 0.01) -> Tensor:
+    return negative_slope * z + (1 - negative_slope) * _rectified(z, width)
 
 
-def _clipped(z: Tensor, width: Tensor) -> Tensor:
-    """E min(max(z + σ ε, 0), 6)."""
-    return _rectified(z, width) - _rectified(z - 6, width)
+def _clipped(z: Tensor, width: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    return min_val + _rectified(z - min_val, width) - _rectified(z - max_val, width)
 
 
 RECTIFIERS: dict[str, Callable[..., Tensor]] = {
-    "relu": lambda z, width, *_: _rectified(z, width),
-    "relu_": lambda z, width, *_: _rectified(z, width),
-    "relu6": lambda z, width, *_: _clipped(z, width),
+    "relu": _rectified,
+    "relu_": _rectified,
+    "relu6": lambda z, width: _clipped(z, width, 0.0, 6.0),
+    "hardtanh": _clipped,
     "leaky_relu": _leaky,
     "leaky_relu_": _leaky,
 }
@@ -53,8 +53,8 @@ class SmoothedKinks(TorchFunctionMode):
     ...         _ = torch.relu(z + move)
     >>> kinks.settle()
     >>> with kinks:
-    ...     torch.relu(z)
-    tensor([[0.0000, 0.0564, 2.0000]])
+    ...     [round(float(value), 3) for value in torch.relu(z)[0]]
+    [0.0, 0.056, 2.0]
     """
 
     def __init__(self) -> None:
@@ -82,9 +82,12 @@ class SmoothedKinks(TorchFunctionMode):
         """Run an operation, smoothed if it has kinks."""
         name, kwargs = getattr(func, "__name__", ""), dict(kwargs or {})
         if name in RECTIFIERS and isinstance(args[0], Tensor):
-            kwargs.pop("inplace", None)
             width = self._width(args[0])
-            return func(*args, **kwargs) if width is None else RECTIFIERS[name](args[0], width, *args[1:2])
+            if width is None:
+                return func(*args, **kwargs)
+            kwargs.pop("inplace", None)
+            numbers = [value for value in args[1:] if not isinstance(value, bool)]
+            return RECTIFIERS[name](args[0], width, *numbers, **kwargs)
         if name == "max_pool2d" and isinstance(args[0], Tensor):
             windows, shape = _windows(*args, **kwargs)
             if windows is not None:
@@ -117,7 +120,9 @@ def _windows(
     if return_indices or ceil_mode or x.ndim != 4:
         return None, ()
     b, c, height, width = x.shape
-    k, s, p, d = ((v, v) if isinstance(v, int) else tuple(v) for v in (kernel_size, stride or kernel_size, padding, dilation))
+    k, s, p, d = (
+        (v, v) if isinstance(v, int) else tuple(v) for v in (kernel_size, stride or kernel_size, padding, dilation)
+    )
     if any(p):  # padded places never are the largest
         x = F.pad(x, (p[1], p[1], p[0], p[0]), value=-1e3)
     rows, columns = (
