@@ -161,34 +161,38 @@ class Joint(Attack):
             first = RecoveredInputEquations(equations.seen, equations.recovered, relative_error, self.options.sketch)
             if not _kinked(first.within(budget, self.options.equations)):
                 begin = self._solve(first, shared, budget).image.reshape(equations.shape)
-        far = begin is None and not wide and isinstance(equations, RecoveredInputEquations | AutogradEquations)
-        if kinked and far and (equations.shape[0] == 1 or not dense):
-            return self._from_first_order(equations, shared, dense, budget)
+        opened = isinstance(equations, RecoveredInputEquations)
+        far = kinked and not wide and begin is None and (opened or isinstance(equations, AutogradEquations))
+        if far and (equations.shape[0] == 1 or not dense):
+            return self._with_first_order(equations, shared, dense, opened or not dense, budget)
         solver = gauss_newton if dense else gauss_newton_cg
         return solver(equations, prior, self.max_steps, memory / 4, budget, begin, options)
 
-    def _from_first_order(self, equations: Equations, shared: Observation, dense: bool, budget: Budget) -> Solution:
-        """Far from the image every equation jumps: begin near it, and return the best by the equations."""
+    def _with_first_order(
+        self, equations: Equations, shared: Observation, dense: bool, from_there: bool, budget: Budget
+    ) -> Solution:
+        """Where every equation may jump on the way: the best of a first-order start, a solution and grey, by residual.
+
+        The solution begins at that start (`from_there`), or at grey where all kinks are probed with a Jacobian.
+        """
         options, memory = self.options.solver, self.max_memory_gb * 1e9 / 4
         single = shared if shared.batch_size == equations.shape[0] else equations.seen
-        warm = CosineTV(iterations=self.options.warm_start_steps)
-        found = warm.reconstruct(single, budget)
-        begin = single.to_image(found.x.detach()).to(torch.float64)
+        found = CosineTV(iterations=self.options.warm_start_steps).reconstruct(single, budget)
+        start = single.to_image(found.x.detach()).to(torch.float64)
         solver = gauss_newton if dense else gauss_newton_cg
+        begin = start if from_there else None
         solution = solver(equations, self._prior, self.max_steps, memory, budget, begin, options)
-        grey = torch.full_like(begin, GREY)
-        residuals = {
-            Status.KEPT_START: rms(equations.residual(begin)),
-            Status.KEPT_GREY: rms(equations.residual(grey)),
-        }
-        kept = min(residuals, key=lambda status: residuals[status])
-        if rms(solution.r) <= residuals[kept] or not solution.steps:
-            return solution if solution.steps else replace(solution, context=found.ended)
-        image = (begin if kept is Status.KEPT_START else grey).flatten()
-        std = torch.full_like(image, torch.nan)
+        others = {Status.KEPT_START: start.flatten(), Status.KEPT_GREY: torch.full_like(start, GREY).flatten()}
+        residuals = {status: equations.residual(image) for status, image in others.items()}
+        kept = min(residuals, key=lambda status: rms(residuals[status]))
+        context = "" if solution.steps else found.ended
+        if rms(solution.r) <= rms(residuals[kept]):
+            return replace(solution, context=context)
+        status = solution.status if solution.status is Status.TIME_UP else kept
+        std = torch.full_like(solution.std, torch.nan)
         return replace(
-            solution, image=image, r=equations.residual(image), std=std, status=kept, context=found.ended
-        )  # fmt: skip
+            solution, image=others[kept], r=residuals[kept], std=std, rank=None, status=status, context=found.ended
+        )
 
 
 def _kinked(equations: Equations) -> bool:

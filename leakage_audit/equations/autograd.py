@@ -126,10 +126,6 @@ class AutogradEquations(Equations):
         largest = [max(size) for size in zip(*sizes.values(), strict=True)]
         return [name for name, (a, b) in sizes.items() if a < 1e-10 * largest[0] and b < 1e-4 * largest[1]]
 
-    def run(self, image: Tensor) -> None:
-        """See `Equations`."""
-        self._network(self.seen.to_input(image))
-
     @property
     def memory_estimate(self) -> int:
         """Every module's output and every gradient, forth and back twice."""

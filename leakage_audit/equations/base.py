@@ -145,7 +145,8 @@ class Equations(ABC):
             for perturbation in perturbations:
                 with kinks:
                     self.run((image + perturbation).reshape(self.shape))
-        kinks.settle()
+        if not kinks.settle():
+            return self
         smooth = copy(self)
         smooth._kinks = kinks
         return smooth

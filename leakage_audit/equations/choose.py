@@ -44,7 +44,8 @@ def equations_of_one(seen: Observation, relative_error: float, sketch: SketchOpt
             or whole[-1].input.value.numel() >= math.prod(seen.input_shape)
         ):
             return RecoveredInputEquations(seen, recovered, relative_error, sketch)
-        return AutogradEquations(seen, relative_error, sketch=sketch, recovered=recovered)
+        parts = [layer for layer in recovered if layer.input.arrangement.one_block]  # straight in the image, mostly
+        return AutogradEquations(seen, relative_error, sketch=sketch, recovered=parts)
 
 
 def separate(

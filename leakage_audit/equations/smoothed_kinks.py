@@ -52,6 +52,7 @@ class SmoothedKinks(TorchFunctionMode):
     ...     with kinks:
     ...         _ = torch.relu(z + move)
     >>> kinks.settle()
+    1
     >>> with kinks:
     ...     [round(float(value), 3) for value in torch.relu(z)[0]]
     [0.0, 0.056, 2.0]
@@ -73,10 +74,11 @@ class SmoothedKinks(TorchFunctionMode):
         self._depth -= 1
         super().__exit__(*problem)
 
-    def settle(self) -> None:
-        """End the watch: σ of every input is known."""
+    def settle(self) -> int:
+        """End the watch: σ of every input is known; of how many operations."""
         self._widths = [torch.stack(inputs).std(0).clamp_min(LEAST) for inputs in self._seen]
         self._seen = []
+        return len(self._widths)
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         """Run an operation, smoothed if it has kinks."""
