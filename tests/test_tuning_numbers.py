@@ -30,6 +30,8 @@ NAMED = {
     "data/synthetic/__init__ SMALLEST": DEFINITION,
     "data/synthetic/__init__ _AT_ONCE": "the processor's cache; no result depends on it",
     "data/synthetic/canvas OVERSAMPLING": DEFINITION,
+    "equations/smoothed_kinks LEAST": ROUNDING,
+    "equations/smoothed_kinks ODDS": "the logistic distribution closest to a Gaussian",
     "equations/sparsest_basis STEPS_KEPT": "an estimate of memory, counted in the code",
     "figures/sheet MARGIN": LAYOUT,
     "figures/sheet TEXT": LAYOUT,

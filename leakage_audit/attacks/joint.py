@@ -20,7 +20,7 @@ from leakage_audit.runtime import Budget, OutOfTime
 from leakage_audit.solvers.gauss_newton import Solution, gauss_newton
 from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
 from leakage_audit.solvers.per_image import may_be_solved_per_image, observations, solve_per_image
-from leakage_audit.solvers.read_off import read_off
+from leakage_audit.solvers.read_off import read_off, read_off_one
 from leakage_audit.solvers.stopping import Status
 
 VECTORS = 12  # as long as the image or the equations, that conjugate gradients hold
@@ -163,29 +163,61 @@ class Joint(Attack):
         pixels = math.prod(equations.shape[2:])  # of one image; a prior's Gaussian holds a matrix between them for each
         needed = 8 * ((5 if m > n else 6) * m * n + 2 * min(m, n) ** 2 + 12 * equations.shape[0] * pixels**2)
         cheap = needed <= memory and min(m, n) * equations.memory_estimate <= self.options.largest_work
-        recovered = isinstance(equations, RecoveredInputEquations)
-        if cheap and not (recovered and _kinked(equations)):  # averages need no Jacobian and do better on kinks
-            return gauss_newton(equations, prior, self.max_steps, memory / 4, budget, options)
-        vectors = VECTORS * (n + m)
-        budget.require("one pass through the gradient", 8 * (equations.memory_estimate + vectors))
-        if recovered or not _kinked(equations):
-            return gauss_newton_cg(equations, prior, self.max_steps, memory / 4, budget, options=options)
-        # Without a Jacobian to probe, every equation jumps far from the image: begin near it.
-        warm = CosineTV(iterations=self.options.warm_start_steps)
-        found = warm.reconstruct(shared, budget)
-        begin = shared.to_image(found.x.detach()).to(torch.float64)
+        if isinstance(equations, RecoveredInputEquations):
+            found = read_off_one(equations, shared if shared.batch_size == 1 else equations.seen, self.options.matched)
+            if found is not None:
+                return found
+        begin, kinked, before = None, _kinked(equations), ""
+        # An input with as many entries as the image leaves so few kinks below it that averages do without a Jacobian.
+        wide = isinstance(equations, RecoveredInputEquations) and equations.end.input.value.numel() >= n
+        dense = cheap and not (wide and kinked)
+        if not dense:
+            vectors = VECTORS * (n + m)
+            budget.require("one pass through the gradient", 8 * (equations.memory_estimate + vectors))
+        if isinstance(equations, AutogradEquations) and equations.recovered:  # straighter than gradients: they first
+            relative_error = relative_error_of(shared.dtype, self.options.rounding_units)
+            first = RecoveredInputEquations(equations.seen, equations.recovered, relative_error, self.options.sketch)
+            if not _kinked(first.within(budget, self.options.equations)):
+                solution = self._solve(first, shared, budget)
+                begin, before = solution.image.reshape(equations.shape), solution.ended
+        opened = isinstance(equations, RecoveredInputEquations)
+        far = kinked and not wide and begin is None and (opened or isinstance(equations, AutogradEquations))
+        if far and (equations.shape[0] == 1 or not dense):
+            return self._with_first_order(equations, shared, dense, opened or not dense, budget)
+        solver = gauss_newton if dense else gauss_newton_cg
+        solution = solver(equations, prior, self.max_steps, memory / 4, budget, begin, options)
+        return solution if solution.steps else replace(solution, context=before)
+
+    def _with_first_order(
+        self, equations: Equations, shared: Observation, dense: bool, from_there: bool, budget: Budget
+    ) -> Solution:
+        """Where every equation may jump on the way: the best of a first-order start, a solution and grey, by residual.
+
+        The solution begins at that start (`from_there`), or at grey where all kinks are probed with a Jacobian.
+        """
+        options, memory = self.options.solver, min(self.max_memory_gb * 1e9, budget.memory) / 4
+        single = shared if shared.batch_size == equations.shape[0] else equations.seen
+        found = CosineTV(iterations=self.options.warm_start_steps).reconstruct(single, budget)
+        start = single.to_image(found.x.detach()).to(torch.float64)
+        n, m = start.numel(), len(equations.noise)
+        others = {Status.KEPT_START: start.flatten(), Status.KEPT_GREY: torch.full_like(start, GREY).flatten()}
+        solver = gauss_newton if dense else gauss_newton_cg
         try:
-            solution = gauss_newton_cg(equations, prior, self.max_steps, memory / 4, budget, begin, options)
+            residuals = {status: equations.evaluate(image) for status, image in others.items()}
+            begin = start if from_there else None
+            solution = solver(equations, self._prior, self.max_steps, memory, budget, begin, options)
         except OutOfTime:  # before it is known how well the start explains the gradient
-            unknown = torch.full((n + m,), torch.nan, dtype=torch.float64, device=begin.device)
-            return Solution(begin.flatten(), unknown[n:], unknown[:n], None, 0, Status.TIME_UP, found.ended)
-        if not solution.steps:
-            return replace(solution, context=found.ended)
-        reached = shared.to_input(solution.image.reshape(equations.shape))
-        if warm.objective(shared, reached) <= found.residual:
-            return solution
-        r = equations.residual(begin).detach()
-        return replace(solution, image=begin.flatten(), r=r, status=Status.KEPT_START, context=found.ended)
+            unknown = torch.full((n + m,), torch.nan, dtype=torch.float64, device=start.device)
+            return Solution(start.flatten(), unknown[n:], unknown[:n], None, 0, Status.TIME_UP, found.ended)
+        kept = min(residuals, key=lambda status: rms(residuals[status]))
+        context = "" if solution.steps else found.ended
+        if rms(solution.r) <= rms(residuals[kept]):
+            return replace(solution, context=context)
+        status = solution.status if solution.status is Status.TIME_UP else kept
+        std = torch.full_like(solution.std, torch.nan)
+        return replace(
+            solution, image=others[kept], r=residuals[kept], std=std, rank=None, status=status, context=found.ended
+        )
 
 
 def _kinked(equations: Equations) -> bool:

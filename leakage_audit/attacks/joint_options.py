@@ -25,6 +25,7 @@ class JointOptions(Checked):
         warm_start_steps: First-order steps before a solution without a Jacobian on networks with kinks; most of what
             such a recipe finds it has by then.
         pinned: Standard deviation below which an entry counts as pinned: half a grey level of eight bits.
+        matched: Relative distance of the gradients at which an image that a layer gave away counts as the right one.
         equations: How equations are linearised and their kinks looked for.
         sketch: How many of the equations are kept.
         peeling: When a chain's layer is solved by itself.
@@ -43,6 +44,7 @@ class JointOptions(Checked):
     largest_work: float = 3e10
     warm_start_steps: int = 500
     pinned: float = 0.5 / 255
+    matched: float = 0.01
     equations: EquationOptions = field(default_factory=EquationOptions)
     sketch: SketchOptions = field(default_factory=SketchOptions)
     peeling: PeelingOptions = field(default_factory=PeelingOptions)
@@ -54,4 +56,4 @@ class JointOptions(Checked):
     solver: SolverOptions = field(default_factory=SolverOptions)
 
     def __post_init__(self) -> None:
-        self.check(positive=("rounding_units", "largest_work", "warm_start_steps", "pinned"))
+        self.check(positive=("rounding_units", "largest_work", "warm_start_steps", "pinned", "matched"))

@@ -1,7 +1,8 @@
 """A network opened from its end: what its layers were fed, exactly, before any image is guessed.
 
-The last layer's δ is known (Lemma 3.1). A layer whose δ is known gives its input away (`inputs`). The rectifier that
-made this input was on where it is positive, so δ is known one layer further down, and so on, until an input is not
+The last layer's δ is known (Lemma 3.1), and so is the derivative wherever a parameter is added entry by entry
+(`added_parameters`). A layer whose δ is known gives its input away (`input_from_gradient`). The rectifier that made
+this input was on where it is positive, so δ is known one layer further down, and so on, until an input is not
 determined or something else (a pooling's choice, an activation that does not show its slope) hides the derivative.
 
 Nothing is read off the network's structure. Autograd walks from the last layer towards the image, at a few guesses of
@@ -16,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from leakage_audit.equations.added_parameters import AddedParameters
+from leakage_audit.equations.base import Block
 from leakage_audit.equations.input_from_gradient import InputOptions, PartialInput, solve_for_input
 from leakage_audit.layerwise.last_layer import last_layer
 from leakage_audit.networks.layer_types import type_of
@@ -57,14 +60,19 @@ class RecoveredInput:
     Attributes:
         name: The layer's path in the network.
         input: What is known of it.
-        slope: ∂L/∂input, `(C, H, W)` or `(C,)`, over all the ways in which it counts; None where it is not known.
-        alone: Whether the image is known to count through this input only.
+        input_gradient: ∂L/∂input, `(C, H, W)` or `(C,)`, over all the ways in which it counts; None if it is not known.
+        is_bottleneck: Whether the image is known to count through this input only.
     """
 
     name: str
     input: PartialInput
     input_gradient: Tensor | None = None
     is_bottleneck: bool = False
+
+    @property
+    def block(self) -> Block:
+        """What is known, as equations in the image."""
+        return Block(f"input of {self.name}", self.input.value.flatten(), self.input.noise.flatten())
 
 
 def recover_backwards(
@@ -84,32 +92,42 @@ def recover_backwards(
         budget: Time limit; none by default.
 
     Returns:
-        Nothing where the last layer is not fully connected with a bias, or more than one image was seen.
+        Nothing where more than one image was seen, or no derivative is known.
     """
+    if seen.batch_size > 1:
+        return []
     options, network = options or RecoveryOptions(), stateless(seen.network)
     last = last_layer(seen)
     delta = None if last is None else last.delta
-    if last is None or seen.batch_size > 1 or delta is None or not delta.any():
-        return []
     generator = torch.Generator().manual_seed(seed)
     guesses = torch.randn(options.guesses, *seen.input_shape, generator=generator, dtype=seen.dtype).to(seen.device)
     image = seen.to_input(GREY + options.spread * guesses).requires_grad_()
-    walk = _Walk(seen, network, rounding, options, budget or Budget())
+    added = AddedParameters(seen, network, options.guesses, options.same)
+    walk = _Walk(seen, network, added, rounding, options, budget or Budget())
     with saved_tensors_hooks(lambda tensor: tensor, walk.known):
-        network(image)
-        end = walk.outputs.get(last.name)
-        if end is None or end.shape != (options.guesses, len(delta)):
-            return []
-        return walk(end, delta.expand_as(end), image)
+        with added:
+            scores = network(image)
+        known = added.set_known(scores)
+        end = None if last is None or delta is None else walk.outputs.get(last.name)
+        if end is not None and delta is not None and delta.any() and end.shape == (options.guesses, len(delta)):
+            return walk(end, delta.expand_as(end), image)
+        unknown = torch.randn(scores.shape, generator=generator, dtype=scores.dtype).to(scores)
+        return walk(scores, unknown, image) if known else []
 
 
 class _Walk:
     """What is found while autograd walks back."""
 
     def __init__(
-        self, seen: Observation, network: nn.Module, rounding: float, options: RecoveryOptions, budget: Budget
+        self,
+        seen: Observation,
+        network: nn.Module,
+        added: AddedParameters,
+        rounding: float,
+        options: RecoveryOptions,
+        budget: Budget,
     ) -> None:
-        self._rounding, self._options, self._budget = rounding, options, budget
+        self._added, self._rounding, self._options, self._budget = added, rounding, options, budget
         self._inputs: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
         self._repeated: set[str] = set()
@@ -129,6 +147,7 @@ class _Walk:
             layer.input_gradient = self._input_gradients.get(layer.name)
         whole = [layer for layer in found if layer.input.basis is None]
         if whole:
+            self._added.forget()  # what lies below would not be zero
             self._inputs[whole[-1].name].register_hook(torch.zeros_like)
             whole[-1].is_bottleneck = not torch.autograd.grad(end, image, delta)[0].any()
         return found
@@ -165,7 +184,7 @@ class _Walk:
         self._recovered[name] = RecoveredInput(name, found)
         if found.basis is None:
             value = found.value.where(found.value.abs() > self._options.cut * found.noise, 0.0)
-            self._values.append((guess.detach(), value.flatten()))
+            self._values.append((guess.detach(), found.arrangement.input(value).flatten()))
 
     def _keep(self, name: str, input_gradient: Tensor) -> None:
         if name not in self._input_gradients and _same(input_gradient, self._options.same):

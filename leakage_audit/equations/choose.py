@@ -15,6 +15,7 @@ from leakage_audit.equations.hidden_separation import HiddenSeparation, HiddenSe
 from leakage_audit.equations.layer_peeling import PeelingOptions, peel_layers
 from leakage_audit.equations.network_above import network_below
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
+from leakage_audit.layerwise.last_layer import last_layer
 from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import Observation, copy_network
 from leakage_audit.runtime import Budget
@@ -46,11 +47,18 @@ def equations_of_one(
     try:
         return peel_layers(seen, relative_error, peeling, budget)
     except UnreadableNetwork:
-        recovered = recover_backwards(seen, relative_error, options=recovery, budget=budget)
-        known = [layer.input.value.numel() for layer in recovered[1:] if layer.input.basis is None]
-        if known and known[-1] >= math.prod(seen.input_shape):  # fewer say less than all gradients do
+        last = last_layer(seen)
+        found = recover_backwards(seen, relative_error, options=recovery, budget=budget)
+        recovered = [layer for layer in found if last is None or layer.name != last.name]
+        whole = [layer for layer in recovered if layer.input.basis is None]
+        # Unless all above it depends on the image by way of it alone, a known input may say less than all gradients.
+        if whole and (
+            (whole[-1].is_bottleneck and whole[-1].input_gradient is not None)
+            or whole[-1].input.value.numel() >= math.prod(seen.input_shape)
+        ):
             return RecoveredInputEquations(seen, recovered, relative_error, sketch)
-        return AutogradEquations(seen, relative_error, None, sketch, autograd, budget)
+        parts = [layer for layer in recovered if layer.input.arrangement.one_block]  # straight in the image, mostly
+        return AutogradEquations(seen, relative_error, None, sketch, autograd, budget, parts)
 
 
 def separate(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad
 
 from leakage_audit.equations.backward_recovery import RecoveredInput
-from leakage_audit.equations.base import Block, Equations
+from leakage_audit.equations.base import Equations
 from leakage_audit.equations.count_sketch import SketchOptions, sketch_gradients
 from leakage_audit.networks.stateless import activation_count, stateless
 from leakage_audit.observation import Observation
@@ -27,7 +27,7 @@ class RecoveredInputEquations(Equations):
 
     Args:
         seen: What leaked, in float64.
-        recovered: What `recover_backwards` found, at least one input known altogether.
+        recovered: What `recover_backwards` found; at least one input.
         relative_error: Of a gradient's entry, as `base.relative_error_of` has it.
         sketch: How many of the equations are kept.
     """
@@ -40,16 +40,13 @@ class RecoveredInputEquations(Equations):
         sketch: SketchOptions | None = None,
     ) -> None:
         sketch = sketch or SketchOptions()
-        whole = max(i for i, layer in enumerate(recovered) if layer.input.basis is None)
+        whole = max((i for i, layer in enumerate(recovered) if layer.input.basis is None), default=0)
         self._network, self._layers = stateless(seen.network), recovered[whole:]
         self._inputs: dict[str, Tensor] = {}
         for layer in self._layers:
             module = self._network.get_submodule(layer.name)
             module.register_forward_pre_hook(self._keep(layer.name, last=layer is self._layers[0]))
-        blocks = [
-            Block(f"input of {layer.name}", layer.input.value.flatten(), layer.input.noise.flatten())
-            for layer in self._layers
-        ]
+        blocks = [layer.block for layer in self._layers]
         below = (
             self._below(seen) if recovered[whole].is_bottleneck and recovered[whole].input_gradient is not None else {}
         )
@@ -58,6 +55,11 @@ class RecoveredInputEquations(Equations):
         spare = max(sketch.plenty * n - sum(b.target.numel() for b in blocks), n)
         self._sketches, summed_up = sketch_gradients(below, int(spare), relative_error, sketch.seed)
         super().__init__(seen, blocks + summed_up)
+
+    @property
+    def end(self) -> RecoveredInput:
+        """Of the inputs known altogether the one nearest the image; where there is none, the last one's known part."""
+        return self._layers[0]
 
     def _keep(self, name: str, last: bool) -> Callable:
         def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -71,6 +73,10 @@ class RecoveredInputEquations(Equations):
         """The network as far as the first input that is known altogether."""
         with contextlib.suppress(_Reached):
             functional_call(self._network, parameters, (x,))
+
+    def run(self, image: Tensor) -> None:
+        """See `Equations`."""
+        self._run(self.seen.to_input(image), {})
 
     def _below(self, seen: Observation) -> dict[str, Tensor]:
         """The gradients on this side of the known input, but for the weights that their layers' inputs stand for."""
@@ -100,10 +106,9 @@ class RecoveredInputEquations(Equations):
         self._run(x, parameters)
         known = []
         for layer in self._layers:
-            h = self._inputs[layer.name][0].reshape(len(self._inputs[layer.name][0]), -1)  # channels, positions
-            known.append((h if layer.input.basis is None else h @ layer.input.basis).flatten())
-        input_gradient = self._layers[0].input_gradient
-        return known[0] @ input_gradient.flatten() if input_gradient is not None else known[0].sum(), known
+            known.append(layer.input.of(self._inputs[layer.name][0]).flatten())
+        whole, input_gradient = self._inputs[self._layers[0].name][0], self._layers[0].input_gradient
+        return whole.sum() if input_gradient is None else (whole * input_gradient).sum(), known
 
     def values(self, image: Tensor) -> list[Tensor]:
         """Inputs of the recovered layers at `image (1, C, H, W)`, and the (summed) gradients below them."""
