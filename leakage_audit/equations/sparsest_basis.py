@@ -1,12 +1,14 @@
 """The sparsest basis of a subspace that sparse vectors span.
 
 Let `M = S A` with unknown `S (N × r)`, whose columns have many exact zeros, and any invertible `A (r × r)`. A vector w
-with `M w` a column of S up to a factor annihilates the rows of M where that column is zero. Two searches find such w:
+with `M w` a column of S up to a factor annihilates the rows of M where that column is zero. Three searches find such w:
 
 - *Draws* (SPEAR, Dimitrov et al. 2024): r − 1 random rows determine w up to a factor, and it is one of those sought if
   that column is zero in all of them: about 2^(r−1) draws where half the entries are zero.
 - *Dictionary learning*: minimise `Σ_j log((M w)_j² + ε²)` from random starts by reweighted least squares, ε falling to
   the noise (Candès, Wakin & Boyd 2008 for the weights; Sun, Qu & Wright 2017 for sparse vectors in a subspace).
+
+- *Linear programmes*, where the columns are known to be non-negative (`nonnegative_rays`): milliseconds a column.
 
 Each candidate is polished: w becomes the right singular vector of the rows that it annihilates, which must have rank
 r − 1 (rows of lower rank annihilate more than one vector). The basis is chosen greedily by zeros: sets of independent
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from leakage_audit.equations.nonnegative_rays import extreme_rays
 from leakage_audit.runtime import Budget
 
 STEPS_KEPT = 8  # numbers per entry of a chunk that a search step keeps
@@ -41,6 +44,8 @@ class SparsestBasisOptions:
         patience: Rounds without a better basis after which the search ends.
         hits: Independent finds of each vector after which the search ends: with two, one that was missed had to be
             passed over as often as all the others were met.
+        nonnegative: Whether the columns sought are known to have one sign, as what a rectifier puts out.
+        programmes: Linear programmes in a row without a new vector after which the others are left to the searches.
         seed: Of the draws.
     """
 
@@ -54,6 +59,8 @@ class SparsestBasisOptions:
     steps: int = 40
     patience: int = 10
     hits: int = 2
+    nonnegative: bool = False
+    programmes: int = 8
     seed: int = 0
 
 
@@ -132,6 +139,13 @@ class _Search:
         draws = 2.0 ** (r - 1) * (1 + math.log(r))
         chosen: list[tuple[Tensor, int, int]] = []
         idle = 0
+        if self._options.nonnegative:
+            slack = self._options.cut * float(self._noise.max()) * math.sqrt(r)
+            options = self._options
+            self._keep(extreme_rays(self._rows, slack, options.programmes, options.seed, self._budget))
+            chosen = self._greedy()
+            if len(chosen) == r:
+                return self._basis(chosen)
         for step in self._budget.steps(self._options.rounds, "sparsest basis"):
             by_draws = draws <= self._options.max_draws and step % 4 != 3
             self._keep(self._drawn() if by_draws else self._learned([w for w, _, _ in chosen]))
