@@ -1,27 +1,32 @@
-"""A network opened from its end: what its layers were fed, exactly, before any image is guessed.
+"""A network opened from where it is known: what its layers were fed, exactly, before any image is guessed.
 
-The last layer's δ is known (Lemma 3.1). A layer whose δ is known gives its input away (`inputs`). The rectifier that
-made this input was on where it is positive, so δ is known one layer further down, and so on, until an input is not
-determined or something else (a pooling's choice, an activation that does not show its slope) hides the derivative.
+What the attacker knows at some operation, each image's value and derivative there, comes from the last layer (Lemma
+3.1, or a batch separated there) or from a convolution that told its images apart. Below it, a layer whose derivative δ
+is known gives the inputs of all images away (`input_from_gradient`). The rectifier that made these was on where they
+are positive, so δ is known one layer further down, and so on, until an input is not determined or something else (a
+pooling's choice, an activation that does not show its slope, statistics of a batch that is not known) hides it.
 
-Nothing is read off the network's structure. Autograd walks from the last layer towards the image, at a few guesses of
-the image at once; a known input takes the place of every tensor that equals it at the guesses, such as the one that a
-rectifier keeps for its derivative; and δ is known where it is the same for all guesses.
+Nothing is assumed of an operation (`dataflow`). Its derivative is taken where its inputs are known; where they are not,
+at a few guesses of the images, and is known if it is the same for all. A rectifier's is known from its output.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from leakage_audit.equations.input_from_gradient import InputOptions, PartialInput, solve_for_input
+from leakage_audit.equations.input_from_gradient import InputOptions, PartialInput, Reader, solve_for_input
+from leakage_audit.equations.rectifier_pattern import PatternOptions, Patterns
+from leakage_audit.layerwise.fully_connected import input_from_gradient
 from leakage_audit.layerwise.last_layer import last_layer
+from leakage_audit.networks.dataflow import Dataflow, read_dataflow
 from leakage_audit.networks.layer_types import type_of
 from leakage_audit.networks.stateless import stateless
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY
+from leakage_audit.runtime import Budget
 
 
 @dataclass(frozen=True)
@@ -29,27 +34,47 @@ class RecoveryOptions:
     """How it is told what is known.
 
     Attributes:
-        guesses: Of the image: an unknown derivative differs between them by its own size.
+        guesses: Of the images: an unknown derivative differs between them by its own size.
         same: Relative difference between guesses below which a derivative is known; rounding leaves 1e-15.
-        cut: Entries of an input within this many standard deviations of zero are zero: one wrong unit in 1.7 million.
+        pattern: How rectifiers' patterns are read off their outputs.
         inputs: When an input counts as found.
     """
 
     guesses: int = 4
     same: float = 1e-6
-    cut: float = 5.0
+    pattern: PatternOptions = field(default_factory=PatternOptions)
     inputs: InputOptions = field(default_factory=InputOptions)
 
 
-@dataclass
+@dataclass(frozen=True)
+class Known:
+    """What is known of each image where the walk starts.
+
+    Attributes:
+        layer: A layer's name.
+        derivative: ∂L/∂(its output), `(B, …)`, or ∂L/∂(its input) if `of_input`.
+        input: What it is fed, `(B, …)`.
+        noise: Standard deviation of the entries of `input`, `(B,)`.
+        of_input: Which derivative it is.
+    """
+
+    layer: str
+    derivative: Tensor
+    input: Tensor
+    noise: Tensor
+    of_input: bool = False
+
+
+@dataclass(frozen=True)
 class RecoveredInput:
     """A layer that gave its input away.
 
     Attributes:
         name: The layer's path in the network.
         input: What is known of it.
-        slope: ∂L/∂input, `(C, H, W)` or `(C,)`, over all the ways in which it counts; None where it is not known.
-        alone: Whether the image is known to count through this input only.
+        input_gradient: ∂L/∂input, `(B, C, H, W)` or `(B, C)`, over all the ways in which it counts; None where it is
+            not known.
+        is_bottleneck: Whether the images are known to count through this input only.
     """
 
     name: str
@@ -58,8 +83,24 @@ class RecoveredInput:
     is_bottleneck: bool = False
 
 
+def known_at_the_end(seen: Observation, rounding: float) -> Known | None:
+    """Lemma 3.1 for one image; None for several, or without a fully connected last layer with a bias."""
+    last = last_layer(seen)
+    if last is None or seen.batch_size > 1 or last.delta is None or not last.delta.any():
+        return None
+    if last.weight_gradient is None:
+        return None
+    x = input_from_gradient(last.weight_gradient, last.delta)
+    return Known(last.name, last.delta[None], x[None], rounding * x.square().mean().sqrt()[None])
+
+
 def recover_backwards(
-    seen: Observation, rounding: float, seed: int = 0, options: RecoveryOptions = RecoveryOptions()
+    seen: Observation,
+    rounding: float,
+    seed: int = 0,
+    options: RecoveryOptions = RecoveryOptions(),
+    start: Known | None = None,
+    budget: Budget | None = None,
 ) -> list[RecoveredInput]:
     """The inputs that follow from the gradients alone, the last layer's first, the one nearest the image last.
 
@@ -68,93 +109,151 @@ def recover_backwards(
         rounding: Relative error of a gradient's entry, as `base.relative_error_of` has it.
         seed: Of the guesses.
         options: How it is told what is known.
+        start: Where to start; by default the last layer of a single image's network.
+        budget: Time limit.
 
     Returns:
-        Nothing where the last layer is not fully connected with a bias, or more than one image was seen.
+        Nothing where there is nothing to start from, or `torch.fx` cannot follow the network.
     """
-    network = stateless(seen.network)
-    last = last_layer(seen)
-    delta = None if last is None else last.delta
-    if last is None or seen.batch_size > 1 or delta is None or not delta.any():
+    start = start or known_at_the_end(seen, rounding)
+    flow = None if start is None else read_dataflow(stateless(seen.network))
+    if start is None or flow is None or flow.call(start.layer) is None or flow.fed(start.layer) is None:
         return []
-    generator = torch.Generator().manual_seed(seed)
-    guesses = torch.randn(options.guesses, *seen.input_shape, generator=generator, dtype=seen.dtype).to(seen.device)
-    image = seen.to_input(GREY + 0.2 * guesses).requires_grad_()
-    walk = _Walk(seen, network, rounding, options)
-    with saved_tensors_hooks(lambda tensor: tensor, walk.known):
-        network(image)
-        end = walk.outputs.get(last.name)
-        if end is None or end.shape != (options.guesses, len(delta)):
-            return []
-        return walk(end, delta.expand_as(end), image)
+    return _Walk(seen, flow, start, rounding, seed, options, budget or Budget())()
 
 
 class _Walk:
-    """What is found while autograd walks back."""
+    """Values and derivatives, from the start down."""
 
-    def __init__(self, seen: Observation, network: nn.Module, rounding: float, options: RecoveryOptions) -> None:
-        self._rounding, self._options = rounding, options
-        self._inputs: dict[str, Tensor] = {}
-        self.outputs: dict[str, Tensor] = {}
-        self._repeated: set[str] = set()
-        self._values: list[tuple[Tensor, Tensor]] = []
-        self._input_gradients: dict[str, Tensor] = {}
-        self._recovered: dict[str, RecoveredInput] = {}
-        for name, module in network.named_modules():
-            gradient = seen.gradient_of(name, "weight")
-            if gradient is not None and type_of(module) is not None:
-                module.register_forward_hook(self._watch(name, gradient))
+    def __init__(
+        self,
+        seen: Observation,
+        flow: Dataflow,
+        start: Known,
+        rounding: float,
+        seed: int,
+        options: RecoveryOptions,
+        budget: Budget,
+    ) -> None:
+        self._seen, self._flow, self._rounding, self._options, self._budget = seen, flow, rounding, options, budget
+        generator = torch.Generator().manual_seed(seed)
+        self._guesses = []
+        for _ in range(options.guesses):
+            noise = torch.randn(seen.batch_size, *seen.input_shape, generator=generator, dtype=seen.dtype)
+            with torch.no_grad():
+                self._guesses.append(flow.forward({flow.image: seen.to_input(GREY + 0.2 * noise.to(seen.device))}))
+        call, fed = flow.call(start.layer), flow.fed(start.layer)
+        assert call is not None and fed is not None
+        self._counts = {node for node in flow.nodes if node is flow.end or flow.end in flow.above(node)}
+        self._training = any(isinstance(m, _BatchNorm) and m.training for m in flow.network.modules())
+        self._derivatives: dict[fx.Node, Tensor | None] = {fed if start.of_input else call: start.derivative}
+        self._given = set(self._derivatives)
+        self._values: dict[fx.Node, Tensor] = {}
+        noise = start.noise.view(-1, *[1] * (start.input.ndim - 1)).expand_as(start.input)
+        self._patterns = Patterns(flow, self._guesses[:2], options.pattern)
+        self._learn(fed, start.input, noise)
+        flat = [t.flatten(2) if t.ndim > 2 else t[..., None] for t in (start.input, noise)]
+        value, spread = (t.transpose(0, 1).flatten(1) for t in flat)
+        self._found: dict[fx.Node, tuple[str, PartialInput]] = {
+            fed: (start.layer, PartialInput(value, spread, None))
+        }
 
-    def __call__(self, end: Tensor, delta: Tensor, image: Tensor) -> list[RecoveredInput]:
-        """Walk from `end`, where the derivative is `delta`, to `image`."""
-        torch.autograd.grad(end, image, delta, retain_graph=True)
-        found = list(self._recovered.values())
-        for layer in found:
-            layer.input_gradient = self._input_gradients.get(layer.name)
-        whole = [layer for layer in found if layer.input.basis is None]
-        if whole:
-            self._inputs[whole[-1].name].register_hook(torch.zeros_like)
-            whole[-1].is_bottleneck = not torch.autograd.grad(end, image, delta)[0].any()
+    def __call__(self) -> list[RecoveredInput]:
+        readers = self._readers()
+        for node in reversed(self._flow.nodes):
+            if self._budget.exhausted:
+                break
+            self._derivative(node)
+            if node in readers and node not in self._values:
+                self._open(node, readers[node])
+        return [
+            RecoveredInput(name, known, self._derivatives.get(node), self._flow.is_cut(node))
+            for node, (name, known) in self._found.items()
+        ]
+
+    def _readers(self) -> dict[fx.Node, list[tuple[str, fx.Node, nn.Module, Tensor]]]:
+        """Layers by what they are fed, of those whose gradients are known and which are called once."""
+        found: dict[fx.Node, list[tuple[str, fx.Node, nn.Module, Tensor]]] = {}
+        for name, module in self._flow.network.named_modules():
+            gradient = self._seen.gradient_of(name, "weight")
+            call, fed = self._flow.call(name), self._flow.fed(name)
+            if gradient is not None and type_of(module) is not None and call is not None and fed is not None:
+                found.setdefault(fed, []).append((name, call, module, gradient))
         return found
 
-    def known(self, kept: Tensor) -> Tensor:
-        """What a tensor kept for a derivative was in the observed step, where that is known; else itself."""
-        for guess, value in self._values:
-            if kept.numel() == guess.numel() and torch.equal(kept.flatten(), guess.flatten()):
-                return value.expand(self._options.guesses, -1).reshape(kept.shape).clone()
-        return kept
+    def _derivative(self, node: fx.Node) -> Tensor | None:
+        """∂L/∂(an operation's output), the sum over those that use it; None where it is not known."""
+        if node not in self._derivatives:
+            total: Tensor | None = None
+            for user in node.users:
+                if user in self._counts:
+                    part = self._pulled(user, node)
+                    if part is None:
+                        total = None
+                        break
+                    total = part if total is None else total + part
+            self._derivatives[node] = total
+        return self._derivatives[node]
 
-    def _watch(self, name: str, gradient: Tensor) -> Callable:
-        """Of a layer: its input and output on the way up, their derivatives on the way down."""
+    def _pulled(self, user: fx.Node, node: fx.Node) -> Tensor | None:
+        """What an operation hands back to one of its inputs."""
+        derivative = self._derivative(user)
+        if derivative is None or not user.op.startswith("call"):
+            return None
+        inputs = [n for n in user.all_input_nodes if n.op != "get_attr"]
+        if all(n in self._values for n in inputs):
+            return self._flow.pull_back(user, self._values, derivative)[node]
+        shown = self._patterns.shown(user)
+        if shown is not None:
+            return self._flow.pull_back(user, {node: shown}, derivative)[node]
+        pulled = [self._flow.pull_back(user, guess, derivative)[node] for guess in self._guesses]
+        apart = max(float((other - pulled[0]).norm()) for other in pulled[1:])
+        return pulled[0] if apart <= self._options.same * float(pulled[0].norm()) and pulled[0].any() else None
 
-        def up(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if name in self.outputs:
-                self._repeated.add(name)  # the gradient is then a sum over its uses
-            (guess,) = inputs
-            self._inputs[name], self.outputs[name] = guess, output
-            if len(guess) == self._options.guesses and output.requires_grad:
-                output.register_hook(lambda delta: self._open(name, layer, guess, delta, gradient))
-                guess.register_hook(lambda input_gradient: self._keep(name, input_gradient))
+    def _open(self, node: fx.Node, readers: list[tuple[str, fx.Node, nn.Module, Tensor]]) -> None:
+        shape = tuple(self._guesses[0][node].shape[1:])
 
-        return up
+        def solve() -> tuple[PartialInput | None, float]:
+            known = []
+            for _, call, module, gradient in readers:
+                delta = self._derivative(call)
+                if delta is not None and delta.any():
+                    known.append(Reader(module, delta, gradient))
+            return solve_for_input(known, shape, self._rounding, self._options.inputs)
 
-    def _open(self, name: str, layer: nn.Module, guess: Tensor, delta: Tensor, gradient: Tensor) -> None:
-        if name in self._recovered or name in self._repeated or not _same(delta, self._options.same):
-            return
-        found = solve_for_input(layer, guess.shape[1:], delta[0], gradient, self._rounding, self._options.inputs)
+        def again(changed: set[fx.Node]) -> tuple[PartialInput | None, float]:
+            affected = {other for other in self._derivatives if any(other is n or n in self._flow.above(other) for n in changed)}
+            for other in affected - self._given - changed:
+                del self._derivatives[other]
+            return solve()
+
+        found, residual = solve()
+        if found is None and residual == residual:
+            calls = [call for _, call, _, _ in readers]
+            found = self._patterns.mend(calls, self._derivatives, again, residual, self._budget)
         if found is None:
             return
-        self._recovered[name] = RecoveredInput(name, found)
+        self._found[node] = (readers[0][0], found)
         if found.basis is None:
-            value = found.value.where(found.value.abs() > self._options.cut * found.noise, 0.0)
-            self._values.append((guess.detach(), value.flatten()))
+            batch = (self._seen.batch_size,)
+            value, noise = (
+                t.reshape(len(t), *batch, -1).transpose(0, 1).reshape(*batch, *shape) for t in (found.value, found.noise)
+            )
+            self._learn(node, value, noise)
+            if self._training:
+                with torch.no_grad():
+                    self._values = self._flow.forward(self._values)
 
-    def _keep(self, name: str, input_gradient: Tensor) -> None:
-        if name not in self._input_gradients and _same(input_gradient, self._options.same):
-            self._input_gradients[name] = input_gradient[0].detach()
+    def _learn(self, node: fx.Node, value: Tensor, noise: Tensor) -> None:
+        """A value, and with it that of what it is a mere reshaping of."""
+        while True:
+            self._values[node] = value
+            self._patterns.learn(node, value, noise)
+            below = [n for n in node.all_input_nodes if n.op.startswith("call")]
+            same = len(below) == 1 and all(torch.equal(g[node].flatten(), g[below[0]].flatten()) for g in self._guesses)
+            if not same:
+                return
+            node = below[0]
+            value, noise = (t.reshape(self._guesses[0][node].shape) for t in (value, noise))
 
 
-def _same(derivative: Tensor, tolerance: float) -> bool:
-    """Whether the derivative is the same for all guesses, and not zero."""
-    apart = float((derivative - derivative[:1]).norm())
-    return apart <= tolerance * float(derivative.norm()) and bool(derivative.any())

@@ -54,7 +54,7 @@ class RecoveredInputEquations(Equations):
             self._below(seen) if recovered[whole].is_bottleneck and recovered[whole].input_gradient is not None else {}
         )
         self._parameters = {name: self._network.get_parameter(name).detach() for name in below}
-        n = math.prod(seen.input_shape)
+        n = seen.batch_size * math.prod(seen.input_shape)
         spare = max(sketch.plenty * n - sum(b.target.numel() for b in blocks), n)
         self._sketches, summed_up = sketch_gradients(below, int(spare), relative_error, sketch.seed)
         super().__init__(seen, blocks + summed_up)
@@ -74,7 +74,7 @@ class RecoveredInputEquations(Equations):
 
     def _below(self, seen: Observation) -> dict[str, Tensor]:
         """The gradients on this side of the known input, but for the weights that their layers' inputs stand for."""
-        grey = torch.full((1, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
+        grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
         own = {name: self._network.get_parameter(name).detach().requires_grad_() for name in seen.gradients}
         self._run(seen.to_input(grey), own)
         h = self._inputs[self._layers[0].name]
@@ -100,13 +100,13 @@ class RecoveredInputEquations(Equations):
         self._run(x, parameters)
         known = []
         for layer in self._layers:
-            h = self._inputs[layer.name][0].reshape(len(self._inputs[layer.name][0]), -1)  # channels, positions
+            h = self._inputs[layer.name].transpose(0, 1).flatten(1)  # channels, positions of all images
             known.append((h if layer.input.basis is None else h @ layer.input.basis).flatten())
-        input_gradient = self._layers[0].input_gradient
-        return known[0] @ input_gradient.flatten() if input_gradient is not None else known[0].sum(), known
+        h, input_gradient = self._inputs[self._layers[0].name], self._layers[0].input_gradient
+        return h.flatten() @ input_gradient.flatten() if input_gradient is not None else known[0].sum(), known
 
     def values(self, image: Tensor) -> list[Tensor]:
-        """Inputs of the recovered layers at `image (1, C, H, W)`, and the (summed) gradients below them."""
+        """Inputs of the recovered layers at `image (B, C, H, W)`, and the (summed) gradients below them."""
         x = self.seen.to_input(image)
         if not self._parameters:
             return self._objective({}, x)[1]
