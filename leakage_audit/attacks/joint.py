@@ -12,6 +12,7 @@ from leakage_audit.attacks.joint_options import JointOptions
 from leakage_audit.equations.autograd import AutogradEquations
 from leakage_audit.equations.base import Equations, relative_error_of, rms
 from leakage_audit.equations.choose import equations_of_one, separate
+from leakage_audit.equations.network_recovery import recover_network
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY, PRIORS, Prior, load
@@ -114,13 +115,22 @@ class Joint(Attack):
     ) -> tuple[Equations, Solution, str | None]:
         """The equations, their solution (image by image where that is enough), and the layer that separated a batch."""
         options = self.options
-        if seen.batch_size == 1:
-            equations = equations_of_one(seen, relative_error, options.sketch)
-            return equations, self._solve(equations, shared, budget), None
         rounding = relative_error_of(shared.dtype, 1.0)
+        if seen.batch_size == 1:
+            equations = equations_of_one(
+                seen, relative_error, options.sketch, rounding, budget, self.max_memory_gb / 2, options.recovery
+            )
+            return equations, self._solve(equations, shared, budget), None
         separated = separate(
             seen, relative_error, rounding, budget, options.separation, options.hidden, self.max_memory_gb / 2
         )
+        if separated is None or not may_be_solved_per_image(*separated):
+            recovered = recover_network(
+                seen, relative_error, rounding, separated and separated[1], budget, self.max_memory_gb / 2, options.recovery
+            )
+            if recovered is not None:
+                equations = RecoveredInputEquations(seen, recovered[1], relative_error, options.sketch)
+                return equations, self._solve(equations, shared, budget), recovered[0]
         if separated is None:
             equations = AutogradEquations(seen, relative_error, sketch=options.sketch)
             return equations, self._solve(equations, shared, budget), None

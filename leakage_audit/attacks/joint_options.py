@@ -6,6 +6,7 @@ from leakage_audit.equations.base import EquationOptions
 from leakage_audit.equations.batch_separation import SeparationOptions
 from leakage_audit.equations.count_sketch import SketchOptions
 from leakage_audit.equations.hidden_separation import HiddenSeparationOptions
+from leakage_audit.equations.network_recovery import NetworkRecoveryOptions
 from leakage_audit.options import Checked
 from leakage_audit.solvers.options import SolverOptions
 
@@ -25,6 +26,7 @@ class JointOptions(Checked):
         sketch: How many of the equations are kept.
         separation: How a batch is taken apart at the last layer.
         hidden: When it counts as taken apart at a hidden one.
+        recovery: How a network is recovered from where its images are known.
         solver: When a solve ends, and how far it trusts its linearisations.
 
     >>> JointOptions(rounding_units=2.0).rounding_units  # gradients known to two units of their type's rounding
@@ -39,6 +41,7 @@ class JointOptions(Checked):
     sketch: SketchOptions = field(default_factory=SketchOptions)
     separation: SeparationOptions = field(default_factory=SeparationOptions)
     hidden: HiddenSeparationOptions = field(default_factory=HiddenSeparationOptions)
+    recovery: NetworkRecoveryOptions = field(default_factory=NetworkRecoveryOptions)
     solver: SolverOptions = field(default_factory=SolverOptions)
 
     def __post_init__(self) -> None:

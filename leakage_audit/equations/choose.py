@@ -7,26 +7,38 @@ import torch
 from torch import Tensor
 
 from leakage_audit.equations.autograd import AutogradEquations
-from leakage_audit.equations.backward_recovery import recover_backwards
 from leakage_audit.equations.base import Equations
 from leakage_audit.equations.batch_separation import SeparatedBatch, SeparationOptions, separate_batch
 from leakage_audit.equations.count_sketch import SketchOptions
 from leakage_audit.equations.hidden_separation import HiddenSeparation, HiddenSeparationOptions, separate_hidden
 from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.equations.network_above import network_below
+from leakage_audit.equations.network_recovery import NetworkRecoveryOptions, recover_network
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import Observation, copy_network
 from leakage_audit.runtime import Budget
 
 
-def equations_of_one(seen: Observation, relative_error: float, sketch: SketchOptions) -> Equations:
+def equations_of_one(
+    seen: Observation,
+    relative_error: float,
+    sketch: SketchOptions,
+    rounding: float | None = None,
+    budget: Budget | None = None,
+    max_memory_gb: float = 1.0,
+    options: NetworkRecoveryOptions | None = None,
+) -> Equations:
     """One image's: those of a chain that Lemma 3.1 opens, of a network that opens from its end, or its gradient.
 
     Args:
         seen: What leaked of one image, in float64.
         relative_error: Of a gradient's entry, as `base.relative_error_of` has it.
         sketch: How many of the equations are kept.
+        rounding: Relative rounding of the gradients' own type; a quarter of the relative error by default.
+        budget: Time limit of a recovery.
+        max_memory_gb: Memory that a recovery may take.
+        options: How hard to try to recover the network.
 
     Raises:
         ValueError: If labels are needed and cannot be inferred, or the gradients give nothing.
@@ -34,10 +46,10 @@ def equations_of_one(seen: Observation, relative_error: float, sketch: SketchOpt
     try:
         return peel_layers(seen, relative_error)
     except UnreadableNetwork:
-        recovered = recover_backwards(seen, relative_error)
-        known = [layer.input.value.numel() for layer in recovered[1:] if layer.input.basis is None]
-        if known and known[-1] >= math.prod(seen.input_shape):  # fewer say less than all gradients do
-            return RecoveredInputEquations(seen, recovered, relative_error, sketch)
+        rounding = relative_error / 4 if rounding is None else rounding
+        found = recover_network(seen, relative_error, rounding, None, budget or Budget(), max_memory_gb, options)
+        if found is not None:
+            return RecoveredInputEquations(seen, found[1], relative_error, sketch)
         return AutogradEquations(seen, relative_error, sketch=sketch)
 
 

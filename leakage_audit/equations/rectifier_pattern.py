@@ -36,7 +36,7 @@ class PatternOptions(Checked):
     rounds: int = 4
 
     def __post_init__(self) -> None:
-        self.check(positive=("cut", "others"), not_negative=("flips", "rounds"))
+        self.check(positive=("cut",), not_negative=("flips", "rounds"))
 
 
 class Patterns:
@@ -129,7 +129,7 @@ class Patterns:
             distance = (value.abs() / noise / self._cuts[node]).log().abs().where(counts, torch.inf).flatten()
             near = distance.argsort()[: self._options.flips].tolist()
             units += [(float(distance[place]), node, place) for place in near]
-            self._flipped[node] = torch.zeros_like(value, dtype=torch.bool)
+            self._flipped[node] = torch.zeros(value.shape, dtype=torch.bool, device=value.device)
         units = sorted(units, key=lambda unit: unit[0])[: self._options.flips]
         for _ in range(self._options.rounds):
             best: tuple[float, fx.Node, int] | None = None
