@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from leakage_audit.equations.batch_statistics import NormalisedReader, StatisticsOptions, solve_through_statistics
 from leakage_audit.equations.input_from_gradient import InputOptions, PartialInput, Reader, solve_for_input
 from leakage_audit.equations.rectifier_pattern import PatternOptions, Patterns
 from leakage_audit.layerwise.fully_connected import input_from_gradient
@@ -37,12 +38,14 @@ class RecoveryOptions:
         guesses: Of the images: an unknown derivative differs between them by its own size.
         same: Relative difference between guesses below which a derivative is known; rounding leaves 1e-15.
         pattern: How rectifiers' patterns are read off their outputs.
+        statistics: How inputs are found below batch normalisation in training mode.
         inputs: When an input counts as found.
     """
 
     guesses: int = 4
     same: float = 1e-6
     pattern: PatternOptions = field(default_factory=PatternOptions)
+    statistics: StatisticsOptions = field(default_factory=StatisticsOptions)
     inputs: InputOptions = field(default_factory=InputOptions)
 
 
@@ -212,6 +215,8 @@ class _Walk:
 
     def _open(self, node: fx.Node, readers: list[tuple[str, fx.Node, nn.Module, Tensor]]) -> None:
         shape = tuple(self._guesses[0][node].shape[1:])
+        if self._training and self._open_statistics(node, readers, shape):
+            return
 
         def solve() -> tuple[PartialInput | None, float]:
             known = []
@@ -240,9 +245,78 @@ class _Walk:
                 t.reshape(len(t), *batch, -1).transpose(0, 1).reshape(*batch, *shape) for t in (found.value, found.noise)
             )
             self._learn(node, value, noise)
-            if self._training:
-                with torch.no_grad():
-                    self._values = self._flow.forward(self._values)
+
+    def _open_statistics(
+        self, node: fx.Node, readers: list[tuple[str, fx.Node, nn.Module, Tensor]], shape: tuple[int, ...]
+    ) -> bool:
+        """Solve below batch normalisation in training mode; whether the input was found, in its own size."""
+        known = []
+        for _, call, module, gradient in readers:
+            norm = self._normalised(next(iter(call.users))) if len(call.users) == 1 else None
+            derivative = self._derivative(next(iter(call.users))) if norm is not None else None
+            if norm is None or derivative is None:
+                return False
+            known.append(NormalisedReader(module, norm[0], derivative, gradient, *norm[1:]))
+        options = self._options
+        found = solve_through_statistics(
+            known, shape, self._rounding, options.inputs, options.statistics, self._budget
+        )
+        if found is None:
+            return False
+        batch = self._seen.batch_size
+        value, noise = (
+            t.reshape(len(t), batch, -1).transpose(0, 1).reshape(batch, *shape) for t in (found.value, found.noise)
+        )
+        own = {call: reader.delta(reader.layer(value)) for (_, call, _, _), reader in zip(readers, known, strict=True)}
+        parts = [self._flow.pull_back(call, {node: value}, delta)[node] for call, delta in own.items()]
+        others = [self._pulled(user, node) for user in node.users if user in self._counts and user not in own]
+        size = None if any(part is None for part in others) else self._size(node, value, noise, parts, others)
+        if size is None:
+            return False
+        self._found[node] = (readers[0][0], PartialInput(found.value * size, found.noise * size, None))
+        self._derivatives.update({call: delta / size for call, delta in own.items()})
+        self._derivatives.pop(node, None)
+        self._learn(node, value * size, noise * size)
+        return True
+
+    def _size(
+        self, node: fx.Node, value: Tensor, noise: Tensor, free: list[Tensor], fixed: list[Tensor | None]
+    ) -> float | None:
+        """The common size of an input, from ∂L/∂β of the normalisation below the rectifier that made it.
+
+        What comes by way of normalised layers is inverse to the size, what comes by others does not depend on it; both
+        add up to a sum that was shared.
+        """
+        below = node.all_input_nodes
+        sources = [*below, *(n for b in below for n in b.all_input_nodes)]
+        norms = [norm for source in sources if (norm := self._normalised(source)) is not None]
+        if not norms:
+            return None
+        self._patterns.learn(node, value, noise)
+        shown = self._patterns.shown(node)
+        if shown is None or len(below) != 1:
+            return None
+        zero = torch.zeros_like(value)
+        axes = (0, *range(2, value.ndim))
+        varies, stays = (
+            self._flow.pull_back(node, {below[0]: shown}, sum((p for p in parts if p is not None), zero))[below[0]].sum(axes)
+            for parts in (free, fixed)
+        )
+        for _, shift, _ in norms:
+            if len(shift) == len(varies) and varies.any():
+                inverse = float(varies @ (shift - stays) / (varies @ varies))
+                missing = float((varies * inverse + stays - shift).norm()) / float(shift.norm())
+                if inverse > 0 and missing < self._options.statistics.tells:
+                    return 1 / inverse
+        return None
+
+    def _normalised(self, node: fx.Node) -> tuple[_BatchNorm, Tensor, Tensor] | None:
+        """A batch normalisation in training mode, with the gradients of its shift and scale."""
+        module = self._flow.module(node)
+        if not isinstance(module, _BatchNorm) or not module.training or self._flow.call(str(node.target)) is None:
+            return None
+        shift, scale = (self._seen.gradient_of(str(node.target), kind) for kind in ("bias", "weight"))
+        return None if shift is None or scale is None else (module, shift, scale)
 
     def _learn(self, node: fx.Node, value: Tensor, noise: Tensor) -> None:
         """A value, and with it that of what it is a mere reshaping of."""

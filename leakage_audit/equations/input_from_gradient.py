@@ -79,7 +79,7 @@ def solve_for_input(
         nothing, and for layers that are not understood (padding other than with zeros, deficient ones with several
         groups, any too large), which have no residual (NaN).
     """
-    blocks = [block for reader in readers if (block := _block(reader, shape, options)) is not None]
+    blocks = [block for reader in readers if (block := gradient_system(reader, shape, options)) is not None]
     if not blocks:
         return None, math.nan
     if any(len(k0) > 1 for k0, _ in blocks):
@@ -90,7 +90,7 @@ def solve_for_input(
     return _solve(k0, g, rounding, options)
 
 
-def _block(reader: Reader, shape: tuple[int, ...], options: InputOptions) -> tuple[Tensor, Tensor] | None:
+def gradient_system(reader: Reader, shape: tuple[int, ...], options: InputOptions) -> tuple[Tensor, Tensor] | None:
     """K₀ `(groups, rows, B · positions)` and g `(groups, rows, channels of a group)`."""
     layer, delta, gradient = reader.layer, reader.delta, reader.gradient
     kind = type_of(layer)
