@@ -19,8 +19,9 @@ class CosineTV(Attack):
     """Adam on the cosine distance of gradients plus total variation; needs nothing but a differentiable classifier.
 
     Minimises `distance(∂L/∂p(x), g) + tv · TV(x) + features · mean (f(x) − f)²` over all images of the batch at once,
-    the last term for a single image only, whose features its last layer gives away, and returns the best iterate by this objective, which is also the reconstruction's `residual`. Settings that are
-    not given come from the preset's `Recipe`. It has converged once the cosine distance is below 0.01.
+    the last term for a single image only, whose features its last layer gives away, and returns the best iterate by
+    this objective, which is also the reconstruction's `residual`. Settings that are not given come from the preset's
+    `Recipe`. It has converged once the cosine distance is below 0.01.
 
     Args:
         preset: `paper` (what the authors ran), `original` (Geiping et al.'s own recipe) or `modern` (the strongest

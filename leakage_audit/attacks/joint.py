@@ -126,7 +126,13 @@ class Joint(Attack):
         )
         if separated is None or not may_be_solved_per_image(*separated):
             recovered = recover_network(
-                seen, relative_error, rounding, separated and separated[1], budget, self.max_memory_gb / 2, options.recovery
+                seen,
+                relative_error,
+                rounding,
+                separated and separated[1],
+                budget,
+                self.max_memory_gb / 2,
+                options.recovery,
             )
             if recovered is not None:
                 equations = RecoveredInputEquations(seen, recovered[1], relative_error, options.sketch)

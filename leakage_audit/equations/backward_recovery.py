@@ -10,18 +10,18 @@ Nothing is assumed of an operation (`dataflow`). Its derivative is taken where i
 at a few guesses of the images, and is known if it is the same for all. A rectifier's is known from its output.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from leakage_audit.equations.batch_statistics import NormalisedReader, StatisticsOptions, solve_through_statistics
-from leakage_audit.equations.input_from_gradient import InputOptions, PartialInput, Reader, solve_for_input
-from leakage_audit.equations.rectifier_pattern import PatternOptions, Patterns
-from leakage_audit.layerwise.fully_connected import input_from_gradient
-from leakage_audit.layerwise.last_layer import last_layer
+from leakage_audit.equations.batch_statistics import (
+    NormalisedReader,
+    common_size,
+    solve_through_statistics,
+)
+from leakage_audit.equations.input_from_gradient import PartialInput, Reader, solve_for_input
+from leakage_audit.equations.known_inputs import Known, RecoveredInput, RecoveryOptions, known_at_the_end
+from leakage_audit.equations.rectifier_pattern import Patterns
 from leakage_audit.networks.dataflow import Dataflow, read_dataflow
 from leakage_audit.networks.layer_types import type_of
 from leakage_audit.networks.stateless import stateless
@@ -30,78 +30,11 @@ from leakage_audit.priors import GREY
 from leakage_audit.runtime import Budget
 
 
-@dataclass(frozen=True)
-class RecoveryOptions:
-    """How it is told what is known.
-
-    Attributes:
-        guesses: Of the images: an unknown derivative differs between them by its own size.
-        same: Relative difference between guesses below which a derivative is known; rounding leaves 1e-15.
-        pattern: How rectifiers' patterns are read off their outputs.
-        statistics: How inputs are found below batch normalisation in training mode.
-        inputs: When an input counts as found.
-    """
-
-    guesses: int = 4
-    same: float = 1e-6
-    pattern: PatternOptions = field(default_factory=PatternOptions)
-    statistics: StatisticsOptions = field(default_factory=StatisticsOptions)
-    inputs: InputOptions = field(default_factory=InputOptions)
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of each image where the walk starts.
-
-    Attributes:
-        layer: A layer's name.
-        derivative: ∂L/∂(its output), `(B, …)`, or ∂L/∂(its input) if `of_input`.
-        input: What it is fed, `(B, …)`.
-        noise: Standard deviation of the entries of `input`, `(B,)`.
-        of_input: Which derivative it is.
-    """
-
-    layer: str
-    derivative: Tensor
-    input: Tensor
-    noise: Tensor
-    of_input: bool = False
-
-
-@dataclass(frozen=True)
-class RecoveredInput:
-    """A layer that gave its input away.
-
-    Attributes:
-        name: The layer's path in the network.
-        input: What is known of it.
-        input_gradient: ∂L/∂input, `(B, C, H, W)` or `(B, C)`, over all the ways in which it counts; None where it is
-            not known.
-        is_bottleneck: Whether the images are known to count through this input only.
-    """
-
-    name: str
-    input: PartialInput
-    input_gradient: Tensor | None = None
-    is_bottleneck: bool = False
-
-
-def known_at_the_end(seen: Observation, rounding: float) -> Known | None:
-    """Lemma 3.1 for one image; None for several, or without a fully connected last layer with a bias."""
-    last = last_layer(seen)
-    if last is None or seen.batch_size > 1 or last.delta is None or not last.delta.any():
-        return None
-    if last.weight_gradient is None:
-        return None
-    x = input_from_gradient(last.weight_gradient, last.delta)
-    return Known(last.name, last.delta[None], x[None], rounding * x.square().mean().sqrt()[None])
-
-
 def recover_backwards(
     seen: Observation,
     rounding: float,
     seed: int = 0,
-    options: RecoveryOptions = RecoveryOptions(),
+    options: RecoveryOptions | None = None,
     start: Known | None = None,
     budget: Budget | None = None,
 ) -> list[RecoveredInput]:
@@ -122,7 +55,7 @@ def recover_backwards(
     flow = None if start is None else read_dataflow(stateless(seen.network))
     if start is None or flow is None or flow.call(start.layer) is None or flow.fed(start.layer) is None:
         return []
-    return _Walk(seen, flow, start, rounding, seed, options, budget or Budget())()
+    return _Walk(seen, flow, start, rounding, seed, options or RecoveryOptions(), budget or Budget())()
 
 
 class _Walk:
@@ -146,7 +79,8 @@ class _Walk:
             with torch.no_grad():
                 self._guesses.append(flow.forward({flow.image: seen.to_input(GREY + 0.2 * noise.to(seen.device))}))
         call, fed = flow.call(start.layer), flow.fed(start.layer)
-        assert call is not None and fed is not None
+        assert call is not None
+        assert fed is not None
         self._counts = {node for node in flow.nodes if node is flow.end or flow.end in flow.above(node)}
         self._training = any(isinstance(m, _BatchNorm) and m.training for m in flow.network.modules())
         self._derivatives: dict[fx.Node, Tensor | None] = {fed if start.of_input else call: start.derivative}
@@ -157,9 +91,7 @@ class _Walk:
         self._learn(fed, start.input, noise)
         flat = [t.flatten(2) if t.ndim > 2 else t[..., None] for t in (start.input, noise)]
         value, spread = (t.transpose(0, 1).flatten(1) for t in flat)
-        self._found: dict[fx.Node, tuple[str, PartialInput]] = {
-            fed: (start.layer, PartialInput(value, spread, None))
-        }
+        self._found: dict[fx.Node, tuple[str, PartialInput]] = {fed: (start.layer, PartialInput(value, spread, None))}
 
     def __call__(self) -> list[RecoveredInput]:
         readers = self._readers()
@@ -227,7 +159,9 @@ class _Walk:
             return solve_for_input(known, shape, self._rounding, self._options.inputs)
 
         def again(changed: set[fx.Node]) -> tuple[PartialInput | None, float]:
-            affected = {other for other in self._derivatives if any(other is n or n in self._flow.above(other) for n in changed)}
+            affected = {
+                other for other in self._derivatives if any(other is n or n in self._flow.above(other) for n in changed)
+            }
             for other in affected - self._given - changed:
                 del self._derivatives[other]
             return solve()
@@ -242,7 +176,8 @@ class _Walk:
         if found.basis is None:
             batch = (self._seen.batch_size,)
             value, noise = (
-                t.reshape(len(t), *batch, -1).transpose(0, 1).reshape(*batch, *shape) for t in (found.value, found.noise)
+                t.reshape(len(t), *batch, -1).transpose(0, 1).reshape(*batch, *shape)
+                for t in (found.value, found.noise)
             )
             self._learn(node, value, noise)
 
@@ -257,22 +192,25 @@ class _Walk:
             if norm is None or derivative is None:
                 return False
             known.append(NormalisedReader(module, norm[0], derivative, gradient, *norm[1:]))
-        options = self._options
-        found = solve_through_statistics(
-            known, shape, self._rounding, options.inputs, options.statistics, self._budget
-        )
-        if found is None:
-            return False
-        batch = self._seen.batch_size
-        value, noise = (
-            t.reshape(len(t), batch, -1).transpose(0, 1).reshape(batch, *shape) for t in (found.value, found.noise)
-        )
-        own = {call: reader.delta(reader.layer(value)) for (_, call, _, _), reader in zip(readers, known, strict=True)}
-        parts = [self._flow.pull_back(call, {node: value}, delta)[node] for call, delta in own.items()]
-        others = [self._pulled(user, node) for user in node.users if user in self._counts and user not in own]
-        size = None if any(part is None for part in others) else self._size(node, value, noise, parts, others)
-        if size is None:
-            return False
+        calls, options, batch = [call for _, call, _, _ in readers], self._options, self._seen.batch_size
+        begin: Tensor | None = None
+        for _ in range(2):  # in any size, then in its own
+            found = solve_through_statistics(
+                known, shape, self._rounding, options.inputs, options.statistics, self._budget, begin
+            )
+            if found is None:
+                return False
+            value, noise = (
+                t.reshape(len(t), batch, -1).transpose(0, 1).reshape(batch, *shape) for t in (found.value, found.noise)
+            )
+            with torch.no_grad():
+                own = {call: reader.delta(reader.layer(value)) for call, reader in zip(calls, known, strict=True)}
+            parts = [self._flow.pull_back(call, {node: value}, delta)[node] for call, delta in own.items()]
+            others = [self._pulled(user, node) for user in node.users if user in self._counts and user not in own]
+            size = None if any(part is None for part in others) else self._size(node, value, noise, parts, others)
+            if size is None:
+                return False
+            begin = value * size
         self._found[node] = (readers[0][0], PartialInput(found.value * size, found.noise * size, None))
         self._derivatives.update({call: delta / size for call, delta in own.items()})
         self._derivatives.pop(node, None)
@@ -293,22 +231,24 @@ class _Walk:
         if not norms:
             return None
         self._patterns.learn(node, value, noise)
-        shown = self._patterns.shown(node)
-        if shown is None or len(below) != 1:
-            return None
-        zero = torch.zeros_like(value)
-        axes = (0, *range(2, value.ndim))
-        varies, stays = (
-            self._flow.pull_back(node, {below[0]: shown}, sum((p for p in parts if p is not None), zero))[below[0]].sum(axes)
-            for parts in (free, fixed)
-        )
-        for _, shift, _ in norms:
-            if len(shift) == len(varies) and varies.any():
-                inverse = float(varies @ (shift - stays) / (varies @ varies))
-                missing = float((varies * inverse + stays - shift).norm()) / float(shift.norm())
-                if inverse > 0 and missing < self._options.statistics.tells:
-                    return 1 / inverse
-        return None
+        axes, best = (0, *range(2, value.ndim)), (0.0, 0.0)
+        for cut in self._patterns.cuts if len(below) == 1 else ():
+            shown = self._patterns.shown(node, cut)
+            if shown is None:
+                break
+            varies, stays = (
+                self._flow.pull_back(node, {below[0]: shown}, total)[below[0]].sum(axes)
+                for parts in (free, fixed)
+                for total in [sum((p for p in parts if p is not None), torch.zeros_like(value))]
+            )
+            for _, shift, _ in norms:
+                if len(shift) != len(varies):
+                    continue
+                found = common_size(varies, shift - stays, self._options.statistics)
+                if found[1] > best[1]:
+                    best = found
+                    self._patterns.choose(node, cut)
+        return best[0] or None
 
     def _normalised(self, node: fx.Node) -> tuple[_BatchNorm, Tensor, Tensor] | None:
         """A batch normalisation in training mode, with the gradients of its shift and scale."""
@@ -329,5 +269,3 @@ class _Walk:
                 return
             node = below[0]
             value, noise = (t.reshape(self._guesses[0][node].shape) for t in (value, noise))
-
-

@@ -33,7 +33,8 @@ class StatisticsOptions(Checked):
         falls: Factor by which the residual must fall within `patience` steps.
         patience: Steps that it is given for that.
         kernel: Singular values of the linear problem below this share of the largest are zero.
-        tells: Relative error of the sums that give the common size.
+        tells: Error of a sum, relative to the root mean square of all, up to which it agrees with the common size.
+        agree: Least share of sums that do: one unit that was wrongly taken to be on or off spoils its channel's.
     """
 
     steps: int = 40
@@ -41,9 +42,10 @@ class StatisticsOptions(Checked):
     patience: int = 4
     kernel: float = 1e-3
     tells: float = 1e-3
+    agree: float = 0.6
 
     def __post_init__(self) -> None:
-        self.check(positive=("steps", "falls", "patience", "kernel", "tells"))
+        self.check(positive=("steps", "falls", "patience", "kernel", "tells"), share=("agree",))
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,12 @@ def solve_through_statistics(
     inputs: InputOptions,
     options: StatisticsOptions,
     budget: Budget,
+    begin: Tensor | None = None,
 ) -> PartialInput | None:
-    """The input of all images, of any common size.
+    """The input of all images, of any common size; of its own if it begins there.
+
+    Batch statistics forget the size but for the ε that is added to a variance, so that a solution of another size has a
+    residual of ε relative to the variance.
 
     Args:
         readers: The layers that are fed the input; all of them.
@@ -98,12 +104,14 @@ def solve_through_statistics(
         inputs: When an input counts as found.
         options: How the fixed point is sought.
         budget: Time limit.
+        begin: The input as far as it is known, `(B, C, H, W)`.
 
     Returns:
         None if a layer is not understood, if the kernel has more than one dimension, or if no fixed point is reached.
     """
     batch = len(readers[0].derivative)
-    deltas = [reader.delta(None) for reader in readers]
+    with torch.no_grad():
+        deltas = [reader.delta(None if begin is None else reader.layer(begin)) for reader in readers]
     residuals: list[float] = []
     for _ in budget.steps(options.steps, "batch statistics"):
         systems = [
@@ -131,6 +139,25 @@ def solve_through_statistics(
     error = max(residuals[-1], rounding) * float(g.square().mean().sqrt())
     noise = (error * spread).clamp_min(max(residuals[-1], rounding) * size)
     return PartialInput(h.T.contiguous(), noise[:, None].expand_as(h).T.contiguous(), None)
+
+
+def common_size(varies: Tensor, sums: Tensor, options: StatisticsOptions) -> tuple[float, float]:
+    """The s with `varies/s = sums` in most channels, and in what share of them; zero where it is in too few.
+
+    >>> common_size(torch.tensor([2.0, 4.0, 1.0, -6.0]), torch.tensor([1.0, 2.0, 7.0, -3.0]), StatisticsOptions())
+    (2.0, 0.75)
+    """
+    if not varies.any():
+        return 0.0, 0.0
+    ratios = (sums / varies)[varies.abs() > 1e-3 * varies.abs().max()]
+    inverse = float(ratios.median())
+    for _ in range(3):
+        agrees = (varies * inverse - sums).abs() < options.tells * sums.square().mean().sqrt()
+        share = float(agrees.double().mean())
+        if share < options.agree:
+            return 0.0, 0.0
+        inverse = float(varies[agrees] @ sums[agrees] / (varies[agrees] @ varies[agrees]).clamp_min(1e-300))
+    return (1 / inverse, share) if inverse > 0 else (0.0, 0.0)
 
 
 def _positive_solution(k: Tensor, g: Tensor, kernel: float) -> tuple[Tensor, Tensor] | None:

@@ -5,9 +5,9 @@ image by way of these inputs alone, a forward pass gives everything above, and w
 
 1. *Sizes.* The derivatives at the convolution's output have the inverse factors. Before batch statistics their sum over
    images and positions is zero, channel by channel, which leaves one common factor; before a normalisation by running
-   statistics it is γ/σ · ∂L/∂β, which leaves none. What is left is chosen such that the rows of the last layer's gradient
-   lie in the span of the features (variable projection; no labels are needed for that).
-2. *Labels.* With the features known that gradient, Σ_b δ_b f_bᵀ, gives δ_b, of which the label's entry is negative.
+   statistics it is γ/σ · ∂L/∂β, which leaves none. What is left is chosen such that the rows of the last layer's
+   gradient lie in the span of the features (variable projection; no labels are needed for that).
+2. *Labels.* With the features known, that gradient, Σ_b δ_b f_bᵀ, gives δ_b, of which the label's entry is negative.
 3. *Certificate.* The loss's gradient at these inputs and labels must agree with what was observed in every parameter
    above, which are millions of equations; nothing is returned otherwise.
 """
@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from leakage_audit.equations.convolution_separation import ConvolutionInputs
@@ -115,7 +115,9 @@ class _Certificate:
         self._seen, self._flow, self._found, self._options, self._budget = seen, flow, found, options, budget
         self._node = flow.fed(found.layer)
         last = last_layer(seen)
-        assert last is not None and last.weight_gradient is not None and self._node is not None
+        assert last is not None
+        assert last.weight_gradient is not None
+        assert self._node is not None
         self._fed, self._ones = flow.fed(last.name), last.delta is not None
         bias = [] if last.delta is None else [last.delta[:, None]]
         self._gradient = torch.cat([last.weight_gradient, *bias], 1)
@@ -215,7 +217,9 @@ class _Certificate:
     def _error(self, inputs: Tensor, labels: Tensor) -> tuple[float, Tensor]:
         """Largest relative error of a gradient above, and ∂L/∂inputs."""
         own = {
-            name: p.requires_grad_() for name, p in self._flow.network.named_parameters() if name in self._seen.gradients
+            name: p.requires_grad_()
+            for name, p in self._flow.network.named_parameters()
+            if name in self._seen.gradients
         }
         point = inputs.detach().requires_grad_()
         with torch.enable_grad():

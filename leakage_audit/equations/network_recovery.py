@@ -1,7 +1,7 @@
 """A network recovered from its end, from the layer that separated a batch, or from a convolution's own gradient.
 
-Each gives a place where every image's value and derivative are known; `backward_recovery` walks down from there. Where a
-walk from the last layer sticks, as behind an average pooling, a convolution that tells its inputs by itself
+Each gives a place where every image's value and derivative are known; `backward_recovery` walks down from there. Where
+a walk from the last layer sticks, as behind an average pooling, a convolution that tells its inputs by itself
 (`convolution_separation`) opens what lies below: those nearest the image are tried first.
 """
 
@@ -11,16 +11,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from leakage_audit.equations.backward_recovery import (
-    Known,
-    RecoveredInput,
-    RecoveryOptions,
-    known_at_the_end,
-    recover_backwards,
-)
+from leakage_audit.equations.backward_recovery import recover_backwards
 from leakage_audit.equations.batch_separation import SeparatedBatch
 from leakage_audit.equations.convolution_certificate import CertificateOptions, CertifiedInputs, certify
 from leakage_audit.equations.convolution_separation import ConvolutionSeparationOptions, separate_convolution
+from leakage_audit.equations.known_inputs import Known, RecoveredInput, RecoveryOptions, known_at_the_end
 from leakage_audit.networks.dataflow import Dataflow, read_dataflow
 from leakage_audit.networks.stateless import stateless
 from leakage_audit.observation import Observation

@@ -2,9 +2,9 @@
 
 Let `M = S A` with unknown `S ≥ 0` (what rectifiers put out) and any invertible A. The w with `M w ≥ 0` are a cone that
 holds those of S's columns. Where each column has an entry in which all others are zero, M w ≥ 0 leaves nothing but
-their non-negative combinations: the columns *are* the extreme rays (separability, Donoho & Stodden 2003), and maximising
-a random linear function over the cone finds one of them. Elsewhere the cone is larger and has other rays, which have
-few zeros; each is to be judged by these.
+their non-negative combinations: the columns *are* the extreme rays (separability, Donoho & Stodden 2003), and
+maximising a random linear function over the cone finds one of them. Elsewhere the cone is larger and has other rays,
+which have few zeros; each is to be judged by these.
 """
 
 import numpy as np
@@ -43,7 +43,13 @@ def extreme_rays(rows: Tensor, slack: float, tries: int, seed: int, budget: Budg
         known = np.linalg.qr(found.T)[0] if len(found) else np.zeros((r, 0))
         goal -= known @ (known.T @ goal)
         programme = linprog(
-            -goal, A_ub=-matrix, b_ub=np.full(n, slack), A_eq=total[None], b_eq=[1.0], bounds=(None, None), method="highs"
+            -goal,
+            A_ub=-matrix,
+            b_ub=np.full(n, slack),
+            A_eq=total[None],
+            b_eq=[1.0],
+            bounds=(None, None),
+            method="highs",
         )
         idle += 1
         if programme.status != 0:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from leakage_audit.equations.backward_recovery import RecoveredInput
 from leakage_audit.equations.base import Block, Equations
 from leakage_audit.equations.count_sketch import SketchOptions, sketch_gradients
+from leakage_audit.equations.known_inputs import RecoveredInput
 from leakage_audit.networks.stateless import activation_count, stateless
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY

@@ -59,7 +59,16 @@ class Patterns:
         """An operation's output `(B, …)` and the standard deviation of its entries."""
         self._known[node] = value, noise.clamp_min(torch.finfo(value.dtype).tiny)
 
-    def shown(self, node: fx.Node) -> Tensor | None:
+    @property
+    def cuts(self) -> tuple[float, ...]:
+        """Those that may be tried."""
+        return (self._options.cut, *self._options.others)
+
+    def choose(self, node: fx.Node, cut: float) -> None:
+        """Read an operation's output with this cut from now on."""
+        self._cuts[node] = cut
+
+    def shown(self, node: fx.Node, cut: float | None = None) -> Tensor | None:
         """An input at which a rectifier has the slope that it had; None for others, and where it is not known.
 
         Rectifiers keep the sign of their input or make it zero, so that they have the same slope at their output.
@@ -67,7 +76,8 @@ class Patterns:
         if node not in self._known or not self._is_rectifier(node):
             return None
         value, noise = self._known[node]
-        off = value.abs() <= self._cuts.get(node, self._options.cut) * noise
+        cut = self._cuts.get(node, self._options.cut) if cut is None else cut
+        off = value.abs() <= cut * noise
         shown = value.where(~off, 0.0)
         if node in self._flipped:
             shown = torch.where(self._flipped[node], torch.where(off, noise, 0.0), shown)

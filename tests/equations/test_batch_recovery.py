@@ -5,8 +5,9 @@ import torch
 from cases import draw
 from torch import nn
 
-from leakage_audit.equations.backward_recovery import Known, RecoveryOptions, recover_backwards
+from leakage_audit.equations.backward_recovery import recover_backwards
 from leakage_audit.equations.base import relative_error_of
+from leakage_audit.equations.known_inputs import Known, RecoveryOptions
 from leakage_audit.equations.network_recovery import recover_network
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.equations.rectifier_pattern import PatternOptions
@@ -138,6 +139,45 @@ def test_what_lies_behind_an_average_pooling_opens_at_a_convolution(mode):
     assert layer == "4"
     assert recovered[-1].name == "0"  # the image itself
     assert worst(recovered, inputs_of(net, images)) < 1e-6
+
+
+class Normalised(nn.Module):
+    """Two blocks with shortcuts, batch normalisation behind each convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.first, self.act = nn.Conv2d(3, 40, 3, 2, 1, bias=False), nn.BatchNorm2d(40), nn.ReLU()
+        self.one, self.two = nn.Conv2d(40, 40, 3, 1, 1, bias=False), nn.Conv2d(40, 40, 3, 1, 1, bias=False)
+        self.a, self.b, self.c, self.d = (nn.BatchNorm2d(n) for n in (40, 40, 60, 60))
+        self.down, self.short = nn.Conv2d(40, 60, 3, 2, 1, bias=False), nn.Conv2d(40, 60, 1, 2, bias=False)
+        self.head, self.fc = nn.Conv2d(60, 20, 1), nn.Linear(20, 5)
+
+    def forward(self, x):
+        h = self.act(self.first(self.stem(x)))
+        h = self.act(self.b(self.two(self.act(self.a(self.one(h))))) + h)
+        h = self.act(self.c(self.down(h)) + self.d(self.short(h)))
+        return self.fc(self.head(h).mean((2, 3)))
+
+
+def test_through_batch_statistics():
+    torch.manual_seed(0)
+    net = Normalised().double()
+    with torch.no_grad():
+        for norm in (net.first, net.a, net.b, net.c, net.d):
+            norm.weight.uniform_(0.5, 2)
+            norm.bias.normal_(std=0.1)
+    images, labels = 0.5 + 0.2 * draw(6, 3, 8, 8), torch.arange(6) % 5
+    seen = observe(net, images, labels, mean=0.5)
+    truth = inputs_of(net, images)
+    loss = seen.loss(net.fc(truth["fc"]), labels)
+    (slope,) = torch.autograd.grad(loss, truth["head"], retain_graph=True)
+    start = Known("head", slope, truth["head"].detach(), torch.full((6,), 1e-15), of_input=True)
+    recovered = recover_backwards(seen, EPS, start=start)
+    assert {layer.name for layer in recovered if layer.input.basis is None} >= {"head", "down", "two", "one"}
+    assert worst(recovered, truth) < 1e-6
+    for layer in recovered[1:4]:
+        (expected,) = torch.autograd.grad(loss, truth[layer.name], retain_graph=True)
+        torch.testing.assert_close(layer.input_gradient, expected, rtol=1e-4, atol=1e-8)
 
 
 def test_time_is_kept():
