@@ -77,3 +77,13 @@ def known_at_the_end(seen: Observation, rounding: float) -> Known | None:
         return None
     x = input_from_gradient(last.weight_gradient, last.delta)
     return Known(last.name, last.delta[None], x[None], rounding * x.square().mean().sqrt()[None])
+
+
+def nearest_the_image(recovered: list[RecoveredInput]) -> list[RecoveredInput]:
+    """Those that say all: the last input known altogether through which alone the images count, and what lies below it.
+
+    What is above is a function of that input; where there is none, the last one known altogether stands in for it.
+    """
+    whole = [i for i, layer in enumerate(recovered) if layer.input.basis is None]
+    alone = [i for i in whole if recovered[i].is_bottleneck and recovered[i].input_gradient is not None]
+    return recovered[(alone or whole)[-1] :] if whole else []

@@ -15,7 +15,13 @@ from leakage_audit.equations.backward_recovery import recover_backwards
 from leakage_audit.equations.batch_separation import SeparatedBatch
 from leakage_audit.equations.convolution_certificate import CertificateOptions, CertifiedInputs, certify
 from leakage_audit.equations.convolution_separation import ConvolutionSeparationOptions, separate_convolution
-from leakage_audit.equations.known_inputs import Known, RecoveredInput, RecoveryOptions, known_at_the_end
+from leakage_audit.equations.known_inputs import (
+    Known,
+    RecoveredInput,
+    RecoveryOptions,
+    known_at_the_end,
+    nearest_the_image,
+)
 from leakage_audit.networks.dataflow import Dataflow, read_dataflow
 from leakage_audit.networks.stateless import stateless
 from leakage_audit.observation import Observation
@@ -121,6 +127,6 @@ def _candidates(seen: Observation, flow: Dataflow, spare: float) -> list[str]:
 
 
 def _enough(found: list[RecoveredInput], seen: Observation) -> bool:
-    """Whether the known input nearest the image has as many entries as the images; fewer say less than gradients do."""
-    known = [layer.input.value.numel() for layer in found if layer.input.basis is None]
-    return bool(known) and known[-1] >= seen.batch_size * math.prod(seen.input_shape)
+    """Whether the known inputs nearest the image have as many entries as the images; fewer say less than gradients."""
+    known = [layer.input.value.numel() for layer in nearest_the_image(found) if layer.input.basis is None]
+    return sum(known) >= seen.batch_size * math.prod(seen.input_shape)

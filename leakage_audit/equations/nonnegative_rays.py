@@ -39,7 +39,7 @@ def extreme_rays(rows: Tensor, slack: float, tries: int, seed: int, budget: Budg
     total = matrix.mean(0)
     generator, found, idle = np.random.default_rng(seed), np.zeros((0, r)), 0
     while len(found) < r and idle < tries and not budget.exhausted:
-        goal = generator.standard_normal(r)
+        goal = generator.standard_normal((r,))
         known = np.linalg.qr(found.T)[0] if len(found) else np.zeros((r, 0))
         goal -= known @ (known.T @ goal)
         programme = linprog(

@@ -1,9 +1,9 @@
 """Equations of a network that opens from its end: the inputs that it gave away, and what lies below them.
 
 An input that is known is an equation `h(image) = h` with no derivative in it: continuous, and as straight as the few
-layers below it. Of those known altogether the one nearest the image says all that the others say. If the image counts
-through it alone, the gradients below it are those of ⟨∂L/∂h, h(image)⟩, whatever lies above (docs/method.md, section
-5.3, (M32)).
+layers below it. All that lies above an input through which alone the image counts is a function of it, and the
+gradients below it are those of ⟨∂L/∂h, h(image)⟩, summed over the images of a batch, whatever lies above
+(docs/method.md, section 5.3, (M32)).
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from torch.func import functional_call, grad
 
 from leakage_audit.equations.base import Block, Equations
 from leakage_audit.equations.count_sketch import SketchOptions, sketch_gradients
-from leakage_audit.equations.known_inputs import RecoveredInput
+from leakage_audit.equations.known_inputs import RecoveredInput, nearest_the_image
 from leakage_audit.networks.stateless import activation_count, stateless
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY
@@ -40,19 +40,17 @@ class RecoveredInputEquations(Equations):
         sketch: SketchOptions | None = None,
     ) -> None:
         sketch = sketch or SketchOptions()
-        whole = max(i for i, layer in enumerate(recovered) if layer.input.basis is None)
-        self._network, self._layers = stateless(seen.network), recovered[whole:]
+        self._network, self._layers = stateless(seen.network), nearest_the_image(recovered)
+        first = self._layers[0]
         self._inputs: dict[str, Tensor] = {}
         for layer in self._layers:
             module = self._network.get_submodule(layer.name)
-            module.register_forward_pre_hook(self._keep(layer.name, last=layer is self._layers[0]))
+            module.register_forward_pre_hook(self._keep(layer.name, last=layer is first))
         blocks = [
             Block(f"input of {layer.name}", layer.input.value.flatten(), layer.input.noise.flatten())
             for layer in self._layers
         ]
-        below = (
-            self._below(seen) if recovered[whole].is_bottleneck and recovered[whole].input_gradient is not None else {}
-        )
+        below = self._below(seen) if first.is_bottleneck and first.input_gradient is not None else {}
         self._parameters = {name: self._network.get_parameter(name).detach() for name in below}
         n = seen.batch_size * math.prod(seen.input_shape)
         spare = max(sketch.plenty * n - sum(b.target.numel() for b in blocks), n)

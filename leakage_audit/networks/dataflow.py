@@ -5,6 +5,7 @@ operation does: values and derivatives are those that it has when it is called.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -58,7 +59,7 @@ class Dataflow:
     def run(self, node: fx.Node, inputs: Values) -> Tensor:
         """One operation's output; its inputs are left as they are, even by operations that work in place."""
 
-        def value(other: fx.Node) -> object:
+        def value(other: fx.Node) -> Any:
             return inputs[other].clone() if other in inputs else self._attribute(other)
 
         args, kwargs = fx.node.map_arg(node.args, value), fx.node.map_arg(node.kwargs, value)
