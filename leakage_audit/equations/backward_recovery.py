@@ -211,6 +211,7 @@ class _Walk:
             if size is None:
                 return False
             begin = value * size
+        assert found is not None and size is not None  # otherwise it has returned
         self._found[node] = (readers[0][0], PartialInput(found.value * size, found.noise * size, None))
         self._derivatives.update({call: delta / size for call, delta in own.items()})
         self._derivatives.pop(node, None)
