@@ -209,9 +209,11 @@ class _Walk:
             others = [self._pulled(user, node) for user in node.users if user in self._counts and user not in own]
             size = None if any(part is None for part in others) else self._size(node, value, noise, parts, others)
             if size is None:
+                self._patterns.forget(node)
                 return False
             begin = value * size
-        assert found is not None and size is not None  # otherwise it has returned
+        assert found is not None  # otherwise it has returned
+        assert size is not None
         self._found[node] = (readers[0][0], PartialInput(found.value * size, found.noise * size, None))
         self._derivatives.update({call: delta / size for call, delta in own.items()})
         self._derivatives.pop(node, None)

@@ -59,6 +59,12 @@ class Patterns:
         """An operation's output `(B, …)` and the standard deviation of its entries."""
         self._known[node] = value, noise.clamp_min(torch.finfo(value.dtype).tiny)
 
+    def forget(self, node: fx.Node) -> None:
+        """What was learnt of an operation."""
+        self._known.pop(node, None)
+        self._cuts.pop(node, None)
+        self._flipped.pop(node, None)
+
     @property
     def cuts(self) -> tuple[float, ...]:
         """Those that may be tried."""
