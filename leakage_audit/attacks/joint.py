@@ -33,7 +33,9 @@ class Joint(Attack):
 
     A batch is taken apart into its images' features first, at the last layer where it is smaller than the number of
     classes, otherwise at a hidden fully connected one behind which a rectifier follows; each image is solved by itself
-    where its features suffice. Where Jacobian and normal equations would not fit in memory, the steps are
+    where its features suffice. From there, or from a convolution that tells its inputs by itself, the network is
+    recovered towards the image as far as its gradients determine what its layers were fed, of all images together, and
+    all are solved at once. Where Jacobian and normal equations would not fit in memory, the steps are
     made by conjugate gradients without them; `rank` is then None and `std` NaN.
 
     `details` holds `steps`, `rank` (of the Jacobian at the end), `joint_deficiency` (rank − unknowns), `pinned`
