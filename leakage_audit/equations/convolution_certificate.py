@@ -113,12 +113,13 @@ class _Certificate:
         self, seen: Observation, flow: Dataflow, found: ConvolutionInputs, options: CertificateOptions, budget: Budget
     ) -> None:
         self._seen, self._flow, self._found, self._options, self._budget = seen, flow, found, options, budget
-        self._node = flow.fed(found.layer)
-        last = last_layer(seen)
+        node, last = flow.fed(found.layer), last_layer(seen)
         assert last is not None
         assert last.weight_gradient is not None
-        assert self._node is not None
-        self._fed, self._ones = flow.fed(last.name), last.delta is not None
+        fed = flow.fed(last.name)
+        assert node is not None
+        assert fed is not None
+        self._node, self._fed, self._ones = node, fed, last.delta is not None
         bias = [] if last.delta is None else [last.delta[:, None]]
         self._gradient = torch.cat([last.weight_gradient, *bias], 1)
 

@@ -52,7 +52,7 @@ def extreme_rays(rows: Tensor, slack: float, tries: int, seed: int, budget: Budg
             method="highs",
         )
         idle += 1
-        if programme.status != 0:
+        if programme.status != 0 or programme.x is None:
             continue
         w = programme.x / np.linalg.norm(programme.x)
         if np.linalg.norm(w - known @ (known.T @ w)) > 1e-3:
