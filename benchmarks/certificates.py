@@ -22,7 +22,7 @@ from leakage_audit.equations.convolution_separation import separate_convolution
 from leakage_audit.equations.hidden_separation import separate_hidden
 from leakage_audit.networks.dataflow import read_dataflow
 from leakage_audit.networks.stateless import stateless
-from leakage_audit.observation import Observation
+from leakage_audit.observation import Observation, copy_network
 from leakage_audit.runtime import Budget
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU, nn.ReLU, nn.LeakyReLU, nn.GELU, nn.Tanh, nn.SiLU)
@@ -99,9 +99,9 @@ def trial(seed: int, kind: str) -> str:
     wrong = draw.random() < 1 / 6
     if wrong:
         torch.manual_seed(seed + 1)
-        other = stateless(seen.network)
+        other = copy_network(seen.network)
         for module in other.modules():
-            if hasattr(module, "reset_parameters"):
+            if isinstance(module, nn.Linear | nn.Conv2d):
                 module.reset_parameters()
         seen = replace(seen, network=other.double())
     truth = stateless(network.double())[: int(layer)](images.double()).flatten(1)  # type: ignore[index]
