@@ -136,7 +136,7 @@ def main() -> None:
         outcomes[outcome] += 1
         if outcome == "FALSE":
             print(f"seed {seed} is certified falsely", flush=True)
-        if (seed + 1) % 100 == 0:
+        if (seed + 1) % 25 == 0:
             print(f"{seed + 1}: {dict(outcomes)}, {time.process_time() - start:.0f} CPU seconds", flush=True)
     print(dict(outcomes))
 
