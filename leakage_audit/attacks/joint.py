@@ -13,6 +13,7 @@ from leakage_audit.attacks.joint_options import JointOptions
 from leakage_audit.equations.autograd import AutogradEquations
 from leakage_audit.equations.base import Equations, relative_error_of, rms
 from leakage_audit.equations.choose import equations_of_one, separate
+from leakage_audit.equations.network_recovery import recover_network
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY, PRIORS, Prior, load
@@ -35,7 +36,9 @@ class Joint(Attack):
 
     A batch is taken apart into its images' features first, at the last layer where it is smaller than the number of
     classes, otherwise at a hidden fully connected one behind which a rectifier follows; each image is solved by itself
-    where its features suffice. Where Jacobian and normal equations would not fit in memory, the steps are
+    where its features suffice. From there, or from a convolution that tells its inputs by itself, the network is
+    recovered towards the image as far as its gradients determine what its layers were fed, of all images together, and
+    all are solved at once. Where Jacobian and normal equations would not fit in memory, the steps are
     made by conjugate gradients without them; `rank` is then None and `std` NaN.
 
     `details` holds `steps`, `rank` (of the Jacobian at the end), `joint_deficiency` (rank − unknowns), `pinned`
@@ -128,8 +131,15 @@ class Joint(Attack):
         if seen.batch_size == 1:
             equations = self._of_one(seen, relative_error, budget)
             return equations, self._solve(equations, shared, budget), None, None
-        rounding = relative_error_of(shared.dtype, 1.0)
-        separated = separate(seen, relative_error, rounding, budget, options.separation, options.hidden, memory / 2e9)
+        rounding, half = relative_error_of(shared.dtype, 1.0), memory / 2e9
+        separated = separate(seen, relative_error, rounding, budget, options.separation, options.hidden, half)
+        if separated is None or not may_be_solved_per_image(*separated):
+            known = separated and separated[1]
+            recovered = recover_network(seen, relative_error, rounding, known, budget, half, options.recovery)
+            if recovered is not None:
+                equations = RecoveredInputEquations(seen, recovered[1], relative_error, options.sketch, budget)
+                labels = None if known is None else known.labels
+                return equations, self._solve(equations, shared, budget), recovered[0], labels
         if separated is None:
             equations = AutogradEquations(seen, relative_error, None, options.sketch, options.autograd, budget)
             return equations, self._solve(equations, shared, budget), None, None
@@ -150,9 +160,10 @@ class Joint(Attack):
         return equations, found, batch.layer, batch.labels
 
     def _of_one(self, seen: Observation, relative_error: float, budget: Budget) -> Equations:
-        options = self.options
+        options, memory = self.options, min(self.max_memory_gb * 1e9, budget.memory)
         how = options.sketch, options.peeling, options.recovery, options.autograd
-        return equations_of_one(seen, relative_error, *how, budget)
+        rounding = relative_error / options.rounding_units
+        return equations_of_one(seen, relative_error, *how, budget, rounding, memory / 2e9)
 
     def _solve(self, equations: Equations, shared: Observation, budget: Budget) -> Solution:
         """With a Jacobian if it is cheap enough and fits in memory with what is made of it, otherwise without."""
@@ -163,20 +174,21 @@ class Joint(Attack):
         pixels = math.prod(equations.shape[2:])  # of one image; a prior's Gaussian holds a matrix between them for each
         needed = 8 * ((5 if m > n else 6) * m * n + 2 * min(m, n) ** 2 + 12 * equations.shape[0] * pixels**2)
         cheap = needed <= memory and min(m, n) * equations.memory_estimate <= self.options.largest_work
-        if isinstance(equations, RecoveredInputEquations):
+        if isinstance(equations, RecoveredInputEquations) and equations.shape[0] == 1:
             found = read_off_one(equations, shared if shared.batch_size == 1 else equations.seen, self.options.matched)
             if found is not None:
                 return found
         begin, kinked, before = None, _kinked(equations), ""
-        # An input with as many entries as the image leaves so few kinks below it that averages do without a Jacobian.
-        wide = isinstance(equations, RecoveredInputEquations) and equations.end.input.value.numel() >= n
+        # Inputs with as many entries as the image leave so few kinks below them that averages do without a Jacobian.
+        wide = isinstance(equations, RecoveredInputEquations) and equations.known >= n
         dense = cheap and not (wide and kinked)
         if not dense:
             vectors = VECTORS * (n + m)
             budget.require("one pass through the gradient", 8 * (equations.memory_estimate + vectors))
         if isinstance(equations, AutogradEquations) and equations.recovered:  # straighter than gradients: they first
             relative_error = relative_error_of(shared.dtype, self.options.rounding_units)
-            first = RecoveredInputEquations(equations.seen, equations.recovered, relative_error, self.options.sketch)
+            sketch = self.options.sketch
+            first = RecoveredInputEquations(equations.seen, equations.recovered, relative_error, sketch, budget)
             if not _kinked(first.within(budget, self.options.equations)):
                 solution = self._solve(first, shared, budget)
                 begin, before = solution.image.reshape(equations.shape), solution.ended

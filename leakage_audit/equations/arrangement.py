@@ -1,5 +1,6 @@
 """A layer's input as a matrix, channels × positions: entries of one position meet the same derivatives."""
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -44,6 +45,19 @@ class Arrangement:
     def one_block(self) -> bool:
         """Whether the layer maps each position by itself."""
         return self.tokens or self.patch is not None
+
+    @property
+    def layout(self) -> tuple[tuple[int, ...], tuple[int, int], bool]:
+        """The same for arrangements that make the same matrix."""
+        return self.shape, self.patch or (1, 1), self.tokens
+
+    @property
+    def positions(self) -> int:
+        """Of one image's input."""
+        if self.tokens:
+            return math.prod(self.shape[:-1])
+        rows, columns = self.patch or (1, 1)
+        return math.prod(self.shape[1:]) // (rows * columns)
 
     def matrix(self, x: Tensor) -> Tensor:
         """An input `shape` to `(channels, positions)`; a fully connected layer's channels are its inputs."""

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from leakage_audit.equations.backward_recovery import RecoveredInput
 from leakage_audit.equations.base import EVALUATION, FORWARD, Block, Equations, rms
 from leakage_audit.equations.batch_separation import SeparatedBatch
 from leakage_audit.equations.count_sketch import SketchOptions, sketch_gradients
+from leakage_audit.equations.known_inputs import RecoveredInput
 from leakage_audit.layerwise.fully_connected import input_from_gradient
 from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.layerwise.last_layer import last_layer
@@ -171,7 +171,7 @@ class AutogradEquations(Equations):
     def _objective(self, parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What is differentiated, and what is known beside its derivatives."""
         scores = functional_call(self._network, parameters, (x,))
-        known = [layer.input.of(self._inputs[layer.name][0]).flatten() for layer in self.recovered]
+        known = [layer.input.of(self._inputs[layer.name]).flatten() for layer in self.recovered]
         if self._delta is None or self._last is None or self._features is None:
             assert self._labels is not None  # read at construction where there is no δ
             return self.seen.loss(scores, self._labels), known
