@@ -8,7 +8,7 @@ from cases import draw
 from torch import nn
 
 from leakage_audit.attacks import DLG, CosineTV, Joint
-from leakage_audit.equations.backward_recovery import recover_backwards
+from leakage_audit.equations.watched_recovery import watch_backwards
 from leakage_audit.observation import observe
 from leakage_audit.scores import score
 
@@ -107,7 +107,7 @@ def test_a_gradient_with_noise_is_not_taken_for_exact():
     _, seen = see(vision_transformer)
     for gradient in seen.gradients.values():
         gradient += 0.1 * gradient.square().mean().sqrt() * torch.randn_like(gradient)
-    assert "conv_proj" not in [layer.name for layer in recover_backwards(seen.to(torch.float64), 1e-7)]
+    assert "conv_proj" not in [layer.name for layer in watch_backwards(seen.to(torch.float64), 1e-7)]
 
 
 @pytest.mark.parametrize("attack", [CosineTV(iterations=2), DLG("scaled", iterations=1)], ids=["cosine_tv", "dlg"])

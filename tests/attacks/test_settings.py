@@ -15,10 +15,11 @@ from leakage_audit.attacks import ATTACKS, RGAP, Hybrid, Joint, JointOptions
 from leakage_audit.attacks.corrections import Terms
 from leakage_audit.callbacks.settings import AuditOptions
 from leakage_audit.equations.autograd import AutogradEquations, AutogradOptions
-from leakage_audit.equations.backward_recovery import RecoveryOptions
 from leakage_audit.equations.choose import equations_of_one
 from leakage_audit.equations.input_from_gradient import InputOptions
+from leakage_audit.equations.known_inputs import RecoveryOptions
 from leakage_audit.equations.layer_peeling import PeelingOptions, peel_layers
+from leakage_audit.equations.network_recovery import NetworkRecoveryOptions
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.layerwise.gram_factors import FactorOptions
 from leakage_audit.measures.noise import NoiseOptions, effective_metric
@@ -148,7 +149,7 @@ def test_recovery_and_cancellation_as_they_are_told():
     ).double()
     seen = observe(network, torch.rand(3, 3, 3, dtype=torch.float64), 1)
     assert isinstance(equations_of_one(seen, 1e-15), RecoveredInputEquations)
-    none = RecoveryOptions(inputs=InputOptions(largest=0))
+    none = NetworkRecoveryOptions(walk=RecoveryOptions(inputs=InputOptions(largest=0)))
     assert isinstance(equations_of_one(seen, 1e-15, recovery=none), AutogradEquations)
     every = AutogradEquations(seen, 1e-15)
     fewer = AutogradEquations(seen, 1e-15, options=AutogradOptions(own=0.5, observed=2.0))
