@@ -193,8 +193,9 @@ class Joint(Attack):
                 solution = self._solve(first, shared, budget)
                 begin, before = solution.image.reshape(equations.shape), solution.ended
         opened = isinstance(equations, RecoveredInputEquations)
-        far = kinked and not wide and begin is None and (opened or isinstance(equations, AutogradEquations))
-        if far and (equations.shape[0] == 1 or not dense):
+        straight = not opened and not isinstance(equations, AutogradEquations)  # but for a chain's own rectifiers
+        far = kinked and not wide and begin is None
+        if far and (not dense or (equations.shape[0] == 1 and not straight)):
             return self._with_first_order(equations, shared, dense, opened or not dense, budget)
         solver = gauss_newton if dense else gauss_newton_cg
         solution = solver(equations, prior, self.max_steps, memory / 4, budget, begin, options)
@@ -209,7 +210,8 @@ class Joint(Attack):
         """
         options, memory = self.options.solver, min(self.max_memory_gb * 1e9, budget.memory) / 4
         single = shared if shared.batch_size == equations.shape[0] else equations.seen
-        found = CosineTV(iterations=self.options.warm_start_steps).reconstruct(single, budget)
+        warm = CosineTV(iterations=self.options.warm_start_steps)
+        found = warm.reconstruct(single, budget)
         start = single.to_image(found.x.detach()).to(torch.float64)
         n, m = start.numel(), len(equations.noise)
         others = {Status.KEPT_START: start.flatten(), Status.KEPT_GREY: torch.full_like(start, GREY).flatten()}
@@ -223,13 +225,18 @@ class Joint(Attack):
             return Solution(start.flatten(), unknown[n:], unknown[:n], None, 0, Status.TIME_UP, found.ended)
         kept = min(residuals, key=lambda status: rms(residuals[status]))
         context = "" if solution.steps else found.ended
-        if rms(solution.r) <= rms(residuals[kept]):
+        if rms(solution.r) <= rms(residuals[kept]) and (dense or not self._worse(solution, found, warm, single)):
             return replace(solution, context=context)
         status = solution.status if solution.status is Status.TIME_UP else kept
         std = torch.full_like(solution.std, torch.nan)
         return replace(
             solution, image=others[kept], r=residuals[kept], std=std, rank=None, status=status, context=found.ended
         )
+
+    def _worse(self, solution: Solution, start: Found, warm: CosineTV, seen: Observation) -> bool:
+        """Whether a first-order recipe's own objective is worse at a solution than at the start that it left."""
+        image = solution.image.reshape(start.x.shape)
+        return bool(solution.steps) and not warm.objective(seen, seen.to_input(image)) <= start.residual
 
 
 def _kinked(equations: Equations) -> bool:
