@@ -67,6 +67,8 @@ UNNAMED = {
     "data/synthetic/canvas": ({1e-6}, DEFINITION),
     "data/synthetic/subjects": ({1e-4, 4e-4}, DEFINITION),
     "equations/batch_separation": ({1e-15}, ROUNDING),
+    "equations/batch_statistics": ({1e-300, 1e-3}, "rounding, and sums too small to divide by beside the largest"),
+    "equations/convolution_certificate": ({1e-9, 1e-5, 2e-5}, "a central difference's step, and where steps end"),
     "equations/convolution_range": ({1e-18, 1e-16, 1e-13, 1e-8}, ROUNDING),
     "equations/gradient_range": ({1e-16}, ROUNDING),
     "equations/hidden_separation": (
@@ -74,6 +76,7 @@ UNNAMED = {
         "rounding: of float64, of its square root in 1 − cos² (1e-7), of outputs carried from float32 gradients (1e-5)",
     ),
     "equations/network_above": ({1e-9, 1e-6}, "rounding of the same network run on fewer images"),
+    "equations/nonnegative_rays": ({1e-3}, "length beside the others' span at which a unit vector is new"),
     "equations/sparsest_basis": ({1e-300, 1e-13}, ROUNDING),
     "layerwise/fully_connected": ({8.9e-16, 1e-14}, ROUNDING),
     "priors/denoiser": ({1e-9}, ROUNDING),

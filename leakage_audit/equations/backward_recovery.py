@@ -21,7 +21,7 @@ from leakage_audit.equations.batch_statistics import NormalisedReader, common_si
 from leakage_audit.equations.input_from_gradient import PartialInput, Reader, solve_for_input
 from leakage_audit.equations.known_inputs import Known, RecoveredInput, RecoveryOptions, known_at_the_end
 from leakage_audit.equations.rectifier_pattern import Patterns
-from leakage_audit.networks.dataflow import Dataflow, read_dataflow
+from leakage_audit.networks.dataflow import Dataflow, is_differentiable, read_dataflow
 from leakage_audit.networks.layer_types import type_of
 from leakage_audit.networks.stateless import stateless
 from leakage_audit.observation import Observation
@@ -82,7 +82,8 @@ class _Walk:
         call, fed = flow.call(start.layer), flow.fed(start.layer)
         assert call is not None
         assert fed is not None
-        self._counts = {node for node in flow.nodes if node is flow.end or flow.end in flow.above(node)}
+        counts = {node for node in flow.nodes if node is flow.end or flow.end in flow.above(node)}
+        self._counts = {node for node in counts if is_differentiable(self._guesses[0].get(node))}
         self._training = any(isinstance(m, _BatchNorm) and m.training for m in flow.network.modules())
         self._derivatives: dict[fx.Node, Tensor | None] = {fed if start.of_input else call: start.derivative}
         self._given = set(self._derivatives)
@@ -120,6 +121,8 @@ class _Walk:
 
     def _derivative(self, node: fx.Node) -> Tensor | None:
         """∂L/∂(an operation's output), the sum over those that use it; None where it is not known."""
+        if node not in self._counts:
+            return None
         if node not in self._derivatives:
             total: Tensor | None = None
             for user in node.users:
@@ -261,7 +264,7 @@ class _Walk:
         while True:
             self._values[node] = value
             self._patterns.learn(node, value, noise)
-            below = [n for n in node.all_input_nodes if n.op.startswith("call")]
+            below = [n for n in node.all_input_nodes if n.op.startswith("call") and n in self._counts]
             same = len(below) == 1 and all(torch.equal(g[node].flatten(), g[below[0]].flatten()) for g in self._guesses)
             if not same:
                 return

@@ -60,7 +60,10 @@ class Dataflow:
         """One operation's output; its inputs are left as they are, even by operations that work in place."""
 
         def value(other: fx.Node) -> Any:
-            return inputs[other].clone() if other in inputs else self._attribute(other)
+            if other not in inputs:
+                return self._attribute(other)
+            known = inputs[other]
+            return known.clone() if isinstance(known, Tensor) else known  # a shape, or a number of it
 
         args, kwargs = fx.node.map_arg(node.args, value), fx.node.map_arg(node.kwargs, value)
         if node.op == "call_module":
@@ -89,9 +92,9 @@ class Dataflow:
 
     def pull_back(self, node: fx.Node, inputs: Values, derivative: Tensor) -> dict[fx.Node, Tensor]:
         """∂L/∂(inputs of an operation) at given inputs, from ∂L/∂(its output)."""
-        own = {n: inputs[n].detach().requires_grad_() for n in node.all_input_nodes if n in inputs}
+        own = {n: inputs[n].detach().requires_grad_() for n in node.all_input_nodes if is_differentiable(inputs.get(n))}
         with torch.enable_grad():
-            output = self.run(node, own)
+            output = self.run(node, {**inputs, **own})
             found = torch.autograd.grad(output, list(own.values()), derivative, allow_unused=True)
         return {n: torch.zeros_like(own[n]) if g is None else g for n, g in zip(own, found, strict=True)}
 
@@ -120,6 +123,11 @@ class Dataflow:
         for part in str(node.target).split("."):
             value = getattr(value, part)
         return value
+
+
+def is_differentiable(value: object) -> bool:
+    """Whether an operation's output is a tensor of real numbers; shapes and places are not."""
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def read_dataflow(network: nn.Module) -> Dataflow | None:

@@ -73,7 +73,7 @@ attacks:
     init_args:
       options:
         peeling: {replicas: 3, factor: {rounds: 5}}
-        recovery: {guesses: 3, inputs: {determined: 1.0e-3}}
+        recovery: {walk: {guesses: 3, inputs: {determined: 1.0e-3}}}
         autograd: {observed: 1.0e-3}
         solver: {jitters: [1.0e-12], linearization: {flat: 1.0e-5}}
 options:
@@ -99,7 +99,8 @@ def test_all_of_it_is_set_from_yaml_and_recorded(tmp_path):
     assert (cosine_tv["recipe"]["drop"], cosine_tv["iterations"]) == (0.2, 3)
     options = joint["options"]
     assert (options["peeling"]["replicas"], options["peeling"]["factor"]["rounds"]) == (3, 5)
-    assert (options["recovery"]["guesses"], options["recovery"]["inputs"]["determined"]) == (3, 1e-3)
+    walk = options["recovery"]["walk"]
+    assert (walk["guesses"], walk["inputs"]["determined"]) == (3, 1e-3)
     assert options["autograd"]["observed"] == 1e-3
     assert (options["solver"]["jitters"], options["solver"]["linearization"]["flat"]) == ([1e-12], 1e-5)
     own = audit.settings.options
