@@ -19,10 +19,10 @@ from leakage_audit.runtime import Budget
 class CosineTV(Attack):
     """Adam on the cosine distance of gradients plus total variation; needs nothing but a differentiable classifier.
 
-    Minimises `distance(∂L/∂p(x), g) + tv · TV(x) + features · mean (f(x) − f)²` over all images of the batch at once
-    and returns the best iterate by this objective, which is also the reconstruction's `residual`. Settings that are
-    not given come from the preset's `Recipe`. It makes all its steps and has
-    converged if the objective settled.
+    Minimises `distance(∂L/∂p(x), g) + tv · TV(x) + features · mean (f(x) − f)²` over all images of the batch at once,
+    the last term for a single image only, whose features its last layer gives away, and returns the best iterate by
+    this objective, which is also the reconstruction's `residual`. Settings that are not given come from the preset's
+    `Recipe`. It makes all its steps and has converged if the objective settled.
 
     Args:
         preset: `paper` (what the authors ran), `original` (Geiping et al.'s own recipe) or `modern` (the strongest
@@ -122,7 +122,8 @@ class _Objective:
 
     def __init__(self, recipe: Recipe, seen: Observation, labels: Tensor) -> None:
         self.recipe, self.labels, self.candidates = recipe, labels, Candidates(seen)
-        last = last_layer(seen) if recipe.features else None
+        # Of several images the last layer tells averages over the batch, which would pull all of them to one mean.
+        last = last_layer(seen) if recipe.features and seen.batch_size == 1 else None
         leaked = None if last is None else last.features
         self.features = None if leaked is None else leaked[labels]
 

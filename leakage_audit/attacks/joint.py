@@ -13,6 +13,7 @@ from leakage_audit.attacks.joint_options import JointOptions
 from leakage_audit.equations.autograd import AutogradEquations
 from leakage_audit.equations.base import Equations, relative_error_of, rms
 from leakage_audit.equations.choose import equations_of_one, separate
+from leakage_audit.equations.network_recovery import recover_network
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY, PRIORS, Prior, load
@@ -20,7 +21,7 @@ from leakage_audit.runtime import Budget, OutOfTime
 from leakage_audit.solvers.gauss_newton import Solution, gauss_newton
 from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
 from leakage_audit.solvers.per_image import may_be_solved_per_image, observations, solve_per_image
-from leakage_audit.solvers.read_off import read_off
+from leakage_audit.solvers.read_off import read_off, read_off_one
 from leakage_audit.solvers.stopping import Status
 
 VECTORS = 12  # as long as the image or the equations, that conjugate gradients hold
@@ -35,7 +36,9 @@ class Joint(Attack):
 
     A batch is taken apart into its images' features first, at the last layer where it is smaller than the number of
     classes, otherwise at a hidden fully connected one behind which a rectifier follows; each image is solved by itself
-    where its features suffice. Where Jacobian and normal equations would not fit in memory, the steps are
+    where its features suffice. From there, or from a convolution that tells its inputs by itself, the network is
+    recovered towards the image as far as its gradients determine what its layers were fed, of all images together, and
+    all are solved at once. Where Jacobian and normal equations would not fit in memory, the steps are
     made by conjugate gradients without them; `rank` is then None and `std` NaN.
 
     `details` holds `steps`, `rank` (of the Jacobian at the end), `joint_deficiency` (rank − unknowns), `pinned`
@@ -128,8 +131,15 @@ class Joint(Attack):
         if seen.batch_size == 1:
             equations = self._of_one(seen, relative_error, budget)
             return equations, self._solve(equations, shared, budget), None, None
-        rounding = relative_error_of(shared.dtype, 1.0)
-        separated = separate(seen, relative_error, rounding, budget, options.separation, options.hidden, memory / 2e9)
+        rounding, half = relative_error_of(shared.dtype, 1.0), memory / 2e9
+        separated = separate(seen, relative_error, rounding, budget, options.separation, options.hidden, half)
+        if separated is None or not may_be_solved_per_image(*separated):
+            known = separated and separated[1]
+            recovered = recover_network(seen, relative_error, rounding, known, budget, half, options.recovery)
+            if recovered is not None:
+                equations = RecoveredInputEquations(seen, recovered[1], relative_error, options.sketch, budget)
+                labels = None if known is None else known.labels
+                return equations, self._solve(equations, shared, budget), recovered[0], labels
         if separated is None:
             equations = AutogradEquations(seen, relative_error, None, options.sketch, options.autograd, budget)
             return equations, self._solve(equations, shared, budget), None, None
@@ -150,9 +160,10 @@ class Joint(Attack):
         return equations, found, batch.layer, batch.labels
 
     def _of_one(self, seen: Observation, relative_error: float, budget: Budget) -> Equations:
-        options = self.options
+        options, memory = self.options, min(self.max_memory_gb * 1e9, budget.memory)
         how = options.sketch, options.peeling, options.recovery, options.autograd
-        return equations_of_one(seen, relative_error, *how, budget)
+        rounding = relative_error / options.rounding_units
+        return equations_of_one(seen, relative_error, *how, budget, rounding, memory / 2e9)
 
     def _solve(self, equations: Equations, shared: Observation, budget: Budget) -> Solution:
         """With a Jacobian if it is cheap enough and fits in memory with what is made of it, otherwise without."""
@@ -163,29 +174,69 @@ class Joint(Attack):
         pixels = math.prod(equations.shape[2:])  # of one image; a prior's Gaussian holds a matrix between them for each
         needed = 8 * ((5 if m > n else 6) * m * n + 2 * min(m, n) ** 2 + 12 * equations.shape[0] * pixels**2)
         cheap = needed <= memory and min(m, n) * equations.memory_estimate <= self.options.largest_work
-        recovered = isinstance(equations, RecoveredInputEquations)
-        if cheap and not (recovered and _kinked(equations)):  # averages need no Jacobian and do better on kinks
-            return gauss_newton(equations, prior, self.max_steps, memory / 4, budget, options)
-        vectors = VECTORS * (n + m)
-        budget.require("one pass through the gradient", 8 * (equations.memory_estimate + vectors))
-        if recovered or not _kinked(equations):
-            return gauss_newton_cg(equations, prior, self.max_steps, memory / 4, budget, options=options)
-        # Without a Jacobian to probe, every equation jumps far from the image: begin near it.
+        if isinstance(equations, RecoveredInputEquations) and equations.shape[0] == 1:
+            found = read_off_one(equations, shared if shared.batch_size == 1 else equations.seen, self.options.matched)
+            if found is not None:
+                return found
+        begin, kinked, before = None, _kinked(equations), ""
+        # Inputs with as many entries as the image leave so few kinks below them that averages do without a Jacobian.
+        wide = isinstance(equations, RecoveredInputEquations) and equations.known >= n
+        dense = cheap and not (wide and kinked)
+        if not dense:
+            vectors = VECTORS * (n + m)
+            budget.require("one pass through the gradient", 8 * (equations.memory_estimate + vectors))
+        if isinstance(equations, AutogradEquations) and equations.recovered:  # straighter than gradients: they first
+            relative_error = relative_error_of(shared.dtype, self.options.rounding_units)
+            sketch = self.options.sketch
+            first = RecoveredInputEquations(equations.seen, equations.recovered, relative_error, sketch, budget)
+            if not _kinked(first.within(budget, self.options.equations)):
+                solution = self._solve(first, shared, budget)
+                begin, before = solution.image.reshape(equations.shape), solution.ended
+        opened = isinstance(equations, RecoveredInputEquations)
+        straight = not opened and not isinstance(equations, AutogradEquations)  # but for a chain's own rectifiers
+        far = kinked and not wide and begin is None
+        if far and (not dense or (equations.shape[0] == 1 and not straight)):
+            return self._with_first_order(equations, shared, dense, opened or not dense, budget)
+        solver = gauss_newton if dense else gauss_newton_cg
+        solution = solver(equations, prior, self.max_steps, memory / 4, budget, begin, options)
+        return solution if solution.steps else replace(solution, context=before)
+
+    def _with_first_order(
+        self, equations: Equations, shared: Observation, dense: bool, from_there: bool, budget: Budget
+    ) -> Solution:
+        """Where every equation may jump on the way: the best of a first-order start, a solution and grey, by residual.
+
+        The solution begins at that start (`from_there`), or at grey where all kinks are probed with a Jacobian.
+        """
+        options, memory = self.options.solver, min(self.max_memory_gb * 1e9, budget.memory) / 4
+        single = shared if shared.batch_size == equations.shape[0] else equations.seen
         warm = CosineTV(iterations=self.options.warm_start_steps)
-        found = warm.reconstruct(shared, budget)
-        begin = shared.to_image(found.x.detach()).to(torch.float64)
+        found = warm.reconstruct(single, budget)
+        start = single.to_image(found.x.detach()).to(torch.float64)
+        n, m = start.numel(), len(equations.noise)
+        others = {Status.KEPT_START: start.flatten(), Status.KEPT_GREY: torch.full_like(start, GREY).flatten()}
+        solver = gauss_newton if dense else gauss_newton_cg
         try:
-            solution = gauss_newton_cg(equations, prior, self.max_steps, memory / 4, budget, begin, options)
+            residuals = {status: equations.evaluate(image) for status, image in others.items()}
+            begin = start if from_there else None
+            solution = solver(equations, self._prior, self.max_steps, memory, budget, begin, options)
         except OutOfTime:  # before it is known how well the start explains the gradient
-            unknown = torch.full((n + m,), torch.nan, dtype=torch.float64, device=begin.device)
-            return Solution(begin.flatten(), unknown[n:], unknown[:n], None, 0, Status.TIME_UP, found.ended)
-        if not solution.steps:
-            return replace(solution, context=found.ended)
-        reached = shared.to_input(solution.image.reshape(equations.shape))
-        if warm.objective(shared, reached) <= found.residual:
-            return solution
-        r = equations.residual(begin).detach()
-        return replace(solution, image=begin.flatten(), r=r, status=Status.KEPT_START, context=found.ended)
+            unknown = torch.full((n + m,), torch.nan, dtype=torch.float64, device=start.device)
+            return Solution(start.flatten(), unknown[n:], unknown[:n], None, 0, Status.TIME_UP, found.ended)
+        kept = min(residuals, key=lambda status: rms(residuals[status]))
+        context = "" if solution.steps else found.ended
+        if rms(solution.r) <= rms(residuals[kept]) and (dense or not self._worse(solution, found, warm, single)):
+            return replace(solution, context=context)
+        status = solution.status if solution.status is Status.TIME_UP else kept
+        std = torch.full_like(solution.std, torch.nan)
+        return replace(
+            solution, image=others[kept], r=residuals[kept], std=std, rank=None, status=status, context=found.ended
+        )
+
+    def _worse(self, solution: Solution, start: Found, warm: CosineTV, seen: Observation) -> bool:
+        """Whether a first-order recipe's own objective is worse at a solution than at the start that it left."""
+        image = solution.image.reshape(start.x.shape)
+        return bool(solution.steps) and not warm.objective(seen, seen.to_input(image)) <= start.residual
 
 
 def _kinked(equations: Equations) -> bool:

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 
 from leakage_audit.attacks.ending import EndingOptions
 from leakage_audit.equations.autograd import AutogradOptions
-from leakage_audit.equations.backward_recovery import RecoveryOptions
 from leakage_audit.equations.base import EquationOptions
 from leakage_audit.equations.batch_separation import SeparationOptions
 from leakage_audit.equations.count_sketch import SketchOptions
 from leakage_audit.equations.hidden_separation import HiddenSeparationOptions
 from leakage_audit.equations.layer_peeling import PeelingOptions
+from leakage_audit.equations.network_recovery import NetworkRecoveryOptions
 from leakage_audit.options import Checked
 from leakage_audit.solvers.options import SolverOptions
 
@@ -25,10 +25,11 @@ class JointOptions(Checked):
         warm_start_steps: First-order steps before a solution without a Jacobian on networks with kinks; most of what
             such a recipe finds it has by then.
         pinned: Standard deviation below which an entry counts as pinned: half a grey level of eight bits.
+        matched: Relative distance of the gradients at which an image that a layer gave away counts as the right one.
         equations: How equations are linearised and their kinks looked for.
         sketch: How many of the equations are kept.
         peeling: When a chain's layer is solved by itself.
-        recovery: What counts as known of a network that opens from its end.
+        recovery: How a network is recovered from where its images are known.
         autograd: Which gradients of any other network are taken for rounding.
         separation: How a batch is taken apart at the last layer.
         hidden: When it counts as taken apart at a hidden one.
@@ -43,10 +44,11 @@ class JointOptions(Checked):
     largest_work: float = 3e10
     warm_start_steps: int = 500
     pinned: float = 0.5 / 255
+    matched: float = 0.01
     equations: EquationOptions = field(default_factory=EquationOptions)
     sketch: SketchOptions = field(default_factory=SketchOptions)
     peeling: PeelingOptions = field(default_factory=PeelingOptions)
-    recovery: RecoveryOptions = field(default_factory=RecoveryOptions)
+    recovery: NetworkRecoveryOptions = field(default_factory=NetworkRecoveryOptions)
     autograd: AutogradOptions = field(default_factory=AutogradOptions)
     separation: SeparationOptions = field(default_factory=SeparationOptions)
     hidden: HiddenSeparationOptions = field(default_factory=HiddenSeparationOptions)
@@ -54,4 +56,4 @@ class JointOptions(Checked):
     solver: SolverOptions = field(default_factory=SolverOptions)
 
     def __post_init__(self) -> None:
-        self.check(positive=("rounding_units", "largest_work", "warm_start_steps", "pinned"))
+        self.check(positive=("rounding_units", "largest_work", "warm_start_steps", "pinned", "matched"))

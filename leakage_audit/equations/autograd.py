@@ -11,6 +11,7 @@ as many as decide as much, for a fraction of the Jacobian (docs/method.md, secti
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from torch.func import functional_call, grad
 from leakage_audit.equations.base import EVALUATION, FORWARD, Block, Equations, rms
 from leakage_audit.equations.batch_separation import SeparatedBatch
 from leakage_audit.equations.count_sketch import SketchOptions, sketch_gradients
+from leakage_audit.equations.known_inputs import RecoveredInput
 from leakage_audit.layerwise.fully_connected import input_from_gradient
 from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.layerwise.last_layer import last_layer
@@ -63,6 +65,10 @@ class AutogradEquations(Equations):
         sketch: How many of the equations are kept.
         options: Which gradients are taken for rounding.
         budget: Limits of time and memory; none by default.
+        recovered: What is known of layers' inputs, which become equations of their own.
+
+    Attributes:
+        recovered: That.
 
     Raises:
         ValueError: If labels are needed and cannot be inferred.
@@ -76,6 +82,7 @@ class AutogradEquations(Equations):
         sketch: SketchOptions | None = None,
         options: AutogradOptions | None = None,
         budget: Budget | None = None,
+        recovered: Sequence[RecoveredInput] = (),
     ) -> None:
         sketch, self._autograd = sketch or SketchOptions(), options or AutogradOptions()
         self.seen, self._network, self._clock = seen, stateless(seen.network), budget or Budget()
@@ -88,6 +95,10 @@ class AutogradEquations(Equations):
         self._direction: Tensor | None = None  # of δ, where noise hides its size
         gradients = dict(seen.gradients)
         blocks = self._open_last_layer(seen, gradients, relative_error, separated)
+        self.recovered, self._inputs = list(recovered), dict[str, Tensor]()
+        for layer in recovered:
+            self._network.get_submodule(layer.name).register_forward_pre_hook(self._keep_input(layer.name))
+        blocks += [layer.block for layer in recovered]
         if separated is not None:  # the gradients are predicted from a δ that is as uncertain as the features
             relative_error = max(
                 relative_error, float((separated.noise / separated.features.square().mean(1).sqrt()).max())
@@ -151,6 +162,12 @@ class AutogradEquations(Equations):
     def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         self._features, self._last = inputs[0], output
 
+    def _keep_input(self, name: str) -> Callable:
+        def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            self._inputs[name] = inputs[0]
+
+        return keep
+
     def _cancelled(self, gradients: dict[str, Tensor]) -> list[str]:
         """Parameters that the loss does not depend on, as a bias before batch statistics: rounding is all they got."""
         options, generator = self._autograd, torch.Generator().manual_seed(0)
@@ -170,25 +187,28 @@ class AutogradEquations(Equations):
         outputs = activation_count(self._network, lambda: self._network(self.seen.to_input(image)))
         return 8 * outputs + 4 * sum(p.numel() for p in self._parameters.values())
 
-    def _objective(self, parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    def _objective(self, parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What is differentiated, and what is known beside its derivatives."""
         scores = functional_call(self._network, parameters, (x,))
+        known = [layer.input.of(self._inputs[layer.name]).flatten() for layer in self.recovered]
         if self._delta is None or self._last is None or self._features is None:
             assert self._labels is not None  # read at construction where there is no δ
-            return self.seen.loss(scores, self._labels), self._product(scores)
+            return self.seen.loss(scores, self._labels), [*self._product(scores), *known]
         features = self._features.flatten()
-        return (self._last * self._delta).sum(), features if self._told is None else features[self._told]
+        told = features if self._told is None else features[self._told]
+        return (self._last * self._delta).sum(), [told, *known]
 
-    def _product(self, scores: Tensor) -> Tensor:
-        """(δ·a) [x, 1] of the last layer where noise hides the size of δ; else nothing that is used."""
+    def _product(self, scores: Tensor) -> list[Tensor]:
+        """(δ·a) [x, 1] of the last layer where noise hides the size of δ; else nothing."""
         labels = self._labels
         if self._direction is None or self._features is None or labels is None:
-            return scores
+            return []
         size = grad(lambda z: self.seen.loss(z, labels))(scores)[0] @ self._direction
         product = size * torch.cat([self._features.flatten(), torch.ones_like(size)[None]])
-        return product[self._told]
+        return [product[self._told]]
 
     def values(self, image: Tensor) -> list[Tensor]:
         """Features of `image (B, C, H, W)` and the (summed) gradients that training on it would share."""
-        found, features = grad(self._objective, has_aux=True)(self._parameters, self.seen.to_input(image))
+        found, known = grad(self._objective, has_aux=True)(self._parameters, self.seen.to_input(image))
         sketches = [s(found[name].flatten()) for name, s in zip(self._parameters, self._sketches, strict=True)]
-        return sketches if self._delta is None and self._direction is None else [features, *sketches]
+        return [*known, *sketches]

@@ -1,70 +1,32 @@
-"""A network opened from its end: what its layers were fed, exactly, before any image is guessed.
+"""A network opened from where it is known: what its layers were fed, exactly, before any image is guessed.
 
-The last layer's δ is known (Lemma 3.1). A layer whose δ is known gives its input away (`inputs`). The rectifier that
-made this input was on where it is positive, so δ is known one layer further down, and so on, until an input is not
-determined or something else (a pooling's choice, an activation that does not show its slope) hides the derivative.
+What the attacker knows at some operation, each image's value and derivative there, comes from the last layer (Lemma
+3.1, or a batch separated there) or from a convolution that told its images apart. Below it, a layer whose derivative δ
+is known gives the inputs of all images away (`input_from_gradient`). The rectifier that made these was on where they
+are positive, so δ is known one layer further down, and so on, until an input is not determined or something else (a
+pooling's choice, an activation that does not show its slope, statistics of a batch that is not known) hides it.
 
-Nothing is read off the network's structure. Autograd walks from the last layer towards the image, at a few guesses of
-the image at once; a known input takes the place of every tensor that equals it at the guesses, such as the one that a
-rectifier keeps for its derivative; and δ is known where it is the same for all guesses.
+Nothing is assumed of an operation (`dataflow`). Its derivative is taken where its inputs are known; where they are not,
+at a few guesses of the images, and is known if it is the same for all. A rectifier's is known from its output.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from leakage_audit.equations.input_from_gradient import InputOptions, PartialInput, solve_for_input
-from leakage_audit.layerwise.last_layer import last_layer
+from leakage_audit.equations.arrangement import Arrangement
+from leakage_audit.equations.batch_statistics import NormalisedReader, common_size, solve_through_statistics
+from leakage_audit.equations.input_from_gradient import PartialInput, Reader, solve_for_input
+from leakage_audit.equations.known_inputs import Known, RecoveredInput, RecoveryOptions, known_at_the_end
+from leakage_audit.equations.rectifier_pattern import Patterns
+from leakage_audit.networks.dataflow import Dataflow, is_differentiable, read_dataflow
 from leakage_audit.networks.layer_types import type_of
 from leakage_audit.networks.stateless import stateless
 from leakage_audit.observation import Observation
-from leakage_audit.options import Checked
 from leakage_audit.priors import GREY
 from leakage_audit.runtime import Budget
-
-
-@dataclass(frozen=True)
-class RecoveryOptions(Checked):
-    """How it is told what is known.
-
-    Attributes:
-        guesses: Of the image: an unknown derivative differs between them by its own size.
-        spread: Standard deviation of the guesses around grey, a photograph's.
-        same: Relative difference between guesses below which a derivative is known; rounding leaves 1e-15.
-        cut: Entries of an input within this many standard deviations of zero are zero: one wrong unit in 1.7 million.
-        inputs: When an input counts as found.
-    """
-
-    guesses: int = 4
-    spread: float = 0.2
-    same: float = 1e-6
-    cut: float = 5.0
-    inputs: InputOptions = field(default_factory=InputOptions)
-
-    def __post_init__(self) -> None:
-        self.check(positive=("guesses", "spread", "same", "cut"))
-        if self.guesses < 2:
-            raise ValueError(f"RecoveryOptions.guesses must be at least 2, to differ, got {self.guesses}")
-
-
-@dataclass
-class RecoveredInput:
-    """A layer that gave its input away.
-
-    Attributes:
-        name: The layer's path in the network.
-        input: What is known of it.
-        slope: ∂L/∂input, `(C, H, W)` or `(C,)`, over all the ways in which it counts; None where it is not known.
-        alone: Whether the image is known to count through this input only.
-    """
-
-    name: str
-    input: PartialInput
-    input_gradient: Tensor | None = None
-    is_bottleneck: bool = False
 
 
 def recover_backwards(
@@ -72,6 +34,7 @@ def recover_backwards(
     rounding: float,
     seed: int = 0,
     options: RecoveryOptions | None = None,
+    start: Known | None = None,
     budget: Budget | None = None,
 ) -> list[RecoveredInput]:
     """The inputs that follow from the gradients alone, the last layer's first, the one nearest the image last.
@@ -81,98 +44,229 @@ def recover_backwards(
         rounding: Relative error of a gradient's entry, as `base.relative_error_of` has it.
         seed: Of the guesses.
         options: How it is told what is known.
-        budget: Time limit; none by default.
+        start: Where to start; by default the last layer of a single image's network.
+        budget: Time limit.
 
     Returns:
-        Nothing where the last layer is not fully connected with a bias, or more than one image was seen.
+        Nothing where there is nothing to start from, or `torch.fx` cannot follow the network.
     """
-    options, network = options or RecoveryOptions(), stateless(seen.network)
-    last = last_layer(seen)
-    delta = None if last is None else last.delta
-    if last is None or seen.batch_size > 1 or delta is None or not delta.any():
+    start = start or known_at_the_end(seen, rounding)
+    flow = None if start is None else read_dataflow(stateless(seen.network))
+    if start is None or flow is None or flow.call(start.layer) is None or flow.fed(start.layer) is None:
         return []
-    generator = torch.Generator().manual_seed(seed)
-    guesses = torch.randn(options.guesses, *seen.input_shape, generator=generator, dtype=seen.dtype).to(seen.device)
-    image = seen.to_input(GREY + options.spread * guesses).requires_grad_()
-    walk = _Walk(seen, network, rounding, options, budget or Budget())
-    with saved_tensors_hooks(lambda tensor: tensor, walk.known):
-        network(image)
-        end = walk.outputs.get(last.name)
-        if end is None or end.shape != (options.guesses, len(delta)):
-            return []
-        return walk(end, delta.expand_as(end), image)
+    return _Walk(seen, flow, start, rounding, seed, options or RecoveryOptions(), budget or Budget())()
 
 
 class _Walk:
-    """What is found while autograd walks back."""
+    """Values and derivatives, from the start down."""
 
     def __init__(
-        self, seen: Observation, network: nn.Module, rounding: float, options: RecoveryOptions, budget: Budget
+        self,
+        seen: Observation,
+        flow: Dataflow,
+        start: Known,
+        rounding: float,
+        seed: int,
+        options: RecoveryOptions,
+        budget: Budget,
     ) -> None:
-        self._rounding, self._options, self._budget = rounding, options, budget
-        self._inputs: dict[str, Tensor] = {}
-        self.outputs: dict[str, Tensor] = {}
-        self._repeated: set[str] = set()
-        self._values: list[tuple[Tensor, Tensor]] = []
-        self._input_gradients: dict[str, Tensor] = {}
-        self._recovered: dict[str, RecoveredInput] = {}
-        for name, module in network.named_modules():
-            gradient = seen.gradient_of(name, "weight")
-            if gradient is not None and type_of(module) is not None:
-                module.register_forward_hook(self._watch(name, gradient))
+        self._seen, self._flow, self._rounding, self._options, self._budget = seen, flow, rounding, options, budget
+        generator = torch.Generator().manual_seed(seed)
+        self._guesses = []
+        for _ in range(options.guesses):
+            noise = torch.randn(seen.batch_size, *seen.input_shape, generator=generator, dtype=seen.dtype)
+            with torch.no_grad():
+                self._guesses.append(
+                    flow.forward({flow.image: seen.to_input(GREY + options.spread * noise.to(seen.device))})
+                )
+        call, fed = flow.call(start.layer), flow.fed(start.layer)
+        assert call is not None
+        assert fed is not None
+        counts = {node for node in flow.nodes if node is flow.end or flow.end in flow.above(node)}
+        self._counts = {node for node in counts if is_differentiable(self._guesses[0].get(node))}
+        self._training = any(isinstance(m, _BatchNorm) and m.training for m in flow.network.modules())
+        self._derivatives: dict[fx.Node, Tensor | None] = {fed if start.of_input else call: start.derivative}
+        self._given = set(self._derivatives)
+        self._values: dict[fx.Node, Tensor] = {}
+        noise = start.noise.view(-1, *[1] * (start.input.ndim - 1)).expand_as(start.input)
+        self._patterns = Patterns(flow, self._guesses[:2], options.pattern)
+        self._learn(fed, start.input, noise)
+        way = Arrangement.of(flow.network.get_submodule(start.layer), tuple(start.input.shape[1:]))
+        value, spread = (torch.cat([way.matrix(one) for one in t], 1) for t in (start.input, noise))
+        whole = PartialInput(value, spread, None, way)
+        self._found: dict[fx.Node, tuple[str, PartialInput]] = {fed: (start.layer, whole)}
 
-    def __call__(self, end: Tensor, delta: Tensor, image: Tensor) -> list[RecoveredInput]:
-        """Walk from `end`, where the derivative is `delta`, to `image`."""
-        torch.autograd.grad(end, image, delta, retain_graph=True)
-        found = list(self._recovered.values())
-        for layer in found:
-            layer.input_gradient = self._input_gradients.get(layer.name)
-        whole = [layer for layer in found if layer.input.basis is None]
-        if whole:
-            self._inputs[whole[-1].name].register_hook(torch.zeros_like)
-            whole[-1].is_bottleneck = not torch.autograd.grad(end, image, delta)[0].any()
+    def __call__(self) -> list[RecoveredInput]:
+        readers = self._readers()
+        for node in reversed(self._flow.nodes):
+            if self._budget.exhausted:
+                break
+            self._derivative(node)
+            if node in readers and node not in self._values:
+                self._open(node, readers[node])
+        return [
+            RecoveredInput(name, known, self._derivatives.get(node), self._flow.is_cut(node))
+            for node, (name, known) in self._found.items()
+        ]
+
+    def _readers(self) -> dict[fx.Node, list[tuple[str, fx.Node, nn.Module, Tensor]]]:
+        """Layers by what they are fed, of those whose gradients are known and which are called once."""
+        found: dict[fx.Node, list[tuple[str, fx.Node, nn.Module, Tensor]]] = {}
+        for name, module in self._flow.network.named_modules():
+            gradient = self._seen.gradient_of(name, "weight")
+            call, fed = self._flow.call(name), self._flow.fed(name)
+            if gradient is not None and type_of(module) is not None and call is not None and fed is not None:
+                found.setdefault(fed, []).append((name, call, module, gradient))
         return found
 
-    def known(self, kept: Tensor) -> Tensor:
-        """What a tensor kept for a derivative was in the observed step, where that is known; else itself."""
-        for guess, value in self._values:
-            if kept.numel() == guess.numel() and torch.equal(kept.flatten(), guess.flatten()):
-                return value.expand(self._options.guesses, -1).reshape(kept.shape).clone()
-        return kept
+    def _derivative(self, node: fx.Node) -> Tensor | None:
+        """∂L/∂(an operation's output), the sum over those that use it; None where it is not known."""
+        if node not in self._counts:
+            return None
+        if node not in self._derivatives:
+            total: Tensor | None = None
+            for user in node.users:
+                if user in self._counts:
+                    part = self._pulled(user, node)
+                    if part is None:
+                        total = None
+                        break
+                    total = part if total is None else total + part
+            self._derivatives[node] = total
+        return self._derivatives[node]
 
-    def _watch(self, name: str, gradient: Tensor) -> Callable:
-        """Of a layer: its input and output on the way up, their derivatives on the way down."""
+    def _pulled(self, user: fx.Node, node: fx.Node) -> Tensor | None:
+        """What an operation hands back to one of its inputs."""
+        derivative = self._derivative(user)
+        if derivative is None or not user.op.startswith("call"):
+            return None
+        inputs = [n for n in user.all_input_nodes if n.op != "get_attr"]
+        if all(n in self._values for n in inputs):
+            return self._flow.pull_back(user, self._values, derivative)[node]
+        shown = self._patterns.shown(user)
+        if shown is not None:
+            return self._flow.pull_back(user, {node: shown}, derivative)[node]
+        pulled = [self._flow.pull_back(user, guess, derivative)[node] for guess in self._guesses]
+        apart = max(float((other - pulled[0]).norm()) for other in pulled[1:])
+        return pulled[0] if apart <= self._options.same * float(pulled[0].norm()) and pulled[0].any() else None
 
-        def up(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            self._budget.check()
-            if name in self.outputs:
-                self._repeated.add(name)  # the gradient is then a sum over its uses
-            (guess,) = inputs
-            self._inputs[name], self.outputs[name] = guess, output
-            if len(guess) == self._options.guesses and output.requires_grad:
-                output.register_hook(lambda delta: self._open(name, layer, guess, delta, gradient))
-                guess.register_hook(lambda input_gradient: self._keep(name, input_gradient))
-
-        return up
-
-    def _open(self, name: str, layer: nn.Module, guess: Tensor, delta: Tensor, gradient: Tensor) -> None:
-        self._budget.check()
-        if name in self._recovered or name in self._repeated or not _same(delta, self._options.same):
+    def _open(self, node: fx.Node, readers: list[tuple[str, fx.Node, nn.Module, Tensor]]) -> None:
+        shape = tuple(self._guesses[0][node].shape[1:])
+        if self._training and self._open_statistics(node, readers, shape):
             return
-        found = solve_for_input(layer, guess.shape[1:], delta[0], gradient, self._rounding, self._options.inputs)
+
+        def solve() -> tuple[PartialInput | None, float]:
+            known = []
+            for _, call, module, gradient in readers:
+                delta = self._derivative(call)
+                if delta is not None and delta.any():
+                    known.append(Reader(module, delta, gradient))
+            return solve_for_input(known, shape, self._rounding, self._options.inputs)
+
+        def again(changed: set[fx.Node]) -> tuple[PartialInput | None, float]:
+            affected = {
+                other for other in self._derivatives if any(other is n or n in self._flow.above(other) for n in changed)
+            }
+            for other in affected - self._given - changed:
+                del self._derivatives[other]
+            return solve()
+
+        found, residual = solve()
+        if found is None and residual == residual:
+            calls = [call for _, call, _, _ in readers]
+            found = self._patterns.mend(calls, self._derivatives, again, residual, self._budget)
         if found is None:
             return
-        self._recovered[name] = RecoveredInput(name, found)
+        self._found[node] = (readers[0][0], found)
         if found.basis is None:
-            value = found.value.where(found.value.abs() > self._options.cut * found.noise, 0.0)
-            self._values.append((guess.detach(), value.flatten()))
+            self._learn(node, found.by_image(found.value), found.by_image(found.noise))
 
-    def _keep(self, name: str, input_gradient: Tensor) -> None:
-        if name not in self._input_gradients and _same(input_gradient, self._options.same):
-            self._input_gradients[name] = input_gradient[0].detach()
+    def _open_statistics(
+        self, node: fx.Node, readers: list[tuple[str, fx.Node, nn.Module, Tensor]], shape: tuple[int, ...]
+    ) -> bool:
+        """Solve below batch normalisation in training mode; whether the input was found, in its own size."""
+        known = []
+        for _, call, module, gradient in readers:
+            norm = self._normalised(next(iter(call.users))) if len(call.users) == 1 else None
+            derivative = self._derivative(next(iter(call.users))) if norm is not None else None
+            if norm is None or derivative is None:
+                return False
+            known.append(NormalisedReader(module, norm[0], derivative, gradient, *norm[1:]))
+        calls, options = [call for _, call, _, _ in readers], self._options
+        begin: Tensor | None = None
+        for _ in range(2):  # in any size, then in its own
+            found = solve_through_statistics(
+                known, shape, self._rounding, options.inputs, options.statistics, self._budget, begin
+            )
+            if found is None:
+                return False
+            value, noise = found.by_image(found.value), found.by_image(found.noise)
+            with torch.no_grad():
+                own = {call: reader.delta(reader.layer(value)) for call, reader in zip(calls, known, strict=True)}
+            parts = [self._flow.pull_back(call, {node: value}, delta)[node] for call, delta in own.items()]
+            others = [self._pulled(user, node) for user in node.users if user in self._counts and user not in own]
+            size = None if any(part is None for part in others) else self._size(node, value, noise, parts, others)
+            if size is None:
+                self._patterns.forget(node)
+                return False
+            begin = value * size
+        assert found is not None  # otherwise it has returned
+        assert size is not None
+        self._found[node] = (readers[0][0], replace(found, value=found.value * size, noise=found.noise * size))
+        self._derivatives.update({call: delta / size for call, delta in own.items()})
+        self._derivatives.pop(node, None)
+        self._learn(node, value * size, noise * size)
+        return True
 
+    def _size(
+        self, node: fx.Node, value: Tensor, noise: Tensor, free: list[Tensor], fixed: list[Tensor | None]
+    ) -> float | None:
+        """The common size of an input, from ∂L/∂β of the normalisation below the rectifier that made it.
 
-def _same(derivative: Tensor, tolerance: float) -> bool:
-    """Whether the derivative is the same for all guesses, and not zero."""
-    apart = float((derivative - derivative[:1]).norm())
-    return apart <= tolerance * float(derivative.norm()) and bool(derivative.any())
+        What comes by way of normalised layers is inverse to the size, what comes by others does not depend on it; both
+        add up to a sum that was shared.
+        """
+        below = node.all_input_nodes
+        sources = [*below, *(n for b in below for n in b.all_input_nodes)]
+        norms = [norm for source in sources if (norm := self._normalised(source)) is not None]
+        if not norms:
+            return None
+        self._patterns.learn(node, value, noise)
+        axes, best = (0, *range(2, value.ndim)), (0.0, 0.0)
+        for cut in self._patterns.cuts if len(below) == 1 else ():
+            shown = self._patterns.shown(node, cut)
+            if shown is None:
+                break
+            varies, stays = (
+                self._flow.pull_back(node, {below[0]: shown}, total)[below[0]].sum(axes)
+                for parts in (free, fixed)
+                for total in [sum((p for p in parts if p is not None), torch.zeros_like(value))]
+            )
+            for _, shift, _ in norms:
+                if len(shift) != len(varies):
+                    continue
+                found = common_size(varies, shift - stays, self._options.statistics)
+                if found[1] > best[1]:
+                    best = found
+                    self._patterns.choose(node, cut)
+        return best[0] or None
+
+    def _normalised(self, node: fx.Node) -> tuple[_BatchNorm, Tensor, Tensor] | None:
+        """A batch normalisation in training mode, with the gradients of its shift and scale."""
+        module = self._flow.module(node)
+        if not isinstance(module, _BatchNorm) or not module.training or self._flow.call(str(node.target)) is None:
+            return None
+        shift, scale = (self._seen.gradient_of(str(node.target), kind) for kind in ("bias", "weight"))
+        return None if shift is None or scale is None else (module, shift, scale)
+
+    def _learn(self, node: fx.Node, value: Tensor, noise: Tensor) -> None:
+        """A value, and with it that of what it is a mere reshaping of."""
+        while True:
+            self._values[node] = value
+            self._patterns.learn(node, value, noise)
+            below = [n for n in node.all_input_nodes if n.op.startswith("call") and n in self._counts]
+            same = len(below) == 1 and all(torch.equal(g[node].flatten(), g[below[0]].flatten()) for g in self._guesses)
+            if not same:
+                return
+            node = below[0]
+            value, noise = (t.reshape(self._guesses[0][node].shape) for t in (value, noise))

@@ -8,6 +8,8 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Self
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
+from leakage_audit.equations.smoothed_kinks import SmoothedKinks
 from leakage_audit.equations.smoothness import SmoothnessOptions, has_kinks
 from leakage_audit.observation import Observation
 from leakage_audit.options import Checked
@@ -78,6 +81,7 @@ class Equations(ABC):
         self.seen, self.blocks = seen, blocks
         self.shape = (seen.batch_size, *seen.input_shape)
         self._budget, self._options = budget or Budget(), EquationOptions()
+        self._kinks: SmoothedKinks | None = None
         self._scales: list[float] = []
         noise = []
         for block in blocks:
@@ -146,17 +150,30 @@ class Equations(ABC):
 
     def _residuals(self, image: Tensor) -> list[Tensor]:
         """F(image), block by block."""
-        values = self.values(image.reshape(self.shape))
+        with self._kinks or nullcontext():
+            values = self.values(image.reshape(self.shape))
         return [(v - b.target) * s for v, b, s in zip(values, self.blocks, self._scales, strict=True)]
 
+    def run(self, image: Tensor) -> None:  # noqa: B027  chains know their kinks otherwise
+        """Run the network once on `image (B, C, H, W)`, so that its kinks are met; by default it is not run."""
+
     def smoothed(self, image: Tensor, perturbations: Tensor) -> "Equations":
-        """These equations averaged over moves of the image, as far as they know their kinks; by default themselves.
+        """These equations averaged over moves of the image: their network's kinks rounded off, by default.
 
         Args:
             image: `(n,)`.
             perturbations: How else the image may be, `(moves, n)`.
         """
-        return self
+        kinks = SmoothedKinks()
+        with torch.no_grad():
+            for perturbation in perturbations:
+                with kinks:
+                    self.run((image + perturbation).reshape(self.shape))
+        if not kinks.settle():
+            return self
+        smooth = copy(self)
+        smooth._kinks = kinks
+        return smooth
 
     def linearize(self, image: Tensor, memory: float, budget: Budget | None = None) -> tuple[Tensor, Tensor]:
         """F and its Jacobian at `image`, `(m,)` and `(m, n)`.

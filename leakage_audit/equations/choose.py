@@ -7,14 +7,16 @@ import torch
 from torch import Tensor
 
 from leakage_audit.equations.autograd import AutogradEquations, AutogradOptions
-from leakage_audit.equations.backward_recovery import RecoveryOptions, recover_backwards
 from leakage_audit.equations.base import Equations
 from leakage_audit.equations.batch_separation import SeparatedBatch, SeparationOptions, separate_batch
 from leakage_audit.equations.count_sketch import SketchOptions
 from leakage_audit.equations.hidden_separation import HiddenSeparation, HiddenSeparationOptions, separate_hidden
 from leakage_audit.equations.layer_peeling import PeelingOptions, peel_layers
 from leakage_audit.equations.network_above import network_below
+from leakage_audit.equations.network_recovery import NetworkRecoveryOptions, recover_network
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
+from leakage_audit.equations.watched_recovery import watch_backwards
+from leakage_audit.layerwise.last_layer import last_layer
 from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import Observation, copy_network
 from leakage_audit.runtime import Budget
@@ -25,9 +27,11 @@ def equations_of_one(
     relative_error: float,
     sketch: SketchOptions | None = None,
     peeling: PeelingOptions | None = None,
-    recovery: RecoveryOptions | None = None,
+    recovery: NetworkRecoveryOptions | None = None,
     autograd: AutogradOptions | None = None,
     budget: Budget | None = None,
+    rounding: float | None = None,
+    max_memory_gb: float = 1.0,
 ) -> Equations:
     """One image's: those of a chain that Lemma 3.1 opens, of a network that opens from its end, or its gradient.
 
@@ -36,9 +40,11 @@ def equations_of_one(
         relative_error: Of a gradient's entry, as `base.relative_error_of` has it.
         sketch: How many of the equations are kept.
         peeling: When a chain's layer is solved by itself.
-        recovery: What counts as known of a network that opens from its end.
+        recovery: How hard to try to recover the network.
         autograd: Which of a gradient's entries are taken for rounding.
         budget: Limits of time and memory; none by default.
+        rounding: Relative rounding of the gradients' own type; a quarter of the relative error by default.
+        max_memory_gb: Memory that a recovery may take.
 
     Raises:
         ValueError: If labels are needed and cannot be inferred, or the gradients give nothing.
@@ -48,11 +54,23 @@ def equations_of_one(
     try:
         return peel_layers(seen, relative_error, peeling, budget)
     except UnreadableNetwork:
-        recovered = recover_backwards(seen, relative_error, options=recovery, budget=budget)
-        known = [layer.input.value.numel() for layer in recovered[1:] if layer.input.basis is None]
-        if known and known[-1] >= math.prod(seen.input_shape):  # fewer say less than all gradients do
-            return RecoveredInputEquations(seen, recovered, relative_error, sketch)
-        return AutogradEquations(seen, relative_error, None, sketch, autograd, budget)
+        rounding = relative_error / 4 if rounding is None else rounding
+        recovery, budget = recovery or NetworkRecoveryOptions(), budget or Budget()
+        opened = recover_network(seen, relative_error, rounding, None, budget, max_memory_gb, recovery)
+        if opened is not None:
+            return RecoveredInputEquations(seen, opened[1], relative_error, sketch, budget)
+        last = last_layer(seen)
+        found = watch_backwards(seen, relative_error, options=recovery.walk, budget=budget)
+        recovered = [layer for layer in found if last is None or layer.name != last.name]
+        whole = [layer for layer in recovered if layer.input.basis is None]
+        # Unless all above it depends on the image by way of it alone, a known input may say less than all gradients.
+        if whole and (
+            (whole[-1].is_bottleneck and whole[-1].input_gradient is not None)
+            or whole[-1].input.value.numel() >= math.prod(seen.input_shape)
+        ):
+            return RecoveredInputEquations(seen, recovered, relative_error, sketch, budget)
+        parts = [layer for layer in recovered if layer.input.arrangement.one_block]  # straight in the image, mostly
+        return AutogradEquations(seen, relative_error, None, sketch, autograd, budget, parts)
 
 
 def separate(

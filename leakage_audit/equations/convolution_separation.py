@@ -40,7 +40,9 @@ class ConvolutionSeparationOptions:
     agrees: float = 1e-4
     negative: float = 1e-3
     range: ConvolutionRangeOptions = field(default_factory=ConvolutionRangeOptions)
-    basis: SparsestBasisOptions = field(default_factory=lambda: SparsestBasisOptions(min_share=0.05, alike=0.75))
+    basis: SparsestBasisOptions = field(
+        default_factory=lambda: SparsestBasisOptions(min_share=0.05, alike=0.5, nonnegative=True)
+    )
 
 
 @dataclass(frozen=True)

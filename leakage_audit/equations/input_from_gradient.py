@@ -1,15 +1,20 @@
-"""A layer's input from the gradient of its weights, once the derivative δ at its output is known.
+"""Layers' common input from the gradients of their weights, once the derivatives δ at their outputs are known.
 
-`g = K(δ) h` is linear in the input h, and K is the same matrix K₀ for every channel of a group. Where K₀ has full
-column rank, `h = K₀⁺g`, with no need of the layer's output. A fully connected layer is the case of one position.
+`g = Σ_b K(δ_b) h_b` is linear in the inputs h_b of all images of the batch together, and K is the same matrix K₀ for
+every channel of a group. Where `[K₀(δ_1) … K₀(δ_B)]` has full column rank its pseudo-inverse gives all inputs, with no
+need of the layer's output. A fully connected layer has `K₀ = δᵀ`, with a column for each vector that it is fed, one an
+image or the tokens of a transformer; so has a convolution that cuts its input into patches. Several layers that are fed
+the same stand below each other.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from leakage_audit.equations.arrangement import Arrangement
 from leakage_audit.networks.layer_types import SpatialLayer, type_of
 from leakage_audit.options import Checked
 
@@ -24,14 +29,17 @@ class InputOptions(Checked):
         consistent: Relative residual of `K₀ h = g` above which δ was wrong, or the gradient is too noisy to tell:
             rounding leaves 1e-7, a wrong δ a residual of order one.
         largest: Entries of the largest K₀, 240 MB.
+        range: Rows of a gradient with several positions are weighed by their size, which is that of their rounding, but
+            for those smaller than this share of the typical one: noise of other kinds is no smaller there.
     """
 
     determined: float = 1e-4
     consistent: float = 1e-4
     largest: float = 3e7
+    range: float = 1e-3
 
     def __post_init__(self) -> None:
-        self.check(positive=("consistent",), not_negative=("largest",), share=("determined",))
+        self.check(positive=("consistent",), not_negative=("largest",), share=("determined", "range"))
 
 
 @dataclass(frozen=True)
@@ -39,73 +47,125 @@ class PartialInput:
     """What is known of an input: `basisᵀ h_c = value_c` for each channel c.
 
     Attributes:
-        value: `(channels, r)`; h itself, flattened, where there is no basis.
+        value: `(channels, r)`; h itself, the positions of all images in a row, where there is no basis.
         noise: Standard deviation of each entry of `value`.
-        basis: The r directions in which every channel is known, `(positions, r)`; None where h is known altogether.
+        basis: The r directions in which every channel is known, `(B · positions, r)`; None where h is known altogether.
+        arrangement: Between one image's input and channels × positions.
     """
 
     value: Tensor
     noise: Tensor
     basis: Tensor | None
+    arrangement: Arrangement
+
+    def of(self, h: Tensor) -> Tensor:
+        """What `value` would be for other inputs `(B, …)`."""
+        h = torch.cat([self.arrangement.matrix(one) for one in h], 1)
+        return h if self.basis is None else h @ self.basis
+
+    def by_image(self, values: Tensor) -> Tensor:
+        """Values for all positions `(channels, B · positions)`, of an input known altogether, as inputs `(B, …)`."""
+        positions = self.arrangement.positions
+        return torch.stack([self.arrangement.input(one) for one in values.split(positions, 1)])
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A layer that reads the input sought.
+
+    Attributes:
+        layer: A convolution or fully connected layer, of a type in `layer_types.MODULES`.
+        delta: The derivatives at its output, `(B, c_out, H', W')` or `(B, out)`.
+        gradient: Of its weights, summed over the images.
+    """
+
+    layer: nn.Module
+    delta: Tensor
+    gradient: Tensor
 
 
 def solve_for_input(
-    layer: nn.Module,
-    shape: tuple[int, ...],
-    delta: Tensor,
-    gradient: Tensor,
-    rounding: float,
-    options: InputOptions = InputOptions(),
-) -> PartialInput | None:
+    readers: Sequence[Reader], shape: tuple[int, ...], rounding: float, options: InputOptions = InputOptions()
+) -> tuple[PartialInput | None, float]:
     """Solve `K h = g`.
 
     Args:
-        layer: A convolution or fully connected layer, of a type in `layer_types.MODULES`.
-        shape: Of its input, `(C, H, W)` or `(C,)`.
-        delta: The derivative at its output, `(c_out, H', W')` or `(out,)`.
-        gradient: Of its weights.
-        rounding: Relative error of `gradient`.
+        readers: The layers that are fed the input; the first alone where one has several groups.
+        shape: Of one image's input, `(C, H, W)` or `(C,)`.
+        rounding: Relative error of the gradients.
         options: When the input counts as found.
 
     Returns:
-        None where the gradient does not fit δ or tells nothing, and for layers that are not understood: padding other
-        than with zeros, deficient ones with several groups, and any too large.
+        What is known of the input, and the relative residual; no input where the gradient does not fit δ or tells
+        nothing, and for layers that are not understood (padding other than with zeros, deficient ones with several
+        groups, any too large), which have no residual (NaN).
     """
+    ways = [Arrangement.of(reader.layer, shape) for reader in readers]
+    if not ways:
+        return None, math.nan
+    arrangement = ways[0] if len({way.layout for way in ways}) == 1 else Arrangement(shape)
+    systems = [gradient_system(reader, arrangement, options) for reader in readers]
+    blocks = [block for block in systems if block is not None]
+    if not blocks:
+        return None, math.nan
+    if any(len(k0) > 1 for k0, _ in blocks):
+        blocks = blocks[:1]
+    scales = [1 / g.square().mean().sqrt().clamp_min(torch.finfo(g.dtype).tiny) for _, g in blocks]
+    k0 = torch.cat([k * scale for (k, _), scale in zip(blocks, scales, strict=True)], 1)
+    g = torch.cat([g * scale for (_, g), scale in zip(blocks, scales, strict=True)], 1)
+    return _solve(k0, g, rounding, options, arrangement)
+
+
+def gradient_system(reader: Reader, arrangement: Arrangement, options: InputOptions) -> tuple[Tensor, Tensor] | None:
+    """K₀ `(groups, rows, B · positions)` and g `(groups, rows, channels of a group)`."""
+    layer, delta, gradient, shape = reader.layer, reader.delta, reader.gradient, arrangement.shape
+    if arrangement.one_block:
+        k0 = delta.reshape(-1, delta.shape[-1]).T if isinstance(layer, nn.Linear) else delta.transpose(0, 1).flatten(1)
+        if k0.numel() > options.largest:
+            return None
+        g = gradient.flatten(1)
+        typical = float(g.square().mean().sqrt())
+        if k0.shape[1] > len(delta) and typical:  # several positions an image
+            weights = typical / g.square().mean(1, keepdim=True).sqrt().clamp_min(options.range * typical)
+            k0, g = weights * k0, weights * g
+        return k0[None], g[None]
     kind = type_of(layer)
     assert kind is not None  # only such are watched
-    entries = gradient.numel() // shape[0] * math.prod(shape[1:])
-    if (
-        len(shape) != (3 if issubclass(kind, SpatialLayer) else 1)
-        or entries > options.largest
-        or kind.refusal(layer, shape)
-    ):
+    entries = gradient.numel() // shape[0] * math.prod(shape[1:]) * len(delta)
+    if not issubclass(kind, SpatialLayer) or len(shape) != 3 or entries > options.largest or kind.refusal(layer, shape):
         return None
     read = kind.read("", layer, shape, gradient)
-    k0 = torch.stack([torch.from_numpy(read.gradient_block(delta[None], g)) for g in range(len(read.block_places))])
-    g = gradient.flatten()[torch.from_numpy(read.block_places).to(gradient.device)]
-    return _solve(k0.to(delta), g, rounding, options)
+    groups = range(len(read.block_places))
+    k0 = torch.stack(
+        [torch.cat([torch.from_numpy(read.gradient_block(one[None], g)) for one in delta], 1) for g in groups]
+    )
+    return k0.to(delta), gradient.flatten()[torch.from_numpy(read.block_places).to(gradient.device)]
 
 
-def _solve(k0: Tensor, g: Tensor, rounding: float, options: InputOptions) -> PartialInput | None:
+def _solve(
+    k0: Tensor, g: Tensor, rounding: float, options: InputOptions, arrangement: Arrangement
+) -> tuple[PartialInput | None, float]:
     """`K₀ (groups, rows, positions)` and `g (groups, rows, channels)` to the channels of all groups in a row."""
-    rows, positions = k0.shape[1:]
+    rows = k0.shape[1]
     squares, basis = torch.linalg.eigh(k0.mT @ k0)
     kept = squares > options.determined**2 * squares.amax(1, keepdim=True)
+    spare = rows - int(kept.sum(1).max())
     h = basis.mT @ (k0.mT @ g) / squares[..., None].clamp_min(torch.finfo(g.dtype).tiny)  # in the basis
+    rest = (g - k0 @ (basis @ h.where(kept[..., None], 0.0))).square().sum(1, keepdim=True)
+    residual = math.sqrt(float(rest.sum()) / max(float(g.square().sum()), torch.finfo(g.dtype).tiny))
+    if spare > 0 and residual > options.consistent:
+        return None, residual
     error = rounding * g.square().mean(1, keepdim=True).sqrt()  # of the gradient's entries, `(groups, 1, channels)`
+    if spare > 0:
+        error = torch.maximum(error, (rest / spare).sqrt())
     if bool(kept.all()):
         h = basis @ h
-        if rows > positions:
-            rest = (g - k0 @ h).square().sum(1, keepdim=True)
-            if float(rest.sum()) > options.consistent**2 * float(g.square().sum()):
-                return None
-            error = torch.maximum(error, (rest / (rows - positions)).sqrt())
         spread = (basis.square() / squares[:, None]).sum(2, keepdim=True).sqrt()
         # δ too is rounded, by the same for every row that it enters: this error does not average out.
         noise = torch.maximum(error * spread, rounding * h.square().mean(1, keepdim=True).sqrt())
-        return PartialInput(h.mT.flatten(0, 1), noise.mT.flatten(0, 1), None)
+        return PartialInput(h.mT.flatten(0, 1), noise.mT.flatten(0, 1), None, arrangement), residual
     known = kept[0]
     if len(k0) > 1 or not known.any():
-        return None
+        return None, residual
     spread = squares[0, known].rsqrt()[:, None]
-    return PartialInput(h[0, known].T, (error[0] * spread).T, basis[0][:, known])
+    return PartialInput(h[0, known].T, (error[0] * spread).T, basis[0][:, known], arrangement), residual

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, fx, nn
 
+from leakage_audit.networks.dataflow import trace
+
 
 def fully_connected_layers(network: nn.Module) -> list[str]:
     """Names of the fully connected layers that the forward pass calls exactly once, in the order of execution.
@@ -10,7 +12,7 @@ def fully_connected_layers(network: nn.Module) -> list[str]:
     Returns:
         Nothing if `torch.fx` cannot follow the forward pass.
     """
-    graph = _trace(network)
+    graph = trace(network)
     called = [n.target for n in graph.nodes if n.op == "call_module"] if graph is not None else []
     own = dict(network.named_modules())
     return [str(n) for n in called if isinstance(own.get(str(n)), nn.Linear) and called.count(n) == 1]
@@ -32,7 +34,7 @@ def network_above(network: nn.Module, layer: str) -> nn.Module | None:
         >>> bool((above(z) == network[2](z.relu())).all())
         True
     """
-    graph = _trace(network)
+    graph = trace(network)
     if graph is None:
         return None
     upper, known = fx.Graph(), dict[fx.Node, fx.Node]()
@@ -67,7 +69,7 @@ def network_below(network: nn.Module, layer: str) -> nn.Module | None:
         >>> bool((below(x) == network[:2](x)).all()), [name for name, _ in below.named_parameters()]
         (True, ['1.weight', '1.bias'])
     """
-    graph = _trace(network)
+    graph = trace(network)
     nodes = [] if graph is None else list(graph.nodes)
     place = next((i for i, node in enumerate(nodes) if node.op == "call_module" and node.target == layer), None)
     if place is None:
@@ -118,10 +120,3 @@ def _parameters(network: nn.Module, node: fx.Node) -> list[nn.Parameter]:
     if node.op != "get_attr":
         return []
     return [p for name, p in network.named_parameters(remove_duplicate=False) if name == node.target]
-
-
-def _trace(network: nn.Module) -> fx.Graph | None:
-    try:
-        return fx.Tracer().trace(network)
-    except Exception:  # fx raises many kinds; all mean that the forward pass cannot be followed
-        return None

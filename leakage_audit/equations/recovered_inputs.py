@@ -1,9 +1,9 @@
 """Equations of a network that opens from its end: the inputs that it gave away, and what lies below them.
 
 An input that is known is an equation `h(image) = h` with no derivative in it: continuous, and as straight as the few
-layers below it. Of those known altogether the one nearest the image says all that the others say. If the image counts
-through it alone, the gradients below it are those of ⟨∂L/∂h, h(image)⟩, whatever lies above (docs/method.md, section
-5.3, (M32)).
+layers below it. All that lies above an input through which alone the image counts is a function of it, and the
+gradients below it are those of ⟨∂L/∂h, h(image)⟩, summed over the images of a batch, whatever lies above
+(docs/method.md, section 5.3, (M32)).
 """
 
 import contextlib
@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from leakage_audit.equations.backward_recovery import RecoveredInput
-from leakage_audit.equations.base import Block, Equations
+from leakage_audit.equations.base import Equations
 from leakage_audit.equations.count_sketch import SketchOptions, sketch_gradients
+from leakage_audit.equations.known_inputs import RecoveredInput, nearest_the_image
 from leakage_audit.networks.stateless import activation_count, stateless
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY
+from leakage_audit.runtime import Budget
 
 
 class RecoveredInputEquations(Equations):
@@ -27,9 +28,10 @@ class RecoveredInputEquations(Equations):
 
     Args:
         seen: What leaked, in float64.
-        recovered: What `recover_backwards` found, at least one input known altogether.
+        recovered: What `recover_backwards` found, at least one input.
         relative_error: Of a gradient's entry, as `base.relative_error_of` has it.
         sketch: How many of the equations are kept.
+        budget: Limits of time and memory; none by default.
     """
 
     def __init__(
@@ -38,26 +40,32 @@ class RecoveredInputEquations(Equations):
         recovered: list[RecoveredInput],
         relative_error: float,
         sketch: SketchOptions | None = None,
+        budget: Budget | None = None,
     ) -> None:
         sketch = sketch or SketchOptions()
-        whole = max(i for i, layer in enumerate(recovered) if layer.input.basis is None)
-        self._network, self._layers = stateless(seen.network), recovered[whole:]
+        self._network, self._layers = stateless(seen.network), nearest_the_image(recovered)
+        first = self._layers[0]
         self._inputs: dict[str, Tensor] = {}
         for layer in self._layers:
             module = self._network.get_submodule(layer.name)
-            module.register_forward_pre_hook(self._keep(layer.name, last=layer is self._layers[0]))
-        blocks = [
-            Block(f"input of {layer.name}", layer.input.value.flatten(), layer.input.noise.flatten())
-            for layer in self._layers
-        ]
-        below = (
-            self._below(seen) if recovered[whole].is_bottleneck and recovered[whole].input_gradient is not None else {}
-        )
+            module.register_forward_pre_hook(self._keep(layer.name, last=layer is first))
+        blocks = [layer.block for layer in self._layers]
+        below = self._below(seen) if first.is_bottleneck and first.input_gradient is not None else {}
         self._parameters = {name: self._network.get_parameter(name).detach() for name in below}
-        n = math.prod(seen.input_shape)
+        n = seen.batch_size * math.prod(seen.input_shape)
         spare = max(sketch.plenty * n - sum(b.target.numel() for b in blocks), n)
         self._sketches, summed_up = sketch_gradients(below, int(spare), relative_error, sketch.seed)
-        super().__init__(seen, blocks + summed_up)
+        super().__init__(seen, blocks + summed_up, budget)
+
+    @property
+    def end(self) -> RecoveredInput:
+        """Of the inputs known altogether the one nearest the image; where there is none, the last one's known part."""
+        return ([layer for layer in self._layers if layer.input.basis is None] or self._layers[:1])[-1]
+
+    @property
+    def known(self) -> int:
+        """Entries of the inputs known altogether."""
+        return sum(layer.input.value.numel() for layer in self._layers if layer.input.basis is None)
 
     def _keep(self, name: str, last: bool) -> Callable:
         def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -72,9 +80,13 @@ class RecoveredInputEquations(Equations):
         with contextlib.suppress(_Reached):
             functional_call(self._network, parameters, (x,))
 
+    def run(self, image: Tensor) -> None:
+        """See `Equations`."""
+        self._run(self.seen.to_input(image), {})
+
     def _below(self, seen: Observation) -> dict[str, Tensor]:
         """The gradients on this side of the known input, but for the weights that their layers' inputs stand for."""
-        grey = torch.full((1, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
+        grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
         own = {name: self._network.get_parameter(name).detach().requires_grad_() for name in seen.gradients}
         self._run(seen.to_input(grey), own)
         h = self._inputs[self._layers[0].name]
@@ -100,13 +112,12 @@ class RecoveredInputEquations(Equations):
         self._run(x, parameters)
         known = []
         for layer in self._layers:
-            h = self._inputs[layer.name][0].reshape(len(self._inputs[layer.name][0]), -1)  # channels, positions
-            known.append((h if layer.input.basis is None else h @ layer.input.basis).flatten())
-        input_gradient = self._layers[0].input_gradient
-        return known[0] @ input_gradient.flatten() if input_gradient is not None else known[0].sum(), known
+            known.append(layer.input.of(self._inputs[layer.name]).flatten())
+        h, input_gradient = self._inputs[self._layers[0].name], self._layers[0].input_gradient
+        return h.flatten() @ input_gradient.flatten() if input_gradient is not None else h.sum(), known
 
     def values(self, image: Tensor) -> list[Tensor]:
-        """Inputs of the recovered layers at `image (1, C, H, W)`, and the (summed) gradients below them."""
+        """Inputs of the recovered layers at `image (B, C, H, W)`, and the (summed) gradients below them."""
         x = self.seen.to_input(image)
         if not self._parameters:
             return self._objective({}, x)[1]

@@ -1,12 +1,14 @@
 """The sparsest basis of a subspace that sparse vectors span.
 
 Let `M = S A` with unknown `S (N × r)`, whose columns have many exact zeros, and any invertible `A (r × r)`. A vector w
-with `M w` a column of S up to a factor annihilates the rows of M where that column is zero. Two searches find such w:
+with `M w` a column of S up to a factor annihilates the rows of M where that column is zero. Three searches find such w:
 
 - *Draws* (SPEAR, Dimitrov et al. 2024): r − 1 random rows determine w up to a factor, and it is one of those sought if
   that column is zero in all of them: about 2^(r−1) draws where half the entries are zero.
 - *Dictionary learning*: minimise `Σ_j log((M w)_j² + ε²)` from random starts by reweighted least squares, ε falling to
   the noise (Candès, Wakin & Boyd 2008 for the weights; Sun, Qu & Wright 2017 for sparse vectors in a subspace).
+
+- *Linear programmes*, where the columns are known to be non-negative (`nonnegative_rays`): milliseconds a column.
 
 Each candidate is polished: w becomes the right singular vector of the rows that it annihilates, which must have rank
 r − 1 (rows of lower rank annihilate more than one vector). The basis is chosen greedily by zeros: sets of independent
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from leakage_audit.equations.nonnegative_rays import extreme_rays
 from leakage_audit.runtime import Budget
 
 STEPS_KEPT = 8  # numbers per entry of a chunk that a search step keeps
@@ -43,6 +46,8 @@ class SparsestBasisOptions:
         candidates: Of one round that are compared with each other; where draws hit this often, more say nothing.
         same: Two vectors are one whose cosine is short of one by less.
         independent: Length of a unit vector beside the others' span from which on it is independent of them.
+        nonnegative: Whether the columns sought are known to have one sign, as what a rectifier puts out.
+        programmes: Linear programmes in a row without a new vector after which the others are left to the searches.
         seed: Of the draws.
     """
 
@@ -59,6 +64,8 @@ class SparsestBasisOptions:
     candidates: int = 2000
     same: float = 1e-6
     independent: float = 1e-3
+    nonnegative: bool = False
+    programmes: int = 8
     seed: int = 0
 
 
@@ -137,6 +144,13 @@ class _Search:
         draws = 2.0 ** (r - 1) * (1 + math.log(r))
         chosen: list[tuple[Tensor, int, int]] = []
         idle = 0
+        if self._options.nonnegative:
+            slack = self._options.cut * float(self._noise.max()) * math.sqrt(r)
+            options = self._options
+            self._keep(extreme_rays(self._rows, slack, options.programmes, options.seed, self._budget))
+            chosen = self._greedy()
+            if len(chosen) == r:
+                return self._basis(chosen)
         for step in self._budget.steps(self._options.rounds, "sparsest basis"):
             by_draws = draws <= self._options.max_draws and step % 4 != 3
             self._keep(self._drawn() if by_draws else self._learned([w for w, _, _ in chosen]))

@@ -62,6 +62,7 @@ def gauss_newton(
     max_steps: int,
     memory: float,
     budget: Budget,
+    begin: Tensor | None = None,
     options: SolverOptions | None = None,
 ) -> Solution:
     """Step from grey until the image settles, the residual stalls or the budget is spent.
@@ -72,6 +73,7 @@ def gauss_newton(
         max_steps: Most steps.
         memory: Bytes that a Jacobian's passes may take.
         budget: Time limit and progress report.
+        begin: Where to begin, `(B, C, H, W)`; grey by default.
         options: Tolerances.
 
     Raises:
@@ -91,7 +93,7 @@ def gauss_newton(
     """
     options = options or SolverOptions()
     equations.within(budget)
-    image, r = start(equations, options)
+    image, r = start(equations, options, begin)
     floor = equations.noise.clamp_min(options.floor)
     rule = StoppingRule(options.stopping, floor, False, image, r)
     steps, cost, trust, misfit = 0, 0.0, 1.0, math.inf

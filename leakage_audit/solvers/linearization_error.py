@@ -50,7 +50,12 @@ class SmoothErrorModel:
     def first(self, image: Tensor) -> LocalModel:
         """Around the start."""
         r, jacobian = self._equations.linearize(image, self._memory, self._budget)
-        return LocalModel(r, jacobian, torch.full_like(r, 0.0 if self._equations.linear else self._options.first**2))
+        if self._equations.linear:
+            return LocalModel(r, jacobian, torch.zeros_like(r))
+        # Begun near a solution, a block errs by no more than it is off.
+        most, blocks = self._options.first**2, r.split(self._equations.sizes)
+        errors = [block.square().mean().clamp_max(most).expand_as(block) for block in blocks]
+        return LocalModel(r, jacobian, torch.cat(errors))
 
     def update(self, last: LocalModel, step: GaussianUpdate, image: Tensor, r: Tensor) -> LocalModel:
         """Around `image`, where F is `r`, to which a step with the `last` linearisation led."""

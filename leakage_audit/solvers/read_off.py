@@ -1,19 +1,26 @@
-"""Images that a separated layer is fed as they are: the first layer of a fully connected network gives them away."""
+"""Images that a layer is fed as they are, entry by entry in any order: known inputs of such a layer are the images.
+
+The first layer of a fully connected network gives them away, and so does a transformer's patch embedding.
+"""
 
 import math
+from contextlib import suppress
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from leakage_audit.equations.base import Equations
+from leakage_audit.equations.base import Equations, rms
 from leakage_audit.equations.batch_separation import SeparatedBatch
+from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
+from leakage_audit.layerwise.label_inference import labels_for
+from leakage_audit.matching.objective import Candidates
 from leakage_audit.observation import Observation, per_channel
 from leakage_audit.solvers.gauss_newton import Solution
 from leakage_audit.solvers.stopping import Status
 
 
 def read_off(batch: Equations, seen: Observation, separated: SeparatedBatch) -> Solution | None:
-    """The layer's inputs in the shape of images, where they are the images: a solver would only copy them.
+    """A separated layer's inputs as images, where they are these: a solver would only copy them.
 
     Args:
         batch: The equations of all images, which tell the residual.
@@ -23,28 +30,69 @@ def read_off(batch: Equations, seen: Observation, separated: SeparatedBatch) -> 
     Returns:
         None if the layer is fed anything else than the network's own input, entry by entry.
     """
-    shape = (len(separated.features), *seen.input_shape)
-    if separated.features.shape[1] != math.prod(seen.input_shape) or not _reads_the_image(seen, separated.layer):
+    places = _places(seen, separated.layer)
+    if places is None:
         return None
-    image = seen.to_image(separated.features.reshape(shape))
+    shape = (len(separated.features), *seen.input_shape)
+    image = seen.to_image(separated.features[:, places].reshape(shape))
     std = (separated.noise[:, None, None, None] * per_channel(seen.std, image)).expand(shape)
     r = batch.residual(image.flatten())
     return Solution(image.flatten(), r, std.flatten(), rank=image.numel(), steps=0, status=Status.EACH_SOLVED)
 
 
-def _reads_the_image(seen: Observation, layer: str) -> bool:
-    """Whether the layer's input is the network's, flattened, at inputs of which no two entries are equal."""
+def read_off_one(equations: RecoveredInputEquations, shared: Observation, matched: float) -> Solution | None:
+    """A known input as the image, where it is this; solved if the gradients bear it out.
+
+    Args:
+        equations: What is known of one image's inputs.
+        shared: What leaked of it, in the type in which it was shared.
+        matched: Largest distance between its gradient and the one observed, relative to the latter.
+
+    Returns:
+        None if the layer is fed anything else than the image.
+    """
+    seen, layer = equations.seen, equations.end
+    places = None if layer.input.basis is not None else _places(seen, layer.name)
+    if places is None:
+        return None
+    value, noise = (
+        layer.input.arrangement.input(t).flatten()[places].reshape(1, *seen.input_shape)
+        for t in (layer.input.value, layer.input.noise)
+    )
+    image = seen.to_image(value)
+    r, status = equations.residual(image.flatten()), Status.READ_OFF
+    with suppress(ValueError):  # no labels to be had
+        candidates = Candidates(shared)
+        found = candidates.gradients(shared.to_input(image.to(shared.dtype)), labels_for(shared)[0])
+        apart = torch.cat([(g - t).detach().flatten() for g, t in zip(found, candidates.targets, strict=True)])
+        r = apart / torch.cat([t.flatten() for t in candidates.targets]).square().mean().sqrt()
+        status = Status.READ_OFF if rms(r) <= matched else Status.CONTRADICTED
+    std = (noise * per_channel(seen.std, noise)).flatten()
+    return Solution(image.flatten(), r, std, rank=image.numel(), steps=0, status=status)
+
+
+class _Reached(Exception):
+    """The forward pass has come as far as it needs to."""
+
+
+def _places(seen: Observation, layer: str) -> Tensor | None:
+    """Where in a layer's input each entry of the network's stands, `(n,)`; None if the input is anything else."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, *seen.input_shape, generator=generator, dtype=seen.dtype).to(seen.device)
-    fed: list[bool] = []
+    x = torch.randn(2, *seen.input_shape, generator=generator, dtype=seen.dtype).to(seen.device)  # no two are equal
+    fed: list[Tensor] = []
 
-    def compare(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        fed.append(torch.equal(inputs[0], x.flatten(1)))
+    def keep(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        fed.append(inputs[0])
+        raise _Reached
 
-    handle = seen.network.get_submodule(layer).register_forward_hook(compare)
+    handle = seen.network.get_submodule(layer).register_forward_pre_hook(keep)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), suppress(_Reached):
             seen.network(x)
     finally:
         handle.remove()
-    return fed == [True]
+    if not fed or fed[0].numel() != x.numel() or len(fed[0]) != 2:
+        return None
+    places = torch.empty(math.prod(seen.input_shape), dtype=torch.long, device=x.device)
+    places[x[0].flatten().argsort()] = fed[0][0].flatten().argsort()
+    return places if torch.equal(fed[0].flatten(1)[:, places], x.flatten(1)) else None

@@ -19,15 +19,18 @@ class Status(Enum):
 
     SOLVED = "the image settled with its equations solved"
     EACH_SOLVED = "each image settled, and the batch's equations are solved"
+    READ_OFF = "a layer that is fed the image gave its input away"
+    CONTRADICTED = "a layer that is fed the image gave away one that the gradient contradicts by {residual:.2g}"
     STALLED = "the residual stalled at {residual:.2g} of the targets' size"
     MAX_STEPS = "{steps} steps were not enough"
     TIME_UP = "the time was up"
+    KEPT_GREY = "neither the first-order start nor any step from it explains the gradient better than grey"
     KEPT_START = "no step from the first-order start improved on it"
 
     @property
     def solved(self) -> bool:
         """Whether the equations are solved and the image has settled."""
-        return self in (Status.SOLVED, Status.EACH_SOLVED)
+        return self in (Status.SOLVED, Status.EACH_SOLVED, Status.READ_OFF)
 
     @property
     def converged(self) -> bool:

@@ -9,7 +9,7 @@ from leakage_audit.attacks.cosine_tv import CosineTV
 from leakage_audit.attacks.ending import EndingOptions
 from leakage_audit.attacks.recipes import DECAYS, PRESETS, STARTS
 from leakage_audit.matching.objective import Candidates, cosine_distance
-from leakage_audit.matching.total_variation import total_variation
+from leakage_audit.matching.total_variation import opponent_variation, total_variation
 from leakage_audit.observation import observe
 from leakage_audit.options import recorded
 from leakage_audit.runtime import Budget
@@ -186,3 +186,12 @@ def test_tiles_repeat():
     assert x.shape == (2, 3, 10, 9)
     assert torch.equal(x[..., :4, :4], x[..., 4:8, 4:8])
     assert torch.equal(x[..., 8:10, 8:9], x[..., :2, :1])
+
+
+def test_only_a_single_image_s_features_are_known():
+    for count, known in ((1, True), (2, False)):
+        seen = look(chain(nn.Tanh()), count, grant_labels=True)
+        x, found = seen.to_input(smooth(count, seed=5)), Candidates(seen)
+        distance = cosine_distance(found.gradients(x, seen.labels), found.targets)
+        without = distance + PRESETS["modern"].tv * opponent_variation(x)
+        assert (CosineTV().objective(seen, x) > float(without.detach()) + 1e-6) is known

@@ -113,7 +113,7 @@ def test_few_steps_have_not_converged(attack):
 
 def test_time_is_no_end_of_its_own():
     assert not CosineTV(iterations=500)(look()[0], Budget(1e-3)).converged
-    with pytest.raises(OutOfTime):
+    with pytest.raises(OutOfTime):  # before there is anything to give back
         Joint()(look()[0], Budget(1e-3))
 
 

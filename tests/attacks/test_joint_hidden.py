@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -109,16 +111,27 @@ def test_the_last_layer_comes_first_where_it_is_enough():
     assert min(score(found.images, images).psnr) > 80
 
 
+class Mixed(nn.Module):
+    """A fully connected layer of the image with its columns in another order, or of something else."""
+
+    def __init__(self, mix):
+        super().__init__()
+        self.fc, self.mix = nn.Linear(192, 64), mix
+
+    def forward(self, x):
+        return self.fc(self.mix(x).flatten(1))
+
+
+def test_an_image_in_another_order_is_read_off():
+    images, _, seen = see(Mixed(lambda x: x.flip(3)), 2)
+    features = seen.to_input(images).flip(3).flatten(1).double()
+    batch = SeparatedBatch("fc", torch.zeros(2, 64), features, torch.zeros(2), torch.zeros(2))
+    found = read_off(SimpleNamespace(residual=lambda image: 0 * image), seen, batch)
+    torch.testing.assert_close(found.image.reshape(images.shape), images.double())
+
+
 def test_only_the_image_itself_is_read_off():
-    class Flipped(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.fc = nn.Linear(192, 64)
-
-        def forward(self, x):
-            return self.fc(x.flip(3).flatten(1))
-
-    _, _, seen = see(Flipped(), 2)
+    _, _, seen = see(Mixed(lambda x: x + x.flip(3)), 2)
     batch = SeparatedBatch("fc", *(torch.zeros(2, k) for k in (64, 192)), torch.zeros(2), torch.zeros(2))
     assert read_off(None, seen, batch) is None
 

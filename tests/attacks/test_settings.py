@@ -15,10 +15,11 @@ from leakage_audit.attacks import ATTACKS, RGAP, Hybrid, Joint, JointOptions
 from leakage_audit.attacks.corrections import Terms
 from leakage_audit.callbacks.settings import AuditOptions
 from leakage_audit.equations.autograd import AutogradEquations, AutogradOptions
-from leakage_audit.equations.backward_recovery import RecoveryOptions
 from leakage_audit.equations.choose import equations_of_one
 from leakage_audit.equations.input_from_gradient import InputOptions
+from leakage_audit.equations.known_inputs import RecoveryOptions
 from leakage_audit.equations.layer_peeling import PeelingOptions, peel_layers
+from leakage_audit.equations.network_recovery import NetworkRecoveryOptions
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.layerwise.gram_factors import FactorOptions
 from leakage_audit.measures.noise import NoiseOptions, effective_metric
@@ -72,7 +73,7 @@ attacks:
     init_args:
       options:
         peeling: {replicas: 3, factor: {rounds: 5}}
-        recovery: {guesses: 3, inputs: {determined: 1.0e-3}}
+        recovery: {walk: {guesses: 3, inputs: {determined: 1.0e-3}}}
         autograd: {observed: 1.0e-3}
         solver: {jitters: [1.0e-12], linearization: {flat: 1.0e-5}}
 options:
@@ -98,7 +99,8 @@ def test_all_of_it_is_set_from_yaml_and_recorded(tmp_path):
     assert (cosine_tv["recipe"]["drop"], cosine_tv["iterations"]) == (0.2, 3)
     options = joint["options"]
     assert (options["peeling"]["replicas"], options["peeling"]["factor"]["rounds"]) == (3, 5)
-    assert (options["recovery"]["guesses"], options["recovery"]["inputs"]["determined"]) == (3, 1e-3)
+    walk = options["recovery"]["walk"]
+    assert (walk["guesses"], walk["inputs"]["determined"]) == (3, 1e-3)
     assert options["autograd"]["observed"] == 1e-3
     assert (options["solver"]["jitters"], options["solver"]["linearization"]["flat"]) == ([1e-12], 1e-5)
     own = audit.settings.options
@@ -148,7 +150,7 @@ def test_recovery_and_cancellation_as_they_are_told():
     ).double()
     seen = observe(network, torch.rand(3, 3, 3, dtype=torch.float64), 1)
     assert isinstance(equations_of_one(seen, 1e-15), RecoveredInputEquations)
-    none = RecoveryOptions(inputs=InputOptions(largest=0))
+    none = NetworkRecoveryOptions(walk=RecoveryOptions(inputs=InputOptions(largest=0)))
     assert isinstance(equations_of_one(seen, 1e-15, recovery=none), AutogradEquations)
     every = AutogradEquations(seen, 1e-15)
     fewer = AutogradEquations(seen, 1e-15, options=AutogradOptions(own=0.5, observed=2.0))

@@ -38,7 +38,7 @@ def test_noise_on_the_way_is_what_it_is(seed):
 def test_exact_through_layers_solved_on_their_own(seed):
     image, seen = see(seed)
     found = Joint()(seen)
-    assert found.solved
+    assert found.succeeded
     assert score(found.images, image[None]).psnr[0] > 110
     wrong = (found.images[0] - image).double().square().mean().sqrt()
     assert wrong < found.details["std"].max() < 1e-4

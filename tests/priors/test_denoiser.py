@@ -120,7 +120,7 @@ def test_joint_takes_the_file(tmp_path, public):
     (image,) = waves(1, seed=1)
     seen = observe(build("cnn2_v2", image_size=SIZE), image, 1, mean=0.5)
     found = Joint(prior=str(tmp_path / "prior.pt"))(seen)
-    assert found.solved
+    assert found.succeeded
     assert score(found.images, image[None]).psnr[0] > 20
 
 

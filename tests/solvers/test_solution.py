@@ -40,7 +40,7 @@ class Given(Equations):
 
 
 def solve(equations, max_steps=20, options=None):
-    return gauss_newton(equations, Tikhonov(), max_steps, 1e9, Budget(), options)
+    return gauss_newton(equations, Tikhonov(), max_steps, 1e9, Budget(), options=options)
 
 
 @pytest.mark.parametrize(("tolerance", "rank"), [(1e-6, 8), (1e-2, 4), (0.5, 1)])

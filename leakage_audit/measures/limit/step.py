@@ -8,7 +8,6 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from leakage_audit.equations.base import rms
 from leakage_audit.measures.limit.options import LimitOptions
@@ -48,9 +47,8 @@ class Step:
         return {name: own[name].detach().clone().requires_grad_() for name in self.seen.gradients}
 
     def scores(self, parameters: Mapping[str, Tensor], images: Tensor) -> Tensor:
-        """Class scores `(B, classes)`; torch's fused attention has no second derivative, its plain one does."""
-        with sdpa_kernel(SDPBackend.MATH):
-            return functional_call(self.network, dict(parameters), (self.seen.to_input(images),))
+        """Class scores `(B, classes)`."""
+        return functional_call(self.network, dict(parameters), (self.seen.to_input(images),))
 
     def gradients(self, objective: Callable[[Mapping[str, Tensor]], Tensor]) -> dict[str, Tensor]:
         """∂/∂p of an objective of the parameters, differentiable again; zero where it does not depend on p."""

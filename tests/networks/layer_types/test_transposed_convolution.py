@@ -9,7 +9,7 @@ from cases import draw, layer_of, system_of
 from torch import nn
 
 from leakage_audit.attacks import RGAP, Hybrid, Joint
-from leakage_audit.equations.input_from_gradient import solve_for_input
+from leakage_audit.equations.input_from_gradient import Reader, solve_for_input
 from leakage_audit.layerwise.block_cholesky import BlockCholesky, weight_gram_blocks
 from leakage_audit.layerwise.factorization import Factor
 from leakage_audit.layerwise.gram import gram_matrix, identities
@@ -114,7 +114,7 @@ def test_behind_another_input(settings):
 def test_its_input_from_the_gradient_alone():
     net = module(LAYERS["plain"])
     system, x = system_of(net, SIZE)
-    found = solve_for_input(net, system.layer.in_shape, system.dz[0], system.gradient, 1e-16)
+    found = solve_for_input([Reader(net, system.dz, system.gradient)], system.layer.in_shape, 1e-16)[0]
     torch.testing.assert_close(found.value.flatten(), x, rtol=1e-6, atol=1e-6)
 
 

@@ -1,0 +1,132 @@
+"""A network recovered from its end, from the layer that separated a batch, or from a convolution's own gradient.
+
+Each gives a place where every image's value and derivative are known; `backward_recovery` walks down from there. Where
+a walk from the last layer sticks, as behind an average pooling, a convolution that tells its inputs by itself
+(`convolution_separation`) opens what lies below: those nearest the image are tried first.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from leakage_audit.equations.backward_recovery import recover_backwards
+from leakage_audit.equations.batch_separation import SeparatedBatch
+from leakage_audit.equations.convolution_certificate import CertificateOptions, CertifiedInputs, certify
+from leakage_audit.equations.convolution_separation import ConvolutionSeparationOptions, separate_convolution
+from leakage_audit.equations.known_inputs import (
+    Known,
+    RecoveredInput,
+    RecoveryOptions,
+    known_at_the_end,
+    nearest_the_image,
+)
+from leakage_audit.networks.dataflow import Dataflow, read_dataflow
+from leakage_audit.networks.stateless import stateless
+from leakage_audit.observation import Observation
+from leakage_audit.options import Checked
+from leakage_audit.runtime import Budget
+
+
+@dataclass(frozen=True)
+class NetworkRecoveryOptions(Checked):
+    """How a network is recovered.
+
+    Attributes:
+        separation: When a convolution's inputs count as told apart.
+        certificate: When they are certified.
+        walk: How it is told what is known below.
+        spare: Convolutions are tried that have at least this many input channels a position of all images.
+    """
+
+    separation: ConvolutionSeparationOptions = field(default_factory=ConvolutionSeparationOptions)
+    certificate: CertificateOptions = field(default_factory=CertificateOptions)
+    walk: RecoveryOptions = field(default_factory=RecoveryOptions)
+    spare: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.check(positive=("spare",))
+
+
+def recover_network(
+    seen: Observation,
+    relative_error: float,
+    rounding: float,
+    separated: SeparatedBatch | None,
+    budget: Budget,
+    max_memory_gb: float,
+    options: NetworkRecoveryOptions | None = None,
+) -> tuple[str, list[RecoveredInput]] | None:
+    """The inputs of layers that follow from the gradients alone, as many numbers as unknowns at least.
+
+    Args:
+        seen: What leaked, in float64.
+        relative_error: Of a gradient's entry, as `base.relative_error_of` has it.
+        rounding: Relative rounding of the gradients' own type.
+        separated: What a fully connected layer gives away of each image of a batch, where it does.
+        budget: Time limit.
+        max_memory_gb: Memory that a convolution's null space may take.
+        options: How hard to try.
+
+    Returns:
+        The layer where the walk started and what it found; None if that is less than the images' own number of entries.
+    """
+    options = options or NetworkRecoveryOptions()
+    start = known_at_the_end(seen, relative_error)
+    if separated is not None:
+        start = Known(separated.layer, separated.delta, separated.features, separated.noise)
+    if start is not None:
+        found = recover_backwards(seen, relative_error, options=options.walk, start=start, budget=budget)
+        if _enough(found[1:], seen):
+            return start.layer, found
+    certified = certified_convolution(seen, rounding, budget, max_memory_gb, options)
+    if certified is None:
+        return None
+    noise = certified.noise * certified.inputs.flatten(1).square().mean(1).sqrt()
+    start = Known(certified.layer, certified.input_gradients, certified.inputs, noise, of_input=True)
+    found = recover_backwards(seen, relative_error, options=options.walk, start=start, budget=budget)
+    return (certified.layer, found) if _enough(found, seen) else None
+
+
+def certified_convolution(
+    seen: Observation, rounding: float, budget: Budget, max_memory_gb: float, options: NetworkRecoveryOptions
+) -> CertifiedInputs | None:
+    """The inputs of the convolution nearest the image that tells them by itself and is certified."""
+    flow = read_dataflow(stateless(seen.network)) if seen.class_targets else None
+    if flow is None:
+        return None
+    for name in _candidates(seen, flow, options.spare):
+        if budget.exhausted:
+            return None
+        found = separate_convolution(seen, name, rounding, options.separation, budget, max_memory_gb)
+        certified = None if found is None else certify(seen, flow, found, options.certificate, budget)
+        if certified is not None and certified.scaled:
+            return certified
+    return None
+
+
+def _candidates(seen: Observation, flow: Dataflow, spare: float) -> list[str]:
+    """Convolutions with enough channels through whose inputs alone the images count, those nearest the image first."""
+    grey = torch.full((1, *seen.input_shape), 0.5, dtype=seen.dtype, device=seen.device)
+    with torch.no_grad():
+        values = flow.forward({flow.image: seen.to_input(grey).expand(2, -1, -1, -1)})
+    names = {module: name for name, module in flow.network.named_modules() if isinstance(module, nn.Conv2d)}
+    found = []
+    for call in flow.nodes:
+        module = flow.module(call)
+        if not isinstance(module, nn.Conv2d) or module not in names:
+            continue
+        node = flow.fed(names[module])
+        if node is None or module.groups > 1 or max(module.kernel_size) == 1 or max(module.stride) > 1:
+            continue
+        _, channels, height, width = values[node].shape
+        if channels >= spare * seen.batch_size * height * width and height * width > 1 and flow.is_cut(node):
+            found.append(names[module])
+    return found
+
+
+def _enough(found: list[RecoveredInput], seen: Observation) -> bool:
+    """Whether the known inputs nearest the image have as many entries as the images; fewer say less than gradients."""
+    known = [layer.input.value.numel() for layer in nearest_the_image(found) if layer.input.basis is None]
+    return sum(known) >= seen.batch_size * math.prod(seen.input_shape)
