@@ -12,6 +12,7 @@ from leakage_audit.attacks.base import Attack
 from leakage_audit.callbacks.capture.gradient_check import CheckOptions
 from leakage_audit.callbacks.capture.model_copy import Forward
 from leakage_audit.measures.limit import LimitOptions
+from leakage_audit.measures.noisy_limit import NoisyLimitOptions
 from leakage_audit.measures.security import SecurityOptions
 from leakage_audit.observation import Loss
 from leakage_audit.options import Checked
@@ -31,6 +32,7 @@ class AuditOptions(Checked):
         gradient_check: What rounding can explain between the step's gradient and the recomputed one.
         security: How the layers' systems are ranked for c(M).
         limit: How what the gradient determines is computed; what a defence adds counts as its noise.
+        noisy_limit: Which weights of the prior are tried against a defence's noise; its own `limit` is the one above.
     """
 
     security_share: float = 0.25
@@ -40,6 +42,7 @@ class AuditOptions(Checked):
     gradient_check: CheckOptions = field(default_factory=CheckOptions)
     security: SecurityOptions = field(default_factory=SecurityOptions)
     limit: LimitOptions = field(default_factory=lambda: LimitOptions(uncertainty=False))
+    noisy_limit: NoisyLimitOptions = field(default_factory=NoisyLimitOptions)
 
     def __post_init__(self) -> None:
         self.check(share=("security_share", "unknown_share"), not_negative=("announced_after", "grace"))

@@ -61,7 +61,11 @@ def test_the_site_builds_without_a_warning(tmp_path):
         assert not [url for url in outside if "canonical" not in url], name
 
 
-@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:The number of training batches")
+@pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers",
+    "ignore:The number of training batches",
+    "ignore:You passed in a `val_dataloader`",
+)
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)
 def test_a_page_s_code_runs_from_top_to_bottom(page, workplace):
     namespace = {}

@@ -34,22 +34,27 @@ def measure_limits(
     options = options or AuditOptions()
     how = replace(options.limit, uncertainty=bool(seen.noise) or options.limit.uncertainty)
     if seen.batch_size == 1:
-        alone = _measured(seen, truth, labels, "unknown", how, budget)
+        alone = _measured(seen, truth, labels, "unknown", how, options.noisy_limit, budget)
         return alone, alone
-    unknown = _measured(seen, truth, labels, "unknown", how, budget.share(options.unknown_share))
-    return unknown, _measured(seen, truth, labels, "known", how, budget.share())
+    unknown = _measured(seen, truth, labels, "unknown", how, options.noisy_limit, budget.share(options.unknown_share))
+    return unknown, _measured(seen, truth, labels, "known", how, options.noisy_limit, budget.share())
 
 
 def _measured(
-    seen: Observation, truth: Tensor, labels: Tensor, others: Others, options: LimitOptions, budget: Budget
+    seen: Observation,
+    truth: Tensor,
+    labels: Tensor,
+    others: Others,
+    options: LimitOptions,
+    weighed: NoisyLimitOptions,
+    budget: Budget,
 ) -> LimitOutcome:
     if labels.ndim != 1 or labels.is_floating_point():
         raise ValueError("the limit is computed for images of one class each; soft and multi-label targets are not")
     at = (truth.to(seen.device, seen.dtype), labels.to(seen.device))
     if budget.memory_gb is not None:
         options = replace(options, max_memory_gb=min(options.max_memory_gb, budget.memory_gb))
-    weighed = NoisyLimitOptions(limit=options)
-    found: Limit = noisy_limit(seen, *at, others=others, options=weighed, budget=budget)
+    found: Limit = noisy_limit(seen, *at, others=others, options=replace(weighed, limit=options), budget=budget)
     if not found.solved and bool((found.images == GREY).all()):  # where every solver starts
         raise OutOfTime("the time was up before the limit was known")
     low, high = seen.value_range

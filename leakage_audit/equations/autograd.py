@@ -12,7 +12,7 @@ as many as decide as much, for a fraction of the Jacobian (docs/method.md, secti
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from leakage_audit.equations.known_inputs import RecoveredInput
 from leakage_audit.layerwise.fully_connected import input_from_gradient
 from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.layerwise.last_layer import last_layer
-from leakage_audit.layerwise.noisy_last_layer import fit_last_layer
+from leakage_audit.layerwise.noisy_last_layer import RankOneOptions, fit_last_layer
 from leakage_audit.networks.stateless import activation_count, stateless
 from leakage_audit.observation import Observation
 from leakage_audit.options import Checked
@@ -42,11 +42,13 @@ class AutogradOptions(Checked):
             the loss does not depend on the parameter.
         observed: The same of the observed gradient: rounding of a cancelled sum in float32 leaves 1e-6 or so.
         spread: Standard deviation of that image around grey, a photograph's.
+        noisy_last_layer: How the last layer is read where its gradient's noise is known.
     """
 
     own: float = 1e-10
     observed: float = 1e-4
     spread: float = 0.2
+    noisy_last_layer: RankOneOptions = field(default_factory=RankOneOptions)
 
     def __post_init__(self) -> None:
         self.check(positive=("spread",), not_negative=("own", "observed"))
@@ -129,7 +131,7 @@ class AutogradEquations(Equations):
         if last is None or (seen.batch_size > 1 and separated is None):
             return []
         delta, weight = last.delta, last.weight_gradient
-        fitted = fit_last_layer(seen) if seen.noise and separated is None else None
+        fitted = fit_last_layer(seen, self._autograd.noisy_last_layer) if seen.noise and separated is None else None
         if delta is None or weight is None or not delta.any() or (seen.noise and fitted is separated):
             return []
         handle = self._network.get_submodule(last.name).register_forward_hook(self._keep)

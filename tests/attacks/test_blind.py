@@ -76,8 +76,7 @@ def test_signatures_have_no_place_for_it(attack):
     hints = inspect.signature(attack.reconstruct).parameters
     assert list(hints) == ["self", "seen", "budget"]
     assert attack.__call__ is Attack.__call__
-    # How noisy the gradients are is no part of an image.
-    assert list(inspect.signature(attack.__call__).parameters) == ["self", "seen", "budget", "noise"]
+    assert list(inspect.signature(attack.__call__).parameters) == ["self", "seen", "budget"]
     assert not [p for p in inspect.signature(attack).parameters if p in ("image", "images", "truth", "target", "x")]
 
 
@@ -109,5 +108,5 @@ def test_an_observation_has_no_field_for_it():
     fields = set(Observation.__dataclass_fields__)
     assert fields == {
         "network", "gradients", "input_shape", "batch_size", "loss", "labels", "mean", "std", "value_range",
-        "class_targets",
+        "class_targets", "noise",
     }  # fmt: skip

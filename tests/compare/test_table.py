@@ -4,6 +4,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from leakage_audit.attacks.base import Reconstruction
 from leakage_audit.compare.store import Cell, Row
 from leakage_audit.compare.table import ATTACKS, TABLE_3, paper_psnr_255, results_table
 from leakage_audit.models import VARIANTS
@@ -38,6 +39,9 @@ def test_every_variant_has_its_row_and_presets_share_a_column():
     assert paper_psnr_255("cnn3_v1", False, "joint") is None
 
 
+DONE = Reconstruction(torch.zeros(1, 3, 4, 4), "a", {}, 1.0, True, "", 0.0)
+
+
 def cells(attacks):
     found = {}
     for index, level in ((1, 0.1), (3, 0.01)):
@@ -46,7 +50,7 @@ def cells(attacks):
             image = torch.full((3, 4, 4), level)
             scores = score(image, torch.zeros(3, 4, 4))
             found["cnn3_v1", index, attack] = Cell(
-                row if attack == "failing" else row.scored(scores, 1.0, True),
+                row if attack == "failing" else row.scored(scores, DONE),
                 None if attack == "failing" else image,
                 "",
             )

@@ -26,7 +26,7 @@ def test_the_progress_bar_keeps_the_last_audits_result(tmp_path, bar):
 
 @pytest.mark.parametrize("bar", [TQDMProgressBar, RichProgressBar])
 def test_a_table_and_the_reports_place_at_the_end(tmp_path, bar, capsys):
-    fit(tmp_path, LeakageAudit(every_n_steps=4, attacks=[Grey()], limit=0), bar(), enable_progress_bar=True)
+    fit(tmp_path, LeakageAudit(every_n_steps=4, attacks=[Grey()]), bar(), enable_progress_bar=True)
     said = capsys.readouterr().out
     assert "Nothing recognisable came back, but the gradient determines" in said
     assert "grey" in said
