@@ -43,7 +43,7 @@ for name, found in results.items():
 figure, axes = plt.subplots(1, 1 + len(results))
 pictures = {"truth": image} | {name: found.images for name, found in results.items()}
 for axis, (name, picture) in zip(axes, pictures.items(), strict=True):
-    axis.imshow(picture.squeeze(0).clamp(0, 1).permute(1, 2, 0))
+    axis.imshow(picture.squeeze(0).clamp(0, 1).permute(1, 2, 0).numpy())
     axis.set_title(name)
     axis.axis("off")
 figure.savefig("first_audit.png")

@@ -53,12 +53,15 @@ class Classifier(L.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.05, momentum=0.9, weight_decay=5e-4)
 
 
-def main(max_steps: int = 20, iterations: int = 30, root: str = "runs/resnet18") -> LeakageAudit:
+def main(
+    max_steps: int = 20, iterations: int = 300, root: str = "runs/resnet18", max_seconds: float = 60.0
+) -> LeakageAudit:
     """Train for a few steps with two audits at most; raise `max_steps` and `iterations` on a GPU."""
     audit = LeakageAudit(
         every_n_steps=10,
         attacks=[CosineTV(iterations=iterations)],
         samples=1,
+        max_seconds=max_seconds,
         max_overhead=2.0,
         mean=0.5,  # no datamodule is attached to the trainer, so the normalisation has to be said
         std=1.0,

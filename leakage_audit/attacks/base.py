@@ -148,8 +148,12 @@ class Attack(ABC):
         try:
             with _isolated(seen):
                 labels = found.details["labels"] if "labels" in found.details else labels_for(seen)[0]
-                apart = misfit(seen, seen.to_input(found.images), labels, self.ending)
-        except ValueError:  # no labels to judge by
+                x = seen.to_input(found.images)
+                try:
+                    apart = misfit(seen, x, labels, self.ending)
+                except (RuntimeError, TypeError, AssertionError):  # a network that runs in its own type only
+                    apart = misfit(seen, x, labels, self.ending, seen.dtype)
+        except (ValueError, RuntimeError):  # no labels to judge by, or nothing that can be recomputed
             return found
         return replace(found, misfit=apart, converged=found.converged or apart <= 1)
 

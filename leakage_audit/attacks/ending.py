@@ -90,7 +90,9 @@ class Settling:
         return self._best[0] - self._best[-1] <= small * abs(self._best[0]) and not away
 
 
-def misfit(seen: Observation, x: Tensor, labels: Tensor, options: EndingOptions) -> float:
+def misfit(
+    seen: Observation, x: Tensor, labels: Tensor, options: EndingOptions, dtype: torch.dtype = torch.float64
+) -> float:
     """How far the gradient of inputs `x (B, C, H, W)` is from the observed one, in units of what is allowed.
 
     The root mean square over the parameters; NaN where there is nothing to compare.
@@ -100,13 +102,14 @@ def misfit(seen: Observation, x: Tensor, labels: Tensor, options: EndingOptions)
         x: The network's inputs.
         labels: Of each, as the loss takes them.
         options: What is allowed.
+        dtype: In which the gradient is recomputed.
     """
     rounding = options.rounding_units * relative_error_of(seen.dtype, 1.0)
-    seen = seen.to(torch.float64)
+    seen = seen.to(dtype)
     network = copy_network(seen.network)
     own = dict(network.named_parameters())
     parameters = [own[name].requires_grad_() for name in seen.gradients]
-    loss = seen.loss(network(x.to(seen.device, torch.float64)), labels[: len(x)])
+    loss = seen.loss(network(x.to(seen.device, dtype)), labels[: len(x)])
     found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
     largest = max((rms(g) for g in found), default=0.0)
     shares = []
