@@ -29,7 +29,7 @@ class EndingOptions(Checked):
             stretch of constant step size of any recipe.
         least: And at least this many steps: fewer say nothing of a slow descent.
         settled: Relative decrease of the best objective over it, at or below which it has. CosineTV's recipes are below
-            a thousandth where more steps gain nothing, and at one to sixteen hundredths where they do.
+            a thousandth where the objective lies still, at one to sixteen hundredths where it falls (one image's runs).
         matched: Relative error of each gradient, as a vector, at which it agrees: far above what linear algebra leaves
             (1e-7 of float32 grows to 1e-4), far below what a wrong image does (0.1 to 1).
         rounding_units: And that many units of rounding of the gradients' type.
