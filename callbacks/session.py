@@ -223,8 +223,7 @@ class Session:
         return audit
 
     def _measured(self, budget: Budget) -> Result:
-        if self._problem is not None:
-            raise self._problem
+        self._raise_problem()
         if has_dead_filters(self.module):
             return Result(self._evaluate(self._selection.samples(self._window, 1), budget, attack=False))
         _, channels, height, width = self.reader.pairs(self.trainer, self.module, self._window)[0][0].shape

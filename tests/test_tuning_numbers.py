@@ -24,7 +24,6 @@ NAMED = {
     "callbacks/capture/loss_lookup _USUAL": "PyTorch's own defaults",
     "callbacks/output/image_grid COLUMNS": LAYOUT,
     "callbacks/output/image_grid REASON": LAYOUT,
-    "compare/__init__ GUESSED_FROM": "images that a mean image is taken of; more change its score in the third digit",
     "compare/progress MEASURABLE": "when an estimate of the time left is shown; no result depends on it",
     "compare/table TABLE_3": "the paper's figures",
     "data/pictures KEPT_BYTES": "memory against reading again; no result depends on it",

@@ -132,8 +132,10 @@ def _stronger(attack: Attack, attackers: list[Observation], truth: Tensor, budge
     found = []
     for waiting, seen in zip(range(len(attackers), 0, -1), attackers, strict=True):
         share = budget.share(1 / waiting)
-        # Whoever knows the noise can tell whether a result agrees with the gradient but for that.
-        found.append(_scored(attack.judged(attack(seen, share), attackers[0]), truth, seen, share))
+        result = attack(seen, share)
+        if seen is not attackers[0]:  # whoever knows the noise can tell whether it agrees but for that
+            result = attack.judged(result, attackers[0])
+        found.append(_scored(result, truth, seen, share))
     best = max(found, key=lambda outcome: max(outcome.scores.psnr))
     if len(found) == 1:
         return best

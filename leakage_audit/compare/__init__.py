@@ -19,8 +19,6 @@ from leakage_audit.scores.metrics import chance_floor
 
 __all__ = ["COLUMNS", "EVERY_CLASS", "TABLE_3", "Cell", "Experiment", "Results", "Row", "compare"]
 
-GUESSED_FROM = 200  # images whose mean is the guess without any attack; more change its score in the third digit
-
 
 @dataclass(frozen=True)
 class Results:

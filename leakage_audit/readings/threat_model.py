@@ -1,6 +1,8 @@
 """Which attacker an audit plays, as a letter of the taxonomy of Carletti et al. (*SoK: Gradient Inversion Attacks*).
 
-The letters add up: each attacker holds what the one before holds, and something more.
+The letters add up: each attacker holds what the one before holds, and something more. A: the gradient, the network and
+the batch's size; B: that images are smooth, or the like; C: how the client trains; D: public images of the same kind;
+E: the statistics of batch normalisation (docs/threat-model.md).
 """
 
 from collections.abc import Iterable
@@ -10,14 +12,6 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from leakage_audit.attacks.base import Attack
 from leakage_audit.priors import PRIORS, Denoiser, Gaussian, Tikhonov
-
-LETTERS = {
-    "A": "the gradient, the network and the batch's size",
-    "B": "and that images are smooth, or the like",
-    "C": "and how the client trains",
-    "D": "and public images of the same kind",
-    "E": "and the statistics of batch normalisation",
-}
 
 
 def threat_model(attacks: Iterable[Attack], network: nn.Module, labels_granted: bool) -> str:

@@ -16,6 +16,7 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
+from leakage_audit.compare.experiment import Experiment
 from leakage_audit.compare.subjects import Subject, import_dotted
 from leakage_audit.data import Synthetic
 from leakage_audit.data.images import Images
@@ -166,7 +167,7 @@ def _image(
     index: int, seen: Observation, shared: Shared, truly: Shared, image: Tensor, label: int, random: bool, data: Images,
     names: Sequence[str], seconds: float | None,
 ) -> tuple[FilteredImage, Any]:  # fmt: skip
-    labels, floor = torch.tensor([label]), chance_floor(data.mean_image(200), image)
+    labels, floor = torch.tensor([label]), chance_floor(data.mean_image(Experiment.guessed_from), image)
     bare = limit_of(seen, image[None], labels, seconds)
     limit = limit_of(truly.seen_by(seen, knows=True), image[None], labels, seconds)
     if limit is not None and not random and truly.relative_error(seen.gradients) > EXACT:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from leakage_audit import attacks
 from leakage_audit.attacks.base import Reconstruction
+from leakage_audit.compare.experiment import Experiment
 from leakage_audit.defences import ClipPerSample, Composition, DefenceError
 from leakage_audit.defences.clip_per_sample import sample_gradients
 from leakage_audit.measures.limit import Limit
@@ -124,7 +125,7 @@ def measure_point(
     composition = Composition(trained.mechanisms, recipe.seed)
     images = torch.stack([recipe.data.image_at(i).image for i in indices])
     labels = torch.tensor([recipe.data.image_at(i).label for i in indices])
-    floor = chance_floor(recipe.data.mean_image(200), images)
+    floor = chance_floor(recipe.data.mean_image(Experiment.guessed_from), images)
     with torch.inference_mode(False), torch.enable_grad():
         seen = [_observe(recipe, trained, images[i : i + 1], labels[i : i + 1]) for i in range(len(images))]
         try:
