@@ -22,7 +22,7 @@ from leakage_audit.measures.noisy_limit import noisy_limit
 from leakage_audit.measures.security import security_metric
 from leakage_audit.observation import Observation, observe
 from leakage_audit.readings.reading import Status, limit_severity, status, worst
-from leakage_audit.runtime import Budget
+from leakage_audit.runtime import Budget, OverBudget
 from leakage_audit.scores.metrics import Scores, chance_floor, score
 from leakage_audit.scores.severity import severity
 from leakage_audit.sweep.mechanisms import BOUND
@@ -187,10 +187,10 @@ def _batch(recipe: Recipe, trained: Trained, composition: Composition, images: T
 
 
 def limit_of(seen: Observation, images: Tensor, labels: Tensor, seconds: float | None) -> Limit | None:
-    """What the gradient determines; None where it holds nothing."""
+    """What the gradient determines; None where it holds nothing, or there was no time to know."""
     try:
         return noisy_limit(seen, images, labels, budget=Budget(seconds))
-    except ValueError:  # a gradient that holds nothing determines nothing that could be linearised
+    except (ValueError, OverBudget):  # a gradient that holds nothing determines nothing that could be linearised
         return None
 
 
@@ -206,7 +206,7 @@ def attempts_on(
         except Exception as error:  # an attack that fails proves nothing, and must not end the sweep
             log.warning("%s failed on image %d: %s: %s", name, image, type(error).__name__, error)
             continue
-        in_time = not budget.exhausted and not (math.isnan(guess.residual) and not guess.converged)
+        in_time = not budget.stopped and not (math.isnan(guess.residual) and not guess.converged)
         found.append(Attempt(image, name, knows, guess, score(guess.images, truth[None]), in_time))
     return found
 
