@@ -41,4 +41,4 @@ def worker_of(settings: Settings) -> Worker[Pending] | None:
     if not settings.background:
         return None
     grace = START_OR_END + settings.options.grace * (settings.max_seconds or 0.0)
-    return Worker(settings.max_seconds, settings.max_memory_gb, grace)
+    return Worker(settings.max_seconds, grace)

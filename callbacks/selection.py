@@ -1,7 +1,8 @@
 """Which gradients of a step are audited: of single images or the step's own, as they are once a defence has acted."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from lightning import LightningModule, Trainer
 from torch import Tensor
@@ -15,6 +16,8 @@ from leakage_audit.callbacks.capture.step_reader import StepReader
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.settings import Settings
 from leakage_audit.defences import Shared
+
+Capture = Callable[[], CapturedSample]  # made when it is called, so that one at a time is held
 
 
 class Selection:
@@ -41,27 +44,28 @@ class Selection:
         self._trainer, self._module, self._settings = trainer, module, settings
         self._reader, self._probe, self._defence = reader, probe, defence
 
-    def of(self, optimizer: Optimizer, own: dict[str, Tensor], window: Sequence[MicroBatch]) -> list[CapturedSample]:
+    def of(self, optimizer: Optimizer, own: dict[str, Tensor], window: Sequence[MicroBatch]) -> list[Capture]:
         """What is audited of a step with the gradients `own`, of a window of batches."""
         if self._settings.gradient == "sample":
             return self.samples(window, distributed.share(self._trainer, self._settings.samples))
         whole = self._reader.whole(self._trainer, self._module, own)
-        if self._defence is None:
-            return whole
-        shared = self._defence.share_step(self._trainer, self._module, optimizer)
-        return [self._through(shared, captured) for captured in whole]
+        if self._defence is not None:
+            shared = self._defence.share_step(self._trainer, self._module, optimizer)
+            whole = [self._through(shared, captured) for captured in whole]
+        return [partial(_itself, captured) for captured in whole]
 
-    def samples(self, window: Sequence[MicroBatch], count: int) -> list[CapturedSample]:
+    def samples(self, window: Sequence[MicroBatch], count: int) -> list[Capture]:
         """So many single images' gradients."""
         batch = self._reader.pairs(self._trainer, self._module, list(window))[0]
         most = distributed.share(self._trainer, self._settings.samples)
         images, labels = self._probe.choose(batch, count, most)
-        samples = (self._reader.sample(self._trainer, self._module, x, y) for x, y in zip(images, labels, strict=True))
         world, rank = self._trainer.world_size, self._trainer.global_rank
         # Draw 0 is the step's.
-        return [self._defended(captured, 1 + i * world + rank) for i, captured in enumerate(samples)]
+        pairs = enumerate(zip(images, labels, strict=True))
+        return [partial(self._one, x, y, 1 + i * world + rank) for i, (x, y) in pairs]
 
-    def _defended(self, captured: CapturedSample, draw: int) -> CapturedSample:
+    def _one(self, x: Tensor, label: Tensor, draw: int) -> CapturedSample:
+        captured = self._reader.sample(self._trainer, self._module, x, label)
         if self._defence is None:
             return captured
         seen = captured.seen
@@ -74,3 +78,7 @@ class Selection:
         shared = shared.renamed({self._reader.outer(seen.network, name): name for name in seen.gradients})
         known = None if shared.is_plain else shared.seen_by(seen, knows=True)
         return replace(captured, seen=shared.seen_by(seen, knows=False), known=known)
+
+
+def _itself(captured: CapturedSample) -> CapturedSample:
+    return captured

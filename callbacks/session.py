@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +13,28 @@ from rich.progress import track
 from torch.optim import Optimizer
 
 from leakage_audit.callbacks.capture import distributed
-from leakage_audit.callbacks.capture.captured_sample import CapturedSample
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
 from leakage_audit.callbacks.capture.gradient_check import GradientCheck, MicroBatch, ReadStep
 from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.probe import Probe
-from leakage_audit.callbacks.capture.rng_isolation import RngState, isolated, kept_generators
+from leakage_audit.callbacks.capture.rng_isolation import RngState, isolated
 from leakage_audit.callbacks.capture.step_reader import StepReader
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.evaluation.baseline import BaselineImage
-from leakage_audit.callbacks.evaluation.evaluate import Evaluation, Job, evaluate_all
+from leakage_audit.callbacks.evaluation.evaluate import evaluate_all
 from leakage_audit.callbacks.evaluation.results import Audit, Pending, Result
 from leakage_audit.callbacks.evaluation.shape_metrics import has_dead_filters, shape_metrics
+from leakage_audit.callbacks.jobs import Jobs
 from leakage_audit.callbacks.limits_of_audit import budget_of, unread, worker_of
 from leakage_audit.callbacks.output import console, publish, records
 from leakage_audit.callbacks.output.record_head import record_head
-from leakage_audit.callbacks.selection import Selection
+from leakage_audit.callbacks.selection import Capture, Selection
 from leakage_audit.callbacks.settings import Settings
 from leakage_audit.callbacks.tally import Retries, Tally
 from leakage_audit.callbacks.voice import Voice
 from leakage_audit.readings.evaluation import audit_status, no_results
 from leakage_audit.readings.threat_model import threat_model
-from leakage_audit.runtime import Budget, OutOfTime
+from leakage_audit.runtime import Budget, OutOfMemory, OutOfTime
 
 log = logging.getLogger("leakage_audit")
 
@@ -75,6 +76,7 @@ class Session:
         self._guess = BaselineImage()
         followed = Probe(trainer, settings.probe == "fixed", settings.seed, folder, probe, self.voice.once)
         self._selection = Selection(trainer, module, settings, self.reader, followed, defence)
+        self._jobs = Jobs(trainer, settings, self._guess, defence)
         self._window: list[MicroBatch] = []
         self._problem: Exception | None = None
         self.retries = Retries()
@@ -87,7 +89,7 @@ class Session:
         try:
             with isolated():
                 if not self._window:
-                    self.reader.begin(self.module, self.trainer)
+                    self.reader.begin(self.module, self.trainer, Budget(memory_gb=self.settings.max_memory_gb))
         except Exception as error:  # told when the audit is due, on all ranks at once
             self._problem = error
         return RngState.capture()
@@ -178,6 +180,8 @@ class Session:
             skipped = str(reason)
         except OutOfTime:
             skipped = unread(self.trainer, self.settings)
+        except OutOfMemory as reason:
+            skipped = str(reason)
         except Exception as error:  # the training goes on, whatever the audit met
             if self.settings.on_error == "raise":
                 raise
@@ -186,11 +190,8 @@ class Session:
         finally:
             self._forget()
         record = self._record(kind, step, result.gradient_check, skipped)
-        if result.jobs and self._worker is not None:
-            try:
-                self._worker.submit(Pending(record, result.gradient_check), result.jobs)
-            except AuditSkipped as reason:
-                return self._record_and_publish(record | {"skipped": str(reason)}, Result(), str(reason), 0.0)
+        if result.parcel is not None and self._worker is not None:
+            self._worker.submit(Pending(record, result.gradient_check), result.parcel)
             return None
         return self._record_and_publish(record, result, skipped, time.perf_counter() - start)
 
@@ -225,7 +226,7 @@ class Session:
     def _measured(self, budget: Budget) -> Result:
         self._raise_problem()
         if has_dead_filters(self.module):
-            return Result(self._evaluate(self._selection.samples(self._window, 1), budget, attack=False))
+            return self._looked_at(lambda: self._selection.samples(self._window, 1), budget, attack=False)
         _, channels, height, width = self.reader.pairs(self.trainer, self.module, self._window)[0][0].shape
         network = self.reader.network(self.trainer, self.module)
         self._shapes = shape_metrics(network.eval(), (channels, height, width))
@@ -240,16 +241,24 @@ class Session:
             self.retries.note(str(reason))
             raise
         self.retries.note(None)
-        if self._worker is not None:
-            return Result(
-                gradient_check=read.check, jobs=self._jobs(self._selection.of(optimizer, read.gradients, self._window))
-            )
-        mine = distributed.together(
-            self.trainer,
-            lambda: self._evaluate(self._selection.of(optimizer, read.gradients, self._window), budget),
-        )
-        parts = distributed.gather(self.trainer, mine)
-        return Result([evaluation for part in parts for evaluation in part], read.check)
+        check, own = read.check, read.gradients if self.settings.gradient == "step" else {}
+        del read  # single images' audits need the step's gradient no more
+        look = partial(self._looked_at, lambda: self._selection.of(optimizer, own, self._window), budget)
+        found = distributed.together(self.trainer, look)
+        if found.parcel is not None:
+            return replace(found, gradient_check=check)
+        parts = distributed.gather(self.trainer, found.evaluations)
+        return Result([evaluation for part in parts for evaluation in part], check)
+
+    def _looked_at(self, choose: Callable[[], list[Capture]], budget: Budget, attack: bool = True) -> Result:
+        """The evaluations of what is chosen, or a parcel of it for the background."""
+        with budget.holding("the module as it was at the step", self.reader.copies.held):
+            budget.require_memory("a gradient with its network", self.reader.copies.one_more)
+            captures = choose()
+            jobs = self._jobs(captures, attack)
+            if self._worker is not None and attack:
+                return Result(parcel=self._worker.packed(jobs, budget))
+            return Result(evaluate_all(jobs, len(captures), budget))
 
     def _raise_problem(self) -> None:
         if self._problem is not None:
@@ -265,26 +274,6 @@ class Session:
             return
         # What is known goes before what may be.
         raise AuditSkipped((f"{read.reason}; " if read.reason else "") + f"the step's gradient {check}")
-
-    def _evaluate(self, samples: list[CapturedSample], budget: Budget, attack: bool = True) -> list[Evaluation]:
-        return evaluate_all(self._jobs(samples, attack), budget)
-
-    def _jobs(self, samples: list[CapturedSample], attack: bool = True) -> list[Job]:
-        """The arguments of `evaluate` for each captured sample."""
-        settings = self.settings
-        with kept_generators(getattr(self.trainer, "datamodule", None), self.trainer.train_dataloader):
-            guesses = [self._guess(self.trainer, captured.truth.shape[1:]) for captured in samples]
-        common: dict[str, Any] = {"strict": settings.on_error == "raise"}
-        bounded = self._defence is None or self._defence.composition.is_noise
-        common |= {"limit": settings.limit, "options": settings.options, "bounded": bounded}
-        return [
-            (
-                (captured.seen, captured.truth, captured.labels, settings.attacks if attack else {}),
-                # Only once an audit: the ranks hardly depend on the image.
-                common | {"measure": i == 0 and self.trainer.is_global_zero, "guess": guess, "known": captured.known},
-            )
-            for i, (captured, guess) in enumerate(zip(samples, guesses, strict=True))
-        ]
 
     def _record(self, kind: str, step: int, check: GradientCheck | None, skipped: str | None) -> dict[str, Any]:
         attacks, granted = self.settings.attacks.values(), self.settings.grant_labels

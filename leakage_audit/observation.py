@@ -5,12 +5,16 @@ The true image goes into `observe` to make the gradients, as a training step wou
 """
 
 import copy
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from leakage_audit.runtime import Budget, bytes_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -89,14 +93,48 @@ class Observation:
         """Map images `(B, C, H, W)` to the network's inputs: `(image - mean) / std`."""
         return (image - per_channel(self.mean, image)) / per_channel(self.std, image)
 
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that takes memory: weights, buffers, gradients and their noise."""
+        own = [*self.network.parameters(), *self.network.buffers()]
+        return [*own, *self.gradients.values(), *self.noise.values()]
+
     def problem(self) -> str | None:
         """Why nothing can be learnt from these gradients (not finite, or zero throughout), or None."""
         for name, gradient in self.gradients.items():
-            if not torch.isfinite(gradient).all():
+            if not is_finite(gradient):
                 return f"the gradient of {name} holds NaN or infinite values"
         if all(not gradient.any() for gradient in self.gradients.values()):
             return "every gradient is zero: the loss is flat here and nothing leaks"
         return None
+
+
+@contextmanager
+def in_double_precision(seen: Observation, budget: Budget, copies: int = 0) -> Iterator[Observation]:
+    """An observation in float64, which counts as held meanwhile.
+
+    Args:
+        seen: What leaked.
+        budget: Whose memory it is held in.
+        copies: Of its network that are made beside it.
+
+    Raises:
+        OutOfMemory: If there is not as much memory.
+    """
+    weights, gradients = (bytes_of(many) for many in (seen.network.parameters(), seen.gradients.values()))
+    size = torch.float64.itemsize / seen.dtype.itemsize
+    held = size * (copies * weights + (weights + gradients if seen.dtype != torch.float64 else 0))
+    with budget.holding("weights and gradients in double precision", held):
+        yield seen.to(torch.float64)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether no entry is NaN or infinite; found without a tensor of the same size.
+
+    >>> is_finite(torch.tensor([1.0, -2.0])), is_finite(torch.tensor([1.0, math.nan, 2.0])), is_finite(torch.ones(0))
+    (True, False, True)
+    """
+    return not tensor.numel() or all(math.isfinite(edge) for edge in torch.aminmax(tensor))
 
 
 def copy_network(network: nn.Module) -> nn.Module:
@@ -162,6 +200,32 @@ def observe(
     Raises:
         ValueError: If image and labels do not fit each other or the model.
     """
+    return observe_with(
+        copy_network(model),
+        image,
+        label,
+        loss,
+        mean=mean,
+        std=std,
+        value_range=value_range,
+        grant_labels=grant_labels,
+    )
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def observe_with(
+    network: nn.Module,
+    image: Tensor,
+    label: Tensor | int,
+    loss: Loss = F.cross_entropy,
+    *,
+    mean: float | tuple[float, ...] = 0.0,
+    std: float | tuple[float, ...] = 1.0,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    grant_labels: bool = False,
+) -> Observation:
+    """As `observe`, with a network that is a copy already: it is run, and becomes the observation's."""
     images = image.detach()[None] if image.ndim == 3 else image.detach()
     if images.ndim != 4 or not images.is_floating_point():
         shape = tuple(image.shape)
@@ -171,10 +235,9 @@ def observe(
     labels = labels.reshape(-1) if class_targets or labels.ndim == 0 else labels
     if len(labels) != len(images):
         raise ValueError(f"{len(images)} images but {len(labels)} labels")
-    network = copy_network(model)
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     if not parameters:
-        raise ValueError(f"{type(model).__name__} has no trainable parameter, so it shares no gradient")
+        raise ValueError(f"{type(network).__name__} has no trainable parameter, so it shares no gradient")
     mean, std = as_tuple(mean), as_tuple(std)
     x = (images - per_channel(mean, images)) / per_channel(std, images)
     scores = network(x.to(next(iter(parameters.values())).dtype))

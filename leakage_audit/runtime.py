@@ -2,13 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 
 import scipy.linalg  # noqa: F401  loaded before the controller looks for libraries
 import torch
 from threadpoolctl import ThreadpoolController
+from torch import Tensor
 
 
 class OverBudget(Exception):
@@ -58,6 +59,7 @@ class Budget:
         self._cancelled = cancelled
         self._refused = False
         self._unit: dict[str, float] = {}
+        self._held = [0.0]  # bytes, of this budget and of all its shares
         self._start = time.perf_counter()
 
     @property
@@ -82,8 +84,8 @@ class Budget:
 
     @property
     def memory(self) -> float:
-        """Bytes that the work may hold; infinite without a limit."""
-        return math.inf if self.memory_gb is None else self.memory_gb * 1e9
+        """Bytes that the work may hold beside what it holds already; infinite without a limit."""
+        return math.inf if self.memory_gb is None else max(self.memory_gb * 1e9 - self._held[0], 0.0)
 
     def affords(self, seconds: float) -> bool:
         """Whether there is as much time left."""
@@ -112,12 +114,36 @@ class Budget:
             OutOfMemory: If there is not as much memory.
             OutOfTime: If there is not as much time.
         """
-        if memory > self.memory:
-            raise OutOfMemory(
-                f"{what} needs about {memory / 1e9:.2g} GB of memory; max_memory_gb = {self.memory_gb:g} allows less"
-            )
+        self.require_memory(what, memory)
         if self.exhausted or (self.seconds is not None and not self.affords(flops / flops_per_second())):
             raise OutOfTime(f"the time is up for {what}")
+
+    def require_memory(self, what: str, memory: float) -> None:
+        """Go on only if so many bytes fit beside what is held already, whatever the time; see `require`."""
+        if memory > self.memory:
+            beside = f" beside {self._held[0] / 1e9:.2g} GB that are held already" if self._held[0] else ""
+            raise OutOfMemory(
+                f"{what} needs about {memory / 1e9:.2g} GB of memory{beside}; "
+                f"max_memory_gb = {self.memory_gb:g} allows less"
+            )
+
+    @contextmanager
+    def holding(self, what: str, memory: float) -> Iterator[None]:
+        """Around work during which something is kept: it counts for all shares, and `memory` is less by it.
+
+        Args:
+            what: Is kept, for the message.
+            memory: Bytes.
+
+        Raises:
+            OutOfMemory: If there is not as much memory.
+        """
+        self.require_memory(what, memory)
+        self._held[0] += memory
+        try:
+            yield
+        finally:
+            self._held[0] -= memory
 
     @contextmanager
     def work(self, units: float = 1.0, kind: str = "") -> Iterator[None]:
@@ -143,7 +169,7 @@ class Budget:
         """
         seconds = None if self.seconds is None else max(part * self.left, 1e-9)
         given = Budget(seconds, self.tell, self.memory_gb, self._cancelled)
-        given._unit = self._unit  # speeds are the same for all of them
+        given._unit, given._held = self._unit, self._held  # speeds are the same for all of them, and so is the purse
         return given
 
     def steps(self, total: int, what: str) -> Iterator[int]:
@@ -164,6 +190,16 @@ class Budget:
             last = self.spent - begun
         if self.tell is not None:
             self.tell(what, 1.0)
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """What tensors take in memory, each counted once.
+
+    >>> ones = torch.ones(3, dtype=torch.float64)
+    >>> bytes_of([ones, ones, torch.ones(2)])
+    32
+    """
+    return sum(tensor.numel() * tensor.element_size() for tensor in {id(t): t for t in tensors}.values())
 
 
 @cache

@@ -12,7 +12,7 @@ from leakage_audit.callbacks.capture.distributed import AuditSkipped
 from leakage_audit.callbacks.capture.gradient_check import loss_scale
 from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.model_copy import Classifier
-from leakage_audit.observation import Loss, Observation, observe
+from leakage_audit.observation import Loss, Observation, observe_with
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def one_image(
     truth, scale = inputs.to_image(x[None]), loss_scale(trainer)
     try:
         with trainer.precision_plugin.train_step_context():
-            seen = observe(
+            seen = observe_with(
                 network,
                 truth,
                 label[None] if label.is_floating_point() else label,
@@ -67,7 +67,7 @@ def one_image(
             )
     except ValueError as error:
         raise AuditSkipped(f"{error}; name what maps images to class scores by `forward`") from error
-    gradients = {name: g / scale for name, g in seen.gradients.items()}
+    gradients = seen.gradients if scale == 1.0 else {name: g / scale for name, g in seen.gradients.items()}
     return CapturedSample(replace(seen, gradients=gradients, loss=loss), truth, label[None])
 
 

@@ -4,7 +4,7 @@
 there: accumulated over the window, averaged over the ranks, not yet clipped (except by manual optimisation).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from leakage_audit.callbacks.capture.plain_training import MIXED, PlainTraining
 from leakage_audit.callbacks.capture.rng_isolation import RngState
 from leakage_audit.observation import Loss
 from leakage_audit.options import Checked
+
+PIECE = 2**16  # entries that are compared at a time
 
 
 @dataclass(frozen=True)
@@ -81,17 +83,19 @@ def recompute(
     """
     own = {classifier.name_in_module(network, n): p for n, p in network.named_parameters() if p.requires_grad}
     wanted = {name: own[name] for name in names if name in own}
-    total = {name: torch.zeros_like(p) for name, p in wanted.items()}
+    total: dict[str, Tensor] = {}
     scale = loss_scale(trainer)
     for images, targets, streams in window:
         streams.restore()
         with trainer.precision_plugin.train_step_context():
             value = loss(network(images), targets)
-        found = torch.autograd.grad(value * scale, list(wanted.values()), allow_unused=True)
-        for name, gradient in zip(wanted, found, strict=True):
+        found = list(torch.autograd.grad(value * scale, list(wanted.values()), allow_unused=True))
+        for name in reversed(wanted):
+            gradient = found.pop()  # and let go of it: no second gradient is held but tensor by tensor
             if gradient is not None:
-                total[name] += gradient.to_dense() / (scale * len(window))
-    return total
+                part = gradient.to_dense() / (scale * len(window))
+                total[name] = total[name] + part if name in total else part
+    return {name: total[name] if name in total else torch.zeros_like(p) for name, p in wanted.items()}
 
 
 @dataclass(frozen=True)
@@ -192,15 +196,23 @@ def compare(
         options: What rounding can explain.
     """
     missing = tuple(name for name in step if name not in recomputed)
-    pairs = [(step[name].double(), recomputed[name].double()) for name in step if name in recomputed]
-    g2 = sum(float(g.square().sum()) for g, _ in pairs)
-    r2 = sum(float(r.square().sum()) for _, r in pairs)
-    gr = sum(float((g * r).sum()) for g, r in pairs)
+    g2 = r2 = gr = rest = error = 0.0
+    for g, r in _pieces(step, recomputed):
+        g2, r2, gr = g2 + float(g @ g), r2 + float(r @ r), gr + float(g @ r)
+        rest += float((g - r).square().sum())
     scale = gr / r2 if r2 > 0 else 1.0
     size = max(g2, 1e-300) ** 0.5
-    error = sum(float((g - scale * r).square().sum()) for g, r in pairs) ** 0.5 / size
-    rest = sum(float((g - r).square().sum()) for g, r in pairs) ** 0.5 / size
-    return GradientCheck(scale, error, rest, options.of(compute), missing)
+    for g, r in _pieces(step, recomputed):
+        error += float((g - scale * r).square().sum())
+    return GradientCheck(scale, error**0.5 / size, rest**0.5 / size, options.of(compute), missing)
+
+
+def _pieces(step: Mapping[str, Tensor], recomputed: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Both gradients in float64, a piece at a time: two whole copies would take as much memory as the step itself."""
+    for name, gradient in step.items():
+        if name in recomputed:
+            pairs = zip(gradient.flatten().split(PIECE), recomputed[name].flatten().split(PIECE), strict=True)
+            yield from ((g.double(), r.double()) for g, r in pairs)
 
 
 def compute_type(trainer: Any, module: nn.Module) -> torch.dtype:

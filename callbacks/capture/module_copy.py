@@ -5,6 +5,7 @@ this moment; it has no graph, no hooks of the user's, no compiled code, no logge
 """
 
 import copy
+import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
 from threading import Lock, RLock
@@ -45,13 +46,22 @@ class _NoLock:
 
 
 class _State:
-    """Lightning leaves the trainer out of what is copied or pickled; the view of it stays in."""
+    """Lightning leaves the trainer out of what is copied or pickled; the view of it stays in.
+
+    It does not keep its owner alive: in a circle, copies would take memory until Python looks for circles.
+    """
 
     def __init__(self, owner: nn.Module) -> None:
-        self.owner = owner
+        self._owner = weakref.ref(owner)
 
     def __call__(self) -> dict[str, Any]:
-        return dict(vars(self.owner))
+        return dict(vars(self._owner()))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_State":
+        return _State(memo[id(self._owner())])  # a copy's owner is there before what it holds
+
+    def __reduce__(self) -> tuple[type, tuple[nn.Module | None]]:
+        return _State, (self._owner(),)
 
 
 def copy_module(module: nn.Module, trainer: Any) -> tuple[nn.Module, list[str]]:

@@ -7,7 +7,6 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -31,13 +30,14 @@ from leakage_audit.callbacks.capture.gradient_check import (
 from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.listening import Heard, listen
 from leakage_audit.callbacks.capture.model_copy import Forward
-from leakage_audit.callbacks.capture.module_copy import copy_module
 from leakage_audit.callbacks.capture.readings import Reading, common, find_readings, why_unheard
 from leakage_audit.callbacks.capture.rng_isolation import RngState, isolated
-from leakage_audit.observation import Loss
+from leakage_audit.callbacks.capture.step_copies import StepCopies
+from leakage_audit.observation import Loss, is_finite
 from leakage_audit.runtime import Budget, OutOfTime
 
 Attempt = tuple[Reading, tuple[str, str]]
+FORWARD = 1 / 3  # a pass through the network alone, of one that comes back
 _AS_IT_STOOD, _ALL_MOMENTS = ("start", "now"), (("start", "start"), ("now", "now"), ("now", "start"), ("start", "now"))
 
 
@@ -71,13 +71,11 @@ class StepReader:
         self._forward, self._loss, self.grant_labels = forward, loss, grant_labels
         self._check = check or CheckOptions()
         self._batches, self._inputs = BatchReader(unpack), inputs or InputRange()
-        self._dropped: list[str] = []
+        self.copies = StepCopies()
         self._candidates: list[Reading] = []
         self._reason = ""  # what training_step was heard to do
         self._settled: Attempt | None = None  # what fitted last
         self._reading: Reading | None = None  # the best of the last step
-        self._start: nn.Module | None = None  # the module when the window began; nothing runs on it
-        self._at: nn.Module | None = None  # the module in the state that fitted; nothing runs on it
         self._pairs: list[tuple[Tensor, Tensor]] = []
         self._budget = Budget()
 
@@ -89,13 +87,13 @@ class StepReader:
     @property
     def doubts(self) -> list[str]:
         """In sentences, what looks wrong with it."""
-        lost = ", ".join(self._dropped)
+        lost = ", ".join(self.copies.dropped)
         said = f"the audit's copy of the module is without {lost}, which cannot be copied"
         return [said] * bool(lost) + self._inputs.doubts
 
-    def begin(self, module: LightningModule, trainer: Trainer) -> None:
-        """Keep the module's state at the start of a window whose step will be read."""
-        self._start = self._copy(module, trainer)
+    def begin(self, module: LightningModule, trainer: Trainer, budget: Budget | None = None) -> None:
+        """Keep the module's state at the start of a window whose step will be read; see `StepCopies.begin`."""
+        self.copies.begin(module, trainer, budget or Budget())
 
     def micro_batch(self, batch: Any, index: int = 0, streams: RngState | None = None) -> MicroBatch:
         """A batch that is about to be trained on, with the generators' states: those of now, unless given."""
@@ -103,7 +101,7 @@ class StepReader:
 
     def forget(self) -> None:
         """Let go of everything that was kept of a step."""
-        self._start = self._at = None
+        self.copies.forget()
         self._pairs = []
 
     def read(
@@ -122,6 +120,14 @@ class StepReader:
             OutOfTime: If the time was up before a reading fitted.
         """
         self._budget = budget or Budget()
+        try:
+            return self._read(trainer, module, optimizer, window)
+        finally:
+            self.copies.end()
+
+    def _read(
+        self, trainer: Trainer, module: LightningModule, optimizer: Optimizer, window: Sequence[MicroBatch]
+    ) -> ReadStep:
         own = distributed.together(trainer, lambda: self._own(trainer, module, optimizer, window))
         written = any(distributed.gather(trainer, any(moved(batch) for batch in window)))
         moments = _ALL_MOMENTS if written else tuple((when, "start") for when in _AS_IT_STOOD)
@@ -159,7 +165,7 @@ class StepReader:
         """
         if not self._pairs:
             self._reading = self._reading or self._readings(trainer, module, window)[0]
-            self._pairs = [self._batches.pair(self._reading.target, b, "start", self._begun) for b in window]
+            self._pairs = [self._batches.pair(self._reading.target, b, "start", self.copies.start) for b in window]
             self._inputs.settle(trainer, self._pairs[0][0])
         return self._pairs
 
@@ -171,11 +177,6 @@ class StepReader:
         """What a parameter of a network that `sample` or `whole` gave is called in the LightningModule."""
         return name if self._reading is None else self._reading.classifier.name_in_module(network, name)
 
-    @property
-    def _begun(self) -> nn.Module:
-        assert self._start is not None  # `begin` comes first
-        return self._start
-
     def _own(
         self, trainer: Trainer, module: LightningModule, optimizer: Optimizer, window: Sequence[MicroBatch]
     ) -> dict[str, Tensor]:
@@ -183,13 +184,13 @@ class StepReader:
         own = step_gradients(trainer, module, optimizer)
         if not own:
             raise AuditSkipped("the optimiser's parameters have no gradient in this step")
-        bad = next((name for name, g in own.items() if not torch.isfinite(g).all()), None)
+        bad = next((name for name, g in own.items() if not is_finite(g)), None)
         if bad is not None:
             raise AuditSkipped(f"the gradient of {bad} holds NaN or infinite values")
         if not any(g.any() for g in own.values()):
             raise AuditSkipped("every gradient is zero: the loss is flat here and nothing leaks")
         for batch in window:
-            self._inputs.settle(trainer, self._batches.images(batch.batch, self._begun)[0])
+            self._inputs.settle(trainer, self._batches.images(batch.batch, self.copies.start)[0])
         if steps_by_itself(trainer, module) and len(window) != trainer.accumulate_grad_batches:
             # The last window of an epoch is shorter, yet Lightning divides by the full length.
             return {name: g * (trainer.accumulate_grad_batches / len(window)) for name, g in own.items()}
@@ -200,15 +201,17 @@ class StepReader:
         if self._candidates:
             return self._candidates
         first, heard = window[0], Heard()
-        images, others = self._batches.images(first.batch, self._begun)
+        images, others = self._batches.images(first.batch, self.copies.start)
         if getattr(module, "automatic_optimization", False) and self._loss is None:  # by hand it reaches for optimisers
-            with isolated(), trainer.precision_plugin.train_step_context():
+            alone = self._budget.work(FORWARD, "verification")  # without the way back
+            with isolated(), trainer.precision_plugin.train_step_context(), alone:
                 first.streams.restore()
-                heard = listen(self._copy(self._begun, trainer), clone(first.batch), first.index)
+                heard = listen(self.copies.copy(self.copies.start, trainer), clone(first.batch), first.index)
             self._reason = why_unheard(heard, images, [tensor for _, tensor in others])
         tensors = [tensor for _, tensor in others]
         try:
-            found = find_readings(self._copy(self._begun, trainer), images, tensors, heard, self._forward, self._loss)
+            model_copy = self.copies.copy(self.copies.start, trainer)
+            found = find_readings(model_copy, images, tensors, heard, self._forward, self._loss)
         except ValueError as error:
             raise AuditSkipped(str(error)) from error
         if not found:
@@ -237,8 +240,10 @@ class StepReader:
                 problem = problem or error
                 continue
             found = self._compared(trainer, module, own, distributed.average(trainer, again), len(window))
+            del again
             if best is None or found.check.same or (found.check.parallel and not best.check.parallel):
-                best, self._reading, self._at, self._pairs = found, reading, state, pairs
+                best, self._reading, self._pairs = found, reading, pairs
+                self.copies.settle(state)
             if found.check.same:
                 self._settled = reading, moment
                 break
@@ -255,9 +260,9 @@ class StepReader:
         which: str,
     ) -> tuple[list[tuple[Tensor, Tensor]], nn.Module, dict[str, Tensor]]:
         """The window's pairs, the module's state, and the gradient, by one attempt."""
-        state = self._begun if when == "start" else self._copy(module, trainer)
-        network, loss = reading.bind(self._copy(state, trainer))
-        pairs = [self._batches.pair(reading.target, batch, which, self._begun) for batch in window]
+        state = self.copies.at(when, module, trainer)
+        network, loss = reading.bind(self.copies.copy(state, trainer))
+        pairs = [self._batches.pair(reading.target, batch, which, self.copies.start) for batch in window]
         # The network may write into the images.
         triples = [(x.clone(), y.clone(), batch.streams) for (x, y), batch in zip(pairs, window, strict=True)]
         with warnings.catch_warnings(), self._budget.work(kind="verification"):
@@ -285,15 +290,5 @@ class StepReader:
     def _bound(self, trainer: Trainer, module: LightningModule) -> tuple[nn.Module, Loss]:
         """Network and loss on a copy of their own, of the state that fitted the last step."""
         assert self._reading is not None  # `read` or `pairs` come first
-        return self._reading.bind(self._copy(self._at if self._at is not None else module, trainer))
-
-    def _copy(self, module: nn.Module, trainer: Trainer) -> nn.Module:
-        try:
-            made, dropped = copy_module(module, trainer)
-        except Exception as error:  # deepcopy lets through whatever a user's attribute raises
-            raise AuditSkipped(
-                f"{type(module).__name__} cannot be copied for the audit ({type(error).__name__}: {error}); give the "
-                "class of what cannot be copied a __deepcopy__"
-            ) from error
-        self._dropped += [name for name in dropped if name not in self._dropped]
-        return made
+        fitted = self.copies.fitted
+        return self._reading.bind(self.copies.copy(module if fitted is None else fitted, trainer))

@@ -3,7 +3,7 @@
 import pickle
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as StillRunning
 from concurrent.futures.process import BrokenProcessPool
@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 import torch
 
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
-from leakage_audit.callbacks.evaluation.evaluate import OUT_OF_TIME, Evaluation, Job, evaluate_all
+from leakage_audit.callbacks.evaluation.evaluate import OUT_OF_TIME, Evaluation, Job, evaluate_all, held_by
 from leakage_audit.runtime import Budget
 
 Tag = TypeVar("Tag")
@@ -29,29 +29,43 @@ class _Audit(Generic[Tag]):
     """One that waits or runs: what its result belongs to, and its arguments as they are sent."""
 
     tag: Tag
-    payload: bytes
+    parcel: "Parcel"
     job: Future[bytes]
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """An audit as it is sent: pickled, so that training may go on changing whatever it was taken from.
+
+    Attributes:
+        jobs: The arguments of `evaluate`, one an observation.
+        seconds: What is left of the audit's time; None for no limit.
+        memory_gb: Memory of the audit; None for no limit.
+        held: Bytes of it that parcels take.
+    """
+
+    jobs: tuple[bytes, ...]
+    seconds: float | None
+    memory_gb: float | None
+    held: int
 
 
 class Worker(Generic[Tag]):
     """One process that looks at observations, in the order in which they are handed over.
 
-    What is handed over is pickled at once, so that training may go on changing whatever it was taken from. Each audit
-    has a clock of its own in the process; where that is not asked (a single operation of minutes), the process is
-    killed, and the audits behind it go to a new one.
+    An audit's clock goes on in the process where it stopped when the audit was handed over: while it waits it does not
+    count. Where the clock is not asked (a single operation of minutes), the process is killed, and the audits behind it
+    go to a new one.
 
     Args:
-        seconds: Wall-clock limit of an audit; None sets none.
-        memory_gb: Memory that an audit may hold; None sets no limit.
+        seconds: Wall-clock limit of a whole audit, for the message; None sets none.
         grace: Seconds by which an audit may overstay before its process is killed.
         limit: How many audits may wait or run; one more waits for the first to end.
     """
 
-    def __init__(
-        self, seconds: float | None = None, memory_gb: float | None = None, grace: float = 10.0, limit: int = 2
-    ) -> None:
+    def __init__(self, seconds: float | None = None, grace: float = 10.0, limit: int = 2) -> None:
         self.limit = limit
-        self._seconds, self._memory_gb, self._grace = seconds, memory_gb, grace
+        self._seconds, self._grace = seconds, grace
         # Spawned, not forked: a fork of a process whose threads hold locks may never wake up.
         self._context = get_context("spawn")
         self._begun: Synchronized[float] = self._context.Value("d", 0.0)
@@ -66,19 +80,32 @@ class Worker(Generic[Tag]):
         """Whether the next audit has to wait."""
         return len(self._audits) >= self.limit
 
-    def submit(self, tag: Tag, jobs: Sequence[Job]) -> None:
-        """Hand over the arguments of `evaluate`, one call an observation.
+    def packed(self, jobs: Iterable[Job], budget: Budget) -> Parcel:
+        """What `submit` takes, with what is left of an audit's limits.
+
+        Args:
+            jobs: The arguments of `evaluate`, one call an observation.
+            budget: Of the audit. As many parcels as may wait count as held, and the one that the process has.
 
         Raises:
             AuditSkipped: If they cannot be pickled (a loss or forward given as a lambda, for instance).
+            OutOfMemory: If there is not memory enough for them.
         """
-        try:
-            payload = pickle.dumps((jobs, self._seconds, self._memory_gb))
-        except Exception as error:  # pickle raises what it likes
-            raise AuditSkipped(
-                f"the snapshot cannot be sent to the background ({error}); use background=False"
-            ) from error
-        self._audits.append(_Audit(tag, payload, self._sent(payload)))
+        sent: list[bytes] = []
+        for job in jobs:
+            held = (self.limit + 1) * (held_by(job) + sum(map(len, sent)))
+            budget.require_memory("what the background is sent", held)
+            try:
+                sent.append(pickle.dumps(job))
+            except Exception as error:  # pickle raises what it likes
+                raise AuditSkipped(
+                    f"the snapshot cannot be sent to the background ({error}); use background=False"
+                ) from error
+        return Parcel(tuple(sent), budget.share().seconds, budget.memory_gb, (self.limit + 1) * sum(map(len, sent)))
+
+    def submit(self, tag: Tag, parcel: Parcel) -> None:
+        """Hand over an audit."""
+        self._audits.append(_Audit(tag, parcel, self._sent(parcel)))
 
     def finished(self, wait: int = 0) -> Iterator[tuple[Tag, list[Evaluation] | Exception]]:
         """The audits that have ended, in order, each with its looks or with what went wrong.
@@ -120,15 +147,15 @@ class Worker(Generic[Tag]):
             self._pool = None
         return lost
 
-    def _sent(self, payload: bytes) -> Future[bytes]:
+    def _sent(self, parcel: Parcel) -> Future[bytes]:
         if self._pool is None:
             self._start()
         assert self._pool is not None
         try:
-            return self._pool.submit(_work, payload)
+            return self._pool.submit(_work, parcel)
         except BrokenProcessPool:  # killed while it was idle
             self._start()
-            return self._pool.submit(_work, payload)
+            return self._pool.submit(_work, parcel)
 
     def _start(self) -> None:
         self._begun.value = 0.0
@@ -137,8 +164,8 @@ class Worker(Generic[Tag]):
     @property
     def _overdue(self) -> bool:
         """Whether the audit that runs is past its time and grace; the start of the process does not count."""
-        begun = self._begun.value
-        return self._seconds is not None and begun > 0 and time.monotonic() - begun > self._seconds + self._grace
+        begun, seconds = self._begun.value, self._audits[0].parcel.seconds
+        return seconds is not None and begun > 0 and time.monotonic() - begun > seconds + self._grace
 
     @property
     def _overstayed(self) -> str:
@@ -155,7 +182,7 @@ class Worker(Generic[Tag]):
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
         for audit in self._audits:
-            audit.job = self._sent(audit.payload)
+            audit.job = self._sent(audit.parcel)
 
 
 _clock: list["Synchronized[float]"] = []  # of this process, if it is a worker's
@@ -165,11 +192,12 @@ def _keep_clock(begun: "Synchronized[float]") -> None:
     _clock.append(begun)
 
 
-def _work(payload: bytes) -> bytes:
+def _work(parcel: Parcel) -> bytes:
     torch.set_num_threads(1)  # the other cores are the training's
     _clock[0].value = time.monotonic()
     try:
-        jobs, seconds, memory_gb = pickle.loads(payload)
-        return pickle.dumps(evaluate_all(jobs, Budget(seconds, memory_gb=memory_gb)))
+        budget = Budget(parcel.seconds, memory_gb=parcel.memory_gb)
+        with budget.holding("what the background is sent", parcel.held):
+            return pickle.dumps(evaluate_all(map(pickle.loads, parcel.jobs), len(parcel.jobs), budget))
     finally:
         _clock[0].value = 0.0

@@ -1,7 +1,7 @@
 """One look at one observation: measure it, attack it, score what comes out. Everything after the snapshot."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import Observation
 from leakage_audit.readings.evaluation import AttackOutcome as AttackOutcome
 from leakage_audit.readings.evaluation import Evaluation as Evaluation
-from leakage_audit.runtime import Budget, OutOfMemory, OutOfTime
+from leakage_audit.runtime import Budget, OutOfMemory, OutOfTime, bytes_of
 from leakage_audit.scores.metrics import chance_floor, score
 
 log = logging.getLogger("leakage_audit")
@@ -25,18 +25,35 @@ OUT_OF_TIME = "out of time"
 Job = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 
-def evaluate_all(jobs: Sequence[Job], budget: Budget) -> list[Evaluation]:
+def evaluate_all(jobs: Iterable[Job], count: int, budget: Budget) -> list[Evaluation]:
     """Evaluate observations one after the other; what one leaves of its time, the next ones may use.
 
     Args:
-        jobs: The arguments of `evaluate`, one an observation.
+        jobs: The arguments of `evaluate`, one an observation; each is asked for when its turn comes, and not kept.
+        count: Of them.
         budget: For all of them together.
+
+    Raises:
+        OutOfMemory: If an observation by itself takes more than there is.
     """
-    waiting = range(len(jobs), 0, -1)
-    return [
-        evaluate(*arguments, **keywords, budget=budget.share(1 / left))
-        for left, (arguments, keywords) in zip(waiting, jobs, strict=True)
-    ]
+    waiting = iter(jobs)
+    return [_next(waiting, budget, left) for left in range(count, 0, -1)]
+
+
+def _next(jobs: Iterator[Job], budget: Budget, left: int) -> Evaluation:
+    """One of the `left` jobs, with its share of the time."""
+    arguments, keywords = next(jobs)
+    with budget.holding("a gradient with its network", held_by((arguments, keywords))):
+        return evaluate(*arguments, **keywords, budget=budget.share(1 / left))
+
+
+def held_by(job: Job) -> int:
+    """Bytes of what the attackers see, and of the same in single precision where it is in half."""
+    (first, *_), keywords = job
+    both = [first] if keywords.get("known") is None else [first, keywords["known"]]
+    tensors = [tensor for seen in both for tensor in seen.tensors]
+    halves = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.element_size() < 4]
+    return bytes_of(tensors) + 4 * sum(tensor.numel() for tensor in halves)
 
 
 def evaluate(
@@ -134,7 +151,7 @@ def _stronger(attack: Attack, attackers: list[Observation], truth: Tensor, budge
         share = budget.share(1 / waiting)
         result = attack(seen, share)
         if seen is not attackers[0]:  # whoever knows the noise can tell whether it agrees but for that
-            result = attack.judged(result, attackers[0])
+            result = attack.judged(result, attackers[0], share)
         found.append(_scored(result, truth, seen, share))
     best = max(found, key=lambda outcome: max(outcome.scores.psnr))
     if len(found) == 1:

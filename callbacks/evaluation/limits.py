@@ -53,8 +53,6 @@ def _measured(
     if labels.ndim != 1 or labels.is_floating_point():
         raise ValueError("the limit is computed for images of one class each; soft and multi-label targets are not")
     at = (truth.to(seen.device, seen.dtype), labels.to(seen.device))
-    if budget.memory_gb is not None:
-        options = replace(options, max_memory_gb=min(options.max_memory_gb, budget.memory_gb))
     found: Limit = noisy_limit(seen, *at, others=others, options=replace(weighed, limit=options), budget=budget)
     if not found.solved and bool((found.images == GREY).all()):  # where every solver starts
         raise OutOfTime("the time was up before the limit was known")

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from leakage_audit.callbacks.capture.gradient_check import GradientCheck
-from leakage_audit.callbacks.evaluation.evaluate import Evaluation, Job
+from leakage_audit.callbacks.evaluation.background import Parcel
+from leakage_audit.callbacks.evaluation.evaluate import Evaluation
 from leakage_audit.readings.reading import Status
 
 
@@ -39,13 +40,13 @@ class Result:
         looks: One an image, or one for the step.
         verdict: On the step's own gradient, where it was recomputed.
         numbers: Logged names and numbers that were had without a look.
-        jobs: Arguments of `evaluate` that are for the background.
+        parcel: What is for the background.
     """
 
     evaluations: list[Evaluation] = field(default_factory=list)
     gradient_check: GradientCheck | None = None
     numbers: dict[str, float] = field(default_factory=dict)
-    jobs: list[Job] = field(default_factory=list)
+    parcel: Parcel | None = None
 
 
 @dataclass(frozen=True)

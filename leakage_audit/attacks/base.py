@@ -16,7 +16,7 @@ from leakage_audit.attacks.ending import EndingOptions, misfit
 from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.observation import Observation
 from leakage_audit.options import recorded
-from leakage_audit.runtime import Budget, single_blas
+from leakage_audit.runtime import Budget, OutOfMemory, single_blas
 
 
 @dataclass(frozen=True)
@@ -134,14 +134,18 @@ class Attack(ABC):
             residual=found.residual,
             details=found.details,
         )
-        return self.judged(result, seen)
+        return self.judged(result, seen, budget)
 
-    def judged(self, found: Reconstruction, seen: Observation) -> Reconstruction:
+    def judged(self, found: Reconstruction, seen: Observation, budget: Budget | None = None) -> Reconstruction:
         """A result with its misfit, NaN where there is nothing to compare.
 
         Args:
             found: What the attack made of `seen`.
             seen: What leaked, as far as its noise is known to whoever judges.
+            budget: Limit of memory: where double precision does not fit, the gradient's own type judges.
+
+        Raises:
+            OutOfMemory: If that does not fit either.
         """
         if found.images.shape[1:] != seen.input_shape or math.isnan(found.residual):
             return found
@@ -150,9 +154,10 @@ class Attack(ABC):
                 labels = found.details["labels"] if "labels" in found.details else labels_for(seen)[0]
                 x = seen.to_input(found.images)
                 try:
-                    apart = misfit(seen, x, labels, self.ending)
-                except (RuntimeError, TypeError, AssertionError):  # a network that runs in its own type only
-                    apart = misfit(seen, x, labels, self.ending, seen.dtype)
+                    apart = misfit(seen, x, labels, self.ending, budget=budget)
+                # A network that runs in its own type only, or too little memory.
+                except (RuntimeError, TypeError, AssertionError, OutOfMemory):
+                    apart = misfit(seen, x, labels, self.ending, seen.dtype, budget)
         except (ValueError, RuntimeError):  # no labels to judge by, or nothing that can be recomputed
             return found
         return replace(found, misfit=apart, converged=found.converged or apart <= 1)

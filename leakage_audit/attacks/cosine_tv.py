@@ -81,7 +81,8 @@ class CosineTV(Attack):
         recipe = self.recipe
         seen = seen.to(torch.promote_types(seen.dtype, torch.float32))  # half precision is too coarse to descend in
         labels, inferred = labels_for(seen)
-        objective = _Objective(recipe, seen, labels)
+        budget.check()
+        objective = _Objective(recipe, seen, labels, budget)
         low, high = (seen.to_input(labels.new_full((1, 1, 1, 1), edge, dtype=seen.dtype)) for edge in seen.value_range)
         generator = torch.Generator().manual_seed(self.seed)
         shape, total = (seen.batch_size, *seen.input_shape), recipe.iterations * recipe.restarts
@@ -120,8 +121,8 @@ class CosineTV(Attack):
 class _Objective:
     """The recipe's objective at a candidate, with the cosine distance that is part of it."""
 
-    def __init__(self, recipe: Recipe, seen: Observation, labels: Tensor) -> None:
-        self.recipe, self.labels, self.candidates = recipe, labels, Candidates(seen)
+    def __init__(self, recipe: Recipe, seen: Observation, labels: Tensor, budget: Budget | None = None) -> None:
+        self.recipe, self.labels, self.candidates = recipe, labels, Candidates(seen, budget)
         # Of several images the last layer tells averages over the batch, which would pull all of them to one mean.
         last = last_layer(seen) if recipe.features and seen.batch_size == 1 else None
         leaked = None if last is None else last.features

@@ -13,9 +13,11 @@ from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.attacks.ending import EndingOptions, Settling
 from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.matching.objective import Candidates, relative_distance, squared_distance
-from leakage_audit.observation import Observation
+from leakage_audit.observation import Observation, in_double_precision
 from leakage_audit.options import Checked
 from leakage_audit.runtime import Budget
+
+HISTORY, VECTORS = 100, 12  # steps and gradients that L-BFGS remembers, and what else it holds of the images' size
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,17 @@ class DLG(Attack):
 
     def reconstruct(self, seen: Observation, budget: Budget) -> Found:
         """Descend until the steps are done, the time is up, or nothing gets better."""
+        memory = 8 * (2 * HISTORY + VECTORS) * seen.batch_size * math.prod(seen.input_shape)
+        with in_double_precision(seen, budget) as exact, budget.holding("the memory of L-BFGS", memory):
+            return self._descended(exact, budget)
+
+    def _descended(self, seen: Observation, budget: Budget) -> Found:
+        """In float64: near the solution the distance is lost in float32's rounding."""
         recipe = self.recipe
-        seen = seen.to(torch.float64)  # near the solution the distance is lost in float32's rounding
-        guess = _Guess(recipe, seen, torch.Generator().manual_seed(self.seed))
+        budget.check()
+        guess = _Guess(recipe, seen, torch.Generator().manual_seed(self.seed), budget)
         lbfgs = torch.optim.LBFGS(
-            guess.unknowns, tolerance_grad=0, tolerance_change=0,
+            guess.unknowns, tolerance_grad=0, tolerance_change=0, history_size=HISTORY,
             line_search_fn="strong_wolfe" if recipe.line_search else None,
         )  # fmt: skip
         settling, stalled = Settling(self.iterations, self.ending), False
@@ -147,8 +155,8 @@ class DLG(Attack):
 class _Guess:
     """Images, and the labels too where the recipe seeks them, with the best seen so far."""
 
-    def __init__(self, recipe: Recipe, seen: Observation, generator: torch.Generator) -> None:
-        self.recipe, self.candidates = recipe, Candidates(seen)
+    def __init__(self, recipe: Recipe, seen: Observation, generator: torch.Generator, budget: Budget) -> None:
+        self.recipe, self.candidates = recipe, Candidates(seen, budget)
         shape = (seen.batch_size, *seen.input_shape)
         self.start = recipe.start * torch.randn(shape, generator=generator, dtype=seen.dtype).to(seen.device)
         self.unknowns = [self.start.clone().requires_grad_()]

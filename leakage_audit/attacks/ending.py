@@ -18,6 +18,7 @@ from torch import Tensor
 from leakage_audit.equations.base import relative_error_of, rms
 from leakage_audit.observation import Observation, copy_network
 from leakage_audit.options import Checked
+from leakage_audit.runtime import Budget
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,12 @@ class Settling:
 
 
 def misfit(
-    seen: Observation, x: Tensor, labels: Tensor, options: EndingOptions, dtype: torch.dtype = torch.float64
+    seen: Observation,
+    x: Tensor,
+    labels: Tensor,
+    options: EndingOptions,
+    dtype: torch.dtype = torch.float64,
+    budget: Budget | None = None,
 ) -> float:
     """How far the gradient of inputs `x (B, C, H, W)` is from the observed one, in units of what is allowed.
 
@@ -103,8 +109,17 @@ def misfit(
         labels: Of each, as the loss takes them.
         options: What is allowed.
         dtype: In which the gradient is recomputed.
+        budget: Limit of memory; none by default.
+
+    Raises:
+        OutOfMemory: If the gradient cannot be recomputed within it.
     """
     rounding = options.rounding_units * relative_error_of(seen.dtype, 1.0)
+    weights, gradient = (sum(t.numel() for t in many) for many in (seen.network.parameters(), seen.gradients.values()))
+    # The network and what leaked in this type, a copy that runs, and its gradient.
+    converted = 0 if seen.dtype == dtype else weights + gradient
+    memory = (converted + weights + gradient) * dtype.itemsize
+    (budget or Budget()).require_memory("a comparison of gradients", memory)
     seen = seen.to(dtype)
     network = copy_network(seen.network)
     own = dict(network.named_parameters())

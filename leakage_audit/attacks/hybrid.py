@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from leakage_audit.attacks.base import Attack, Found
@@ -19,7 +18,7 @@ from leakage_audit.matching.objective import cosine_distance
 from leakage_audit.matching.subnetwork import Subnetwork
 from leakage_audit.networks.chain import read_chain
 from leakage_audit.networks.layer_types import SpatialLayer
-from leakage_audit.observation import Observation
+from leakage_audit.observation import Observation, in_double_precision
 from leakage_audit.runtime import Budget
 
 # The paper's Table 2, from the layer nearest the image on; the last row serves all deeper layers.
@@ -83,7 +82,10 @@ class Hybrid(Attack):
 
     def reconstruct(self, seen: Observation, budget: Budget) -> Found:
         """Walk back, correcting each layer; the residual is the cosine distance of all gradients at the end."""
-        seen = seen.to(torch.float64)  # for networks of this size no slower than float32
+        with in_double_precision(seen, budget) as exact:  # for networks of this size no slower than float32
+            return self._walked_back(exact, budget)
+
+    def _walked_back(self, seen: Observation, budget: Budget) -> Found:
         chain = read_chain(seen.network, seen.input_shape)
         labels, inferred = labels_for(seen)
         labels = labels[:1]  # a gradient that averages several images is read as if it were one's

@@ -15,7 +15,7 @@ from leakage_audit.equations.base import Equations, relative_error_of, rms
 from leakage_audit.equations.choose import equations_of_one, separate
 from leakage_audit.equations.network_recovery import recover_network
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
-from leakage_audit.observation import Observation
+from leakage_audit.observation import Observation, in_double_precision
 from leakage_audit.priors import GREY, PRIORS, Prior, load
 from leakage_audit.runtime import Budget, OutOfTime
 from leakage_audit.solvers.gauss_newton import Solution, gauss_newton
@@ -24,6 +24,7 @@ from leakage_audit.solvers.per_image import may_be_solved_per_image, observation
 from leakage_audit.solvers.read_off import read_off, read_off_one
 from leakage_audit.solvers.stopping import Status
 
+NETWORKS = 2  # copies at once: the one that equations call, and the one that a search or a start works on
 VECTORS = 12  # as long as the image or the equations, that conjugate gradients hold
 
 
@@ -94,9 +95,11 @@ class Joint(Attack):
     def reconstruct(self, seen: Observation, budget: Budget) -> Found:
         """Step until the image settles with its equations solved, or the residual stalls."""
         relative_error, shared = relative_error_of(seen.dtype, self.options.rounding_units), seen
-        numbers = sum(p.numel() for p in seen.network.parameters()) + sum(g.numel() for g in seen.gradients.values())
-        budget.require("weights and gradients in double precision", 16 * numbers)
-        seen = seen.to(torch.float64)
+        with in_double_precision(seen, budget, NETWORKS) as exact:
+            return self._solved(exact, shared, relative_error, budget)
+
+    def _solved(self, seen: Observation, shared: Observation, relative_error: float, budget: Budget) -> Found:
+        budget.check()
         try:
             equations, found, layer, labels = self._find(seen, shared, relative_error, budget)
         except (ValueError, FloatingPointError) as error:  # gradients that fit no image, or none of this network

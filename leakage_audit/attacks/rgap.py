@@ -9,7 +9,7 @@ from leakage_audit.layerwise.gram_factors import FactorOptions
 from leakage_audit.layerwise.layer_system import LayerSystem
 from leakage_audit.layerwise.recursion import sweep
 from leakage_audit.networks.chain import read_chain
-from leakage_audit.observation import Observation
+from leakage_audit.observation import Observation, in_double_precision
 from leakage_audit.runtime import Budget
 
 
@@ -49,7 +49,10 @@ class RGAP(Attack):
 
     def reconstruct(self, seen: Observation, budget: Budget) -> Found:
         """Walk back; the residual is the worst layer's ‖u x − v‖/‖v‖."""
-        seen = seen.to(torch.float64)
+        with in_double_precision(seen, budget) as exact:
+            return self._walked_back(exact, budget)
+
+    def _walked_back(self, seen: Observation, budget: Budget) -> Found:
         chain = read_chain(seen.network, seen.input_shape)
         ranks: dict[str, tuple[int, int]] = {}
         residuals: list[float] = []

@@ -26,7 +26,7 @@ from leakage_audit.layerwise.fully_connected import input_from_gradient
 from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.layerwise.last_layer import last_layer
 from leakage_audit.layerwise.noisy_last_layer import RankOneOptions, fit_last_layer
-from leakage_audit.networks.stateless import activation_count, stateless
+from leakage_audit.networks.stateless import graph_size, stateless
 from leakage_audit.observation import Observation
 from leakage_audit.options import Checked
 from leakage_audit.priors import GREY
@@ -110,8 +110,7 @@ class AutogradEquations(Equations):
         self._parameters = {name: p.detach() for name, p in self._network.named_parameters() if name in gradients}
         grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
         with self._clock.work(FORWARD, EVALUATION):  # tells how long, and how large, what follows will be
-            outputs = activation_count(self._network, lambda: self._network(seen.to_input(grey)))
-        kept = 8 * outputs + 4 * sum(p.numel() for p in self._parameters.values())
+            kept = graph_size(self._network, lambda: self._network(seen.to_input(grey)), self._parameters.values())
         self._clock.require("one pass through the gradient", 8 * kept)
         for name in self._cancelled(gradients):
             del gradients[name], self._parameters[name]
@@ -186,8 +185,7 @@ class AutogradEquations(Equations):
     def memory_estimate(self) -> int:
         """Every module's output and every gradient, forth and back twice."""
         image = torch.full(self.shape, GREY).to(self.noise)
-        outputs = activation_count(self._network, lambda: self._network(self.seen.to_input(image)))
-        return 8 * outputs + 4 * sum(p.numel() for p in self._parameters.values())
+        return graph_size(self._network, lambda: self._network(self.seen.to_input(image)), self._parameters.values())
 
     def _objective(self, parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What is differentiated, and what is known beside its derivatives."""

@@ -26,7 +26,7 @@ from leakage_audit.networks.layer_types import type_of
 from leakage_audit.networks.stateless import stateless
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY
-from leakage_audit.runtime import Budget
+from leakage_audit.runtime import Budget, OutOfTime, bytes_of
 
 
 def recover_backwards(
@@ -45,10 +45,14 @@ def recover_backwards(
         seed: Of the guesses.
         options: How it is told what is known.
         start: Where to start; by default the last layer of a single image's network.
-        budget: Time limit.
+        budget: Limits of time and memory.
 
     Returns:
-        Nothing where there is nothing to start from, or `torch.fx` cannot follow the network.
+        Nothing where there is nothing to start from, or `torch.fx` cannot follow the network; where the time is up,
+        what was found by then.
+
+    Raises:
+        OverBudget: If there is no time or memory even for the network's values at guesses.
     """
     start = start or known_at_the_end(seen, rounding)
     flow = None if start is None else read_dataflow(stateless(seen.network))
@@ -75,10 +79,11 @@ class _Walk:
         self._guesses = []
         for _ in range(options.guesses):
             noise = torch.randn(seen.batch_size, *seen.input_shape, generator=generator, dtype=seen.dtype)
-            with torch.no_grad():
-                self._guesses.append(
-                    flow.forward({flow.image: seen.to_input(GREY + options.spread * noise.to(seen.device))})
-                )
+            guess = seen.to_input(GREY + options.spread * noise.to(seen.device))
+            with torch.no_grad(), budget.work(kind="values at a guess"):
+                self._guesses.append(flow.forward({flow.image: guess}))
+            size = bytes_of(value for value in self._guesses[0].values() if isinstance(value, Tensor))
+            budget.require("a network's values at guesses", options.guesses * size)
         call, fed = flow.call(start.layer), flow.fed(start.layer)
         assert call is not None
         assert fed is not None
@@ -103,7 +108,10 @@ class _Walk:
                 break
             self._derivative(node)
             if node in readers and node not in self._values:
-                self._open(node, readers[node])
+                try:
+                    self._open(node, readers[node])
+                except OutOfTime:
+                    break
         return [
             RecoveredInput(name, known, self._derivatives.get(node), self._flow.is_cut(node))
             for node, (name, known) in self._found.items()
@@ -161,7 +169,7 @@ class _Walk:
                 delta = self._derivative(call)
                 if delta is not None and delta.any():
                     known.append(Reader(module, delta, gradient))
-            return solve_for_input(known, shape, self._rounding, self._options.inputs)
+            return solve_for_input(known, shape, self._rounding, self._options.inputs, self._budget)
 
         def again(changed: set[fx.Node]) -> tuple[PartialInput | None, float]:
             affected = {

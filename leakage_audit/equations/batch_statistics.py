@@ -20,7 +20,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from leakage_audit.equations.arrangement import Arrangement
-from leakage_audit.equations.input_from_gradient import InputOptions, PartialInput, Reader, gradient_system
+from leakage_audit.equations.input_from_gradient import (
+    InputOptions,
+    PartialInput,
+    Reader,
+    ask_for_normal_equations,
+    gradient_system,
+)
 from leakage_audit.options import Checked
 from leakage_audit.runtime import Budget
 
@@ -104,11 +110,14 @@ def solve_through_statistics(
         rounding: Relative error of the gradients.
         inputs: When an input counts as found.
         options: How the fixed point is sought.
-        budget: Time limit.
+        budget: Limits of time and memory.
         begin: The input as far as it is known, `(B, C, H, W)`.
 
     Returns:
         None if a layer is not understood, if the kernel has more than one dimension, or if no fixed point is reached.
+
+    Raises:
+        OverBudget: If there is not enough time or memory for a step.
     """
     batch, arrangement = len(readers[0].derivative), Arrangement(shape, tokens=isinstance(readers[0].layer, nn.Linear))
     with torch.no_grad():
@@ -123,6 +132,7 @@ def solve_through_statistics(
             return None
         k = torch.cat([system[0][0] for system in systems if system is not None])
         g = torch.cat([system[1][0] for system in systems if system is not None])
+        ask_for_normal_equations(budget, *k.shape)
         solved = _positive_solution(k, g, options.kernel)
         if solved is None:
             return None

@@ -96,6 +96,9 @@ def certify(
     Returns:
         None if the scores depend on the image in another way, too, if the last layer is not fully connected, or if the
         gradients above do not agree.
+
+    Raises:
+        OutOfTime: If the time was up before that was known.
     """
     node, last = flow.fed(found.layer), last_layer(seen)
     if node is None or last is None or last.weight_gradient is None or not flow.is_cut(node):
@@ -185,15 +188,14 @@ class _Certificate:
 
         def residual(logs: Tensor) -> Tensor:
             factors = sizes * (logs @ directions).exp()
-            return self._outside(inputs * factors[:, None, None, None]).flatten()
+            with self._budget.work(kind="a convolution's certificate"):
+                return self._outside(inputs * factors[:, None, None, None]).flatten()
 
         grid = torch.linspace(lowest, highest, self._options.tries).tolist()
         starts = [torch.full((len(directions),), value, dtype=sizes.dtype, device=sizes.device) for value in grid]
         logs = min(starts, key=lambda start: float(residual(start).norm()))
         here = residual(logs)
         for _ in range(self._options.steps):
-            if self._budget.exhausted:
-                break
             units = torch.eye(len(logs), dtype=logs.dtype, device=logs.device) * 1e-5
             jacobian = torch.stack([(residual(logs + unit) - residual(logs - unit)) / 2e-5 for unit in units], 1)
             step = torch.linalg.lstsq(jacobian, -here[:, None]).solution[:, 0].clamp(-1, 1)

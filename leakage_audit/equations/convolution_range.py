@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leakage_audit.runtime import Budget
+from leakage_audit.runtime import Budget, OverBudget
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def mixed_inputs(
         positions: P, positions of the input; every one must be read.
         rounding: Relative rounding of the gradient's own type.
         options: What counts as a null space.
-        budget: Time limit.
+        budget: Limits of time and memory.
         max_memory_gb: Memory for the Gram matrix and its factor.
 
     Returns:
@@ -108,7 +108,15 @@ def mixed_inputs(
     taps = gradient.flatten(2).permute(2, 0, 1)  # (taps, c_out, c_in)
     for images, basis in _ranks(taps, positions, rounding, options.rank_gap):
         n = basis.shape[1]
-        if 16 * (n * positions) ** 2 > max_memory_gb * 1e9 or budget.exhausted:
+        size, pairs = n * positions, len(taps) ** 2
+        if 16 * size**2 > max_memory_gb * 1e9:
+            return None
+        # A product a pair of taps, then a sum an output position; a factor, and its solutions by subspace iteration.
+        flops = 2 * pairs * n**2 * (len(gradient) + read.shape[1])
+        flops += size**3 / 3 + 4 * options.iterations * size**2 * (images + options.extra)
+        try:
+            budget.require("a convolution's null space", 16 * size**2, flops)
+        except OverBudget:
             return None
         values, vectors = _smallest(_gram(taps @ basis, read, positions), images + options.extra, options)
         below, above = float(values[:images].abs().max()), float(values[images])

@@ -9,7 +9,7 @@ the same stand below each other.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,10 @@ from torch import Tensor, nn
 from leakage_audit.equations.arrangement import Arrangement
 from leakage_audit.networks.layer_types import SpatialLayer, type_of
 from leakage_audit.options import Checked
+from leakage_audit.runtime import Budget, OutOfMemory
+
+COPIES = 3  # of K₀ at once: as it is made, scaled, and times a basis
+EIGEN = 9  # n³ operations, at the speed of a product, that all eigenvectors of a matrix take; 6 to 8 were measured
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,23 @@ class Reader:
     gradient: Tensor
 
 
+def ask_for_normal_equations(budget: Budget, rows: int, unknowns: int) -> None:
+    """Go on only if `KᵀK` and its eigenvectors fit in memory and in the time left: nothing can interrupt them.
+
+    Raises:
+        OutOfMemory: If they do not fit in memory.
+        OutOfTime: If there is not as much time.
+    """
+    memory = 8 * (COPIES * rows * unknowns + 4 * unknowns**2)
+    budget.require("the normal equations of a layer's input", memory, 2 * rows * unknowns**2 + EIGEN * unknowns**3)
+
+
 def solve_for_input(
-    readers: Sequence[Reader], shape: tuple[int, ...], rounding: float, options: InputOptions = InputOptions()
+    readers: Sequence[Reader],
+    shape: tuple[int, ...],
+    rounding: float,
+    options: InputOptions = InputOptions(),
+    budget: Budget | None = None,
 ) -> tuple[PartialInput | None, float]:
     """Solve `K h = g`.
 
@@ -94,12 +113,18 @@ def solve_for_input(
         shape: Of one image's input, `(C, H, W)` or `(C,)`.
         rounding: Relative error of the gradients.
         options: When the input counts as found.
+        budget: Limits of time and memory; none by default.
 
     Returns:
         What is known of the input, and the relative residual; no input where the gradient does not fit δ or tells
         nothing, and for layers that are not understood (padding other than with zeros, deficient ones with several
         groups, any too large), which have no residual (NaN).
+
+    Raises:
+        OutOfTime: If there is not enough of it.
     """
+    budget = budget or Budget()
+    options = replace(options, largest=min(options.largest, budget.memory / 8 / COPIES))
     ways = [Arrangement.of(reader.layer, shape) for reader in readers]
     if not ways:
         return None, math.nan
@@ -111,6 +136,11 @@ def solve_for_input(
     if any(len(k0) > 1 for k0, _ in blocks):
         blocks = blocks[:1]
     scales = [1 / g.square().mean().sqrt().clamp_min(torch.finfo(g.dtype).tiny) for _, g in blocks]
+    rows, unknowns = sum(k.shape[1] for k, _ in blocks), blocks[0][0].shape[2]
+    try:
+        ask_for_normal_equations(budget, rows, unknowns)
+    except OutOfMemory:
+        return None, math.nan
     k0 = torch.cat([k * scale for (k, _), scale in zip(blocks, scales, strict=True)], 1)
     g = torch.cat([g * scale for (_, g), scale in zip(blocks, scales, strict=True)], 1)
     return _solve(k0, g, rounding, options, arrangement)

@@ -26,7 +26,7 @@ from leakage_audit.networks.dataflow import Dataflow, read_dataflow
 from leakage_audit.networks.stateless import stateless
 from leakage_audit.observation import Observation
 from leakage_audit.options import Checked
-from leakage_audit.runtime import Budget
+from leakage_audit.runtime import Budget, OutOfTime
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,18 @@ def recover_network(
         relative_error: Of a gradient's entry, as `base.relative_error_of` has it.
         rounding: Relative rounding of the gradients' own type.
         separated: What a fully connected layer gives away of each image of a batch, where it does.
-        budget: Time limit.
+        budget: Limits of time and memory.
         max_memory_gb: Memory that a convolution's null space may take.
         options: How hard to try.
 
     Returns:
         The layer where the walk started and what it found; None if that is less than the images' own number of entries.
+
+    Raises:
+        OverBudget: If there is no time or memory to begin with.
     """
     options = options or NetworkRecoveryOptions()
+    budget.check()
     start = known_at_the_end(seen, relative_error)
     if separated is not None:
         start = Known(separated.layer, separated.delta, separated.features, separated.noise)
@@ -100,7 +104,10 @@ def certified_convolution(
         if budget.exhausted:
             return None
         found = separate_convolution(seen, name, rounding, options.separation, budget, max_memory_gb)
-        certified = None if found is None else certify(seen, flow, found, options.certificate, budget)
+        try:
+            certified = None if found is None else certify(seen, flow, found, options.certificate, budget)
+        except OutOfTime:
+            return None
         if certified is not None and certified.scaled:
             return certified
     return None

@@ -130,7 +130,7 @@ class _Walk:
         if name in self._recovered or name in self._repeated or not _same(delta, self._options.same):
             return
         reader, shape = Reader(layer, delta[:1], gradient), tuple(guess.shape[1:])
-        found, _ = solve_for_input([reader], shape, self._rounding, self._options.inputs)
+        found, _ = solve_for_input([reader], shape, self._rounding, self._options.inputs, self._budget)
         if found is None:
             return
         self._recovered[name] = found

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from leakage_audit.layerwise.last_layer import last_layer
 from leakage_audit.networks.double_backward import differentiable_twice
+from leakage_audit.networks.stateless import graph_size, stateless
 from leakage_audit.observation import Observation, copy_network
+from leakage_audit.runtime import Budget, bytes_of
 
 
 class Candidates:
@@ -18,6 +20,10 @@ class Candidates:
 
     Args:
         seen: What leaked.
+        budget: Limit of memory; none by default.
+
+    Raises:
+        OutOfMemory: If a gradient with the graph of its derivative does not fit.
 
     Attributes:
         targets: The observed gradients, in the order of `gradients`.
@@ -25,7 +31,8 @@ class Candidates:
             in networks without such a layer.
     """
 
-    def __init__(self, seen: Observation) -> None:
+    def __init__(self, seen: Observation, budget: Budget | None = None) -> None:
+        _require(seen, budget or Budget())
         self.network = differentiable_twice(copy_network(seen.network))
         own = dict(self.network.named_parameters())
         self.targets = tuple(seen.gradients.values())
@@ -43,6 +50,19 @@ class Candidates:
         """∂L/∂p at inputs `x (B, C, H, W)` and `labels` (classes, or probabilities where the loss takes them)."""
         loss = self._loss(self.network(x), labels)
         return torch.autograd.grad(loss, self._parameters, create_graph=True)
+
+
+def _require(seen: Observation, budget: Budget) -> None:
+    """Go on only if a candidate's gradient fits in memory; what it keeps is found out only if its copy does."""
+    if budget.memory_gb is None:
+        return
+    own, what = bytes_of(seen.network.parameters()), "a gradient to be matched"
+    budget.require_memory(what, own + 4 * sum(seen.dtype.itemsize * g.numel() for g in seen.gradients.values()))
+    network = stateless(seen.network)
+    middle = sum(seen.value_range) / 2
+    grey = torch.full((seen.batch_size, *seen.input_shape), middle, dtype=seen.dtype, device=seen.device)
+    size = graph_size(network, lambda: network(seen.to_input(grey)), seen.gradients.values())
+    budget.require_memory(what, own + seen.dtype.itemsize * size)
 
 
 def cosine_distance(gradients: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:

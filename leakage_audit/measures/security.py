@@ -25,7 +25,7 @@ from leakage_audit.measures.layer_table import LayerReport, layer_table
 from leakage_audit.measures.structural import InstanceOptions, structural_rank
 from leakage_audit.networks.chain import read_chain
 from leakage_audit.networks.layer_types import SpatialLayer
-from leakage_audit.observation import Observation
+from leakage_audit.observation import Observation, in_double_precision
 from leakage_audit.options import Checked, recorded
 from leakage_audit.runtime import Budget, OverBudget, single_blas
 
@@ -160,12 +160,8 @@ def security_metric(
         return x if system.layer.learned or i == 0 else _generic(x, factor, used.change)
 
     try:
-        budget.require(
-            "weights and gradients in double precision", 16 * sum(g.numel() for g in seen.gradients.values())
-        )
-        seen = seen.to(torch.float64)
-        with single_blas():
-            sweep(read_chain(seen.network, seen.input_shape), seen, solve)
+        with in_double_precision(seen, budget) as exact, single_blas():
+            sweep(read_chain(exact.network, exact.input_shape), exact, solve)
     except OverBudget as reason:
         left = convolutions[: len(convolutions) - len(found)]
         found = [count(layer, seen.gradient_of(layer.name, "weight") is not None) for layer in left] + found

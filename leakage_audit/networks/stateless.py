@@ -1,6 +1,6 @@
 """A network as a function of the image alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,17 @@ def stateless(network: nn.Module) -> nn.Module:
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.eval()
     return network
+
+
+def graph_size(network: nn.Module, run: Callable[[], object], gradients: Iterable[Tensor]) -> int:
+    """About how many numbers a gradient with the graph of its derivative keeps: all there is, forth and back twice.
+
+    Args:
+        network: Called by `run`.
+        run: Runs it once.
+        gradients: Of the parameters that are differentiated by, or tensors of their sizes.
+    """
+    return 8 * activation_count(network, run) + 4 * sum(g.numel() for g in gradients)
 
 
 def activation_count(network: nn.Module, run: Callable[[], object]) -> int:

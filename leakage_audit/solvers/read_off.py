@@ -62,7 +62,7 @@ def read_off_one(equations: RecoveredInputEquations, shared: Observation, matche
     image = seen.to_image(value)
     r, status = equations.residual(image.flatten()), Status.READ_OFF
     with suppress(ValueError):  # no labels to be had
-        candidates = Candidates(shared)
+        candidates = Candidates(shared, equations.budget)
         found = candidates.gradients(shared.to_input(image.to(shared.dtype)), labels_for(shared)[0])
         apart = torch.cat([(g - t).detach().flatten() for g, t in zip(found, candidates.targets, strict=True)])
         r = apart / torch.cat([t.flatten() for t in candidates.targets]).square().mean().sqrt()

@@ -12,7 +12,7 @@ from torch import nn
 
 from leakage_audit import observe
 from leakage_audit.callbacks import LeakageAudit
-from leakage_audit.callbacks.capture import step_reader
+from leakage_audit.callbacks.capture import step_copies
 from leakage_audit.callbacks.evaluation.evaluate import evaluate_all
 from leakage_audit.runtime import Budget
 
@@ -66,20 +66,20 @@ class Other(Takes):
 
 def test_images_and_attacks_get_equal_shares_and_leave_what_they_do_not_need():
     first, second = Takes(1.0), Other(2.0)
-    evaluate_all([job(first, second), job(first, second)], Clock(20.0))
+    evaluate_all([job(first, second), job(first, second)], 2, Clock(20.0))
     assert first.offered == [5.0, (20.0 - 3.0) / 2]
     assert second.offered == [10.0 - 1.0, 20.0 - 3.0 - 1.0]
 
 
 def test_the_limit_has_its_share_kept():
     attack = Takes(1.0)
-    evaluate_all([job(attack, limit=0.25)], Clock(20.0))
+    evaluate_all([job(attack, limit=0.25)], 1, Clock(20.0))
     assert attack.offered == [15.0]
 
 
 def test_what_is_not_reached_has_neither_number_nor_picture():
     first, second = Takes(30.0), Other(1.0)
-    found = evaluate_all([job(first, second, limit=0.25, measure=True), job(first, second)], Clock(20.0))
+    found = evaluate_all([job(first, second, limit=0.25, measure=True), job(first, second)], 2, Clock(20.0))
     assert second.offered == []
     assert found[0].outcomes["takes"].no_result == "out of time"
     assert found[0].problems == {"other": "out of time", "limit": "out of time"}
@@ -95,22 +95,22 @@ def test_an_attack_that_foresees_its_end_did_not_end_by_itself():
                 Clock.now[0] += 4.0
             return Grey.reconstruct(self, seen, budget)
 
-    (found,) = evaluate_all([job(Long(0.0))], Clock(10.0))
+    (found,) = evaluate_all([job(Long(0.0))], 1, Clock(10.0))
     assert Clock.now[0] == 8.0
     assert found.outcomes["takes"].no_result == "out of time"
 
 
 def test_what_does_not_fit_in_memory_says_which_setting_to_raise(tmp_path):
-    audit = LeakageAudit(attacks=["joint"], samples=1, limit=0, max_memory_gb=1e-5)
+    audit = LeakageAudit(attacks=["joint"], samples=1, limit=0, max_memory_gb=2e-5)
     fit(tmp_path, audit, max_steps=1)
     (line,) = lines(tmp_path)
-    assert "max_memory_gb = 1e-05 allows less" in line["problems"]["joint"]
+    assert "max_memory_gb = 2e-05 allows less" in line["problems"]["joint"]
     assert line["samples"][0]["attacks"] == {}
     assert line["no_result"]["joint"] == line["problems"]["joint"]
 
 
 def test_a_counted_c_says_so_everywhere(tmp_path, caplog):
-    audit = LeakageAudit(attacks=[Grey()], samples=1, limit=0, max_memory_gb=1e-5)
+    audit = LeakageAudit(attacks=[Grey()], samples=1, limit=0, max_memory_gb=2e-5)
     fit(tmp_path, audit, max_steps=1)
     (line,) = lines(tmp_path)
     assert line["c_counted"].startswith("counted from the shapes of")
@@ -140,7 +140,7 @@ def test_sigterm_ends_a_fit_in_an_audit(tmp_path):
 
 
 def test_measured_steps_are_not_copied_once_their_shapes_are_known(tmp_path, monkeypatch):
-    copies, copy_module = [], step_reader.copy_module
+    copies, copy_module = [], step_copies.copy_module
 
     def counted(module, trainer):
         copies.append(trainer.global_step)
@@ -150,7 +150,7 @@ def test_measured_steps_are_not_copied_once_their_shapes_are_known(tmp_path, mon
         def should_audit(self, step):
             return False
 
-    monkeypatch.setattr(step_reader, "copy_module", counted)
+    monkeypatch.setattr(step_copies, "copy_module", counted)
     audit = Measures(measure_every_n_steps=1)
     fit(tmp_path, audit, max_steps=8)
     assert audit.latest.optimizer_step == 7

@@ -16,7 +16,7 @@ caller trains on, and hands nothing to an attack. No attack may, as its score wo
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -28,7 +28,7 @@ from leakage_audit.measures.limit.matrix_free import solve_free
 from leakage_audit.measures.limit.options import GradientNoise, LimitOptions, NumericsOptions
 from leakage_audit.measures.limit.separable import SeparableGradient
 from leakage_audit.measures.limit.step import Step, footprint_of, noise_of
-from leakage_audit.observation import Observation
+from leakage_audit.observation import Observation, in_double_precision
 from leakage_audit.priors import GREY, Prior, TotalVariation
 from leakage_audit.runtime import Budget, single_blas
 from leakage_audit.scores.metrics import PSNR_CAP
@@ -128,11 +128,13 @@ def reconstruction_limit(
     if problem is not None:
         raise ValueError(problem)
     cuda = [seen.device] if seen.device.type == "cuda" else []
-    with single_blas(), torch.random.fork_rng(cuda), torch.inference_mode(False), torch.enable_grad():
+    held = in_double_precision(seen, budget, copies=1)
+    with held as exact, single_blas(), torch.random.fork_rng(cuda), torch.inference_mode(False), torch.enable_grad():
         torch.default_generator.manual_seed(0)  # for networks that draw as they run
-        step = Step.of(seen, images, labels, options)
+        step = Step.of(exact, images, labels, options)
         # A gradient to be differentiated twice, with the graph of its derivative.
         budget.require("the limit", 16 * footprint_of(step, alone=others == "known"))
+        options = replace(options, max_memory_gb=min(options.max_memory_gb, budget.memory / 1e9))
         with budget.work(kind=PASS):
             std = noise_of(step, seen.dtype, options)
         found = [

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from leakage_audit.equations.base import rms
 from leakage_audit.measures.limit.options import LimitOptions
-from leakage_audit.networks.stateless import activation_count, stateless
+from leakage_audit.networks.stateless import graph_size, stateless
 from leakage_audit.observation import Observation
 
 
@@ -125,5 +125,4 @@ def noise_of(step: Step, dtype: torch.dtype, options: LimitOptions) -> dict[str,
 def footprint_of(step: Step, alone: bool) -> int:
     """About how many numbers one reverse pass through the gradient keeps, of the batch or of an image alone."""
     images = step.images[:1] if alone and not step.images_mix else step.images
-    outputs = activation_count(step.network, lambda: step.scores({}, images))
-    return 8 * outputs + 4 * sum(g.numel() for g in step.seen.gradients.values())
+    return graph_size(step.network, lambda: step.scores({}, images), step.seen.gradients.values())

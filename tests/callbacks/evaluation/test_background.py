@@ -19,6 +19,7 @@ from leakage_audit.callbacks import LeakageAudit, LeakageGate, LeakageLimitExcee
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
 from leakage_audit.callbacks.capture.supported_trainers import refuse_unsupported
 from leakage_audit.callbacks.evaluation.background import Worker
+from leakage_audit.runtime import Budget
 
 pytestmark = pytest.mark.slow
 
@@ -147,7 +148,8 @@ def test_what_overstays_is_killed_and_what_waits_behind_it_is_done():
     worker = Worker(seconds=0.2, grace=0.2)
     for attack in (Deaf(), Grey()):
         arguments = observe(network, image, label), image, label, {attack.name: attack}
-        worker.submit(attack.name, [(arguments, {"limit": 0.0, "measure": False})])
+        parcel = worker.packed([(arguments, {"limit": 0.0, "measure": False})], Budget(0.2))
+        worker.submit(attack.name, parcel)
     (killed, reason), (done, found) = list(worker.finished(wait=2))
     assert worker.close() == []
     assert (killed, done) == ("deaf", "grey")
