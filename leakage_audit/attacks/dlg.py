@@ -15,7 +15,7 @@ from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.matching.objective import Candidates, relative_distance, squared_distance
 from leakage_audit.observation import Observation, in_double_precision
 from leakage_audit.options import Checked
-from leakage_audit.runtime import Budget
+from leakage_audit.runtime import Budget, OutOfTime
 
 HISTORY, VECTORS = 100, 12  # steps and gradients that L-BFGS remembers, and what else it holds of the images' size
 
@@ -128,7 +128,11 @@ class DLG(Attack):
         first = float("nan")
         ended, best_before, since = f"all {self.iterations} iterations done", float("inf"), 0
         for _ in budget.steps(self.iterations, f"DLG ({self.preset})"):
-            value = lbfgs.step(guess.distance)
+            try:
+                value = lbfgs.step(guess.distance)
+            except OutOfTime:  # within a step, which evaluates many times
+                ended = "the time was up"
+                break
             since = 0 if guess.best_value < best_before else since + 1
             best_before = guess.best_value
             settling(guess.best_value)
@@ -156,7 +160,7 @@ class _Guess:
     """Images, and the labels too where the recipe seeks them, with the best seen so far."""
 
     def __init__(self, recipe: Recipe, seen: Observation, generator: torch.Generator, budget: Budget) -> None:
-        self.recipe, self.candidates = recipe, Candidates(seen, budget)
+        self.recipe, self.candidates, self._budget = recipe, Candidates(seen, budget), budget
         shape = (seen.batch_size, *seen.input_shape)
         self.start = recipe.start * torch.randn(shape, generator=generator, dtype=seen.dtype).to(seen.device)
         self.unknowns = [self.start.clone().requires_grad_()]
@@ -176,11 +180,16 @@ class _Guess:
         return self.unknowns[1].softmax(1) if self.joint else self.known_labels
 
     def distance(self) -> Tensor:
-        """The recipe's distance at the present guess; leaves its gradient where L-BFGS looks for it."""
+        """The recipe's distance at the present guess; leaves its gradient where L-BFGS looks for it.
+
+        Raises:
+            OutOfTime: If there is not enough of it for as long as that took last.
+        """
         x, labels = self.unknowns[0], self.labels
-        value = DISTANCES[self.recipe.distance](self.candidates.gradients(x, labels), self.candidates.targets)
-        for p, gradient in zip(self.unknowns, torch.autograd.grad(value, self.unknowns), strict=True):
-            p.grad = gradient
+        with self._budget.work(kind="a distance of gradients and its derivative"):
+            value = DISTANCES[self.recipe.distance](self.candidates.gradients(x, labels), self.candidates.targets)
+            for p, gradient in zip(self.unknowns, torch.autograd.grad(value, self.unknowns), strict=True):
+                p.grad = gradient
         if value < self.best_value:
             self.best, self.best_value = (x.detach().clone(), labels.detach().clone()), value.item()
         return value.detach()
