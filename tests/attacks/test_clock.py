@@ -4,46 +4,18 @@ The bound is that of the benchmark (`benchmarks/limits_kept.py`), 20 % and one s
 """
 
 from contextlib import suppress
-from typing import ClassVar
 
 import pytest
 import torch
+from ticking import Clock, Ticks
 from torch import nn
 
 from leakage_audit import observe
 from leakage_audit.attacks import DLG, CosineTV, Joint
 from leakage_audit.measures.limit import reconstruction_limit
-from leakage_audit.runtime import Budget, OutOfTime
+from leakage_audit.runtime import OutOfTime
 
 BATCH, SECONDS = 24, 6.0
-
-
-class Clock(Budget):
-    """One that `Ticks` moves; its shares are moved too."""
-
-    now: ClassVar[list[float]] = [0.0]
-
-    def __init__(self, *arguments, **keywords):
-        super().__init__(*arguments, **keywords)
-        self.begun = self.now[0]
-
-    @property
-    def spent(self):
-        return self.now[0] - self.begun
-
-    def share(self, part=1.0):
-        given = super().share(part)
-        shared = Clock(given.seconds, memory_gb=self.memory_gb)
-        shared._unit, shared._held = self._unit, self._held
-        return shared
-
-
-class Ticks(nn.Module):
-    """A part that does nothing, in as many seconds as its share of the batch."""
-
-    def forward(self, x):
-        Clock.now[0] += len(x) / BATCH
-        return x
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +27,7 @@ def step(kind):
     torch.manual_seed(0)
     act = nn.ReLU if kind == "rectifiers" else nn.Tanh
     network = nn.Sequential(
-        Ticks(), nn.Conv2d(3, 6, 3), act(), nn.Conv2d(6, 6, 3), act(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+        Ticks(BATCH), nn.Conv2d(3, 6, 3), act(), nn.Conv2d(6, 6, 3), act(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
         nn.Linear(24, 10),
     )  # fmt: skip
     images, labels = torch.rand(BATCH, 3, 8, 8), torch.arange(BATCH) % 10

@@ -5,13 +5,15 @@ import signal
 from typing import ClassVar
 
 import pytest
+import ticking
 import torch
-from fits import Grey, Sleeps, fit, lines
+from fits import Grey, Net, Sleeps, fit, lines
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from leakage_audit import observe
-from leakage_audit.callbacks import LeakageAudit
+from leakage_audit.attacks import DLG, CosineTV
+from leakage_audit.callbacks import LeakageAudit, limits_of_audit
 from leakage_audit.callbacks.capture import step_copies
 from leakage_audit.callbacks.evaluation.evaluate import evaluate_all
 from leakage_audit.runtime import Budget
@@ -124,6 +126,29 @@ def test_a_step_that_cannot_be_read_in_time_is_skipped_with_the_setting_that_cur
     audit = LeakageAudit(attacks=[Grey()], max_seconds=1e-9)
     fit(tmp_path, audit, max_steps=1)
     assert audit.latest.skipped == ("out of time: the step could not be read within max_seconds = 1e-09; raise it")
+
+
+class Ticking(Net):
+    def __init__(self):
+        super().__init__()
+        self.net.insert(0, ticking.Ticks(8))
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.5, 6.0, 20.0])
+@pytest.mark.parametrize("gradient", ["step", "sample"])
+def test_a_whole_audit_overstays_by_no_more_than_a_pass(tmp_path, monkeypatch, gradient, seconds):
+    class Timed(LeakageAudit):
+        def on_before_optimizer_step(self, *arguments):
+            begun = ticking.Clock.now[0]
+            super().on_before_optimizer_step(*arguments)
+            self.took = ticking.Clock.now[0] - begun
+
+    monkeypatch.setattr(limits_of_audit, "Budget", ticking.Clock)
+    attacks = ["joint", CosineTV(iterations=10**6), DLG(iterations=10**6)]
+    audit = Timed(attacks=attacks, gradient=gradient, max_seconds=seconds, max_memory_gb=1.0)
+    fit(tmp_path, audit, module=Ticking, max_steps=1)
+    assert audit.took <= 1.2 * seconds + 1
+    assert (audit.latest.skipped is None) == (seconds > 5)
 
 
 def test_sigterm_ends_a_fit_in_an_audit(tmp_path):
