@@ -1,9 +1,10 @@
 """Whether audits keep to `max_seconds` and `max_memory_gb`: how long each takes, and what it adds to the fit's peak.
 
-    python benchmarks/limits_kept.py [--rows resnet18@32,vit_b_16@224] [--threads 1]
+    python benchmarks/limits_kept.py [--rows "resnet18@32;vit_b_16@224"] [--threads 1]
 
 Each row is a fit of two steps, audited at the first, and the same fit without an audit, each in a process of its own.
-Allowed are `max_seconds` + 20 % + 1 s, and `max_memory_gb` + 10 % of the peak beyond the fit's own.
+Allowed are `max_seconds` + 20 % + 1 s, and a peak of the fit's own + `max_memory_gb`, + 10 %. The processor's time is
+shown beside the clock's: on a machine that others load, the audit stops by the clock, with less done.
 """
 
 import argparse
@@ -83,6 +84,7 @@ ROWS = {
     "small@2000": Row(small, 2000, batch=1, settings={"max_seconds": 20.0}),
     "vit_b_16@224": Row(lambda: vision("vit_b_16", 224), 224, 1, {"max_seconds": 20.0}),
     "vit_b_16@224, 9 GB": Row(lambda: vision("vit_b_16", 224), 224, 1, {"max_seconds": 60.0, "max_memory_gb": 9.0}),
+    "1024 images, 5 s": Row(lambda: chain(8, 32), 32, batch=1024, settings={"max_seconds": 5.0} | WHOLE_STEP),
     "1024 images, step": Row(lambda: chain(8, 32), 32, batch=1024, settings={"max_seconds": 1.0} | WHOLE_STEP),
 }  # fmt: skip
 
@@ -108,15 +110,16 @@ class Module(L.LightningModule):
 
 
 class Timed(LeakageAudit):
-    """An audit that notes how long the step's hook takes."""
+    """An audit that notes how long the step's hook takes, by the clock and on the processor."""
 
-    seconds = 0.0
+    seconds = cpu = 0.0
 
     def on_before_optimizer_step(self, *arguments: Any) -> None:
         """The audit."""
-        start = time.perf_counter()
+        start, begun = time.perf_counter(), time.process_time()
         super().on_before_optimizer_step(*arguments)
         self.seconds = max(self.seconds, time.perf_counter() - start)
+        self.cpu = max(self.cpu, time.process_time() - begun)
 
 
 def peak() -> float:
@@ -144,7 +147,7 @@ def run(name: str, audited: bool, threads: int) -> None:
             enable_model_summary=False,
         )
         trainer.fit(Module(row.network()), DataLoader(data, row.batch))
-    found: dict[str, Any] = {"peak": peak(), "seconds": audit.seconds}
+    found: dict[str, Any] = {"peak": peak(), "seconds": audit.seconds, "cpu": audit.cpu}
     if audited and audit.latest is not None:
         known = {key: round(value, 2) for key, value in audit.latest.metrics.items() if "layer" not in key}
         found |= {"skipped": audit.latest.skipped, "no_results": audit.latest.no_results, "metrics": known}
@@ -170,7 +173,7 @@ def main() -> None:
     if given.run is not None:
         run(given.run, given.audited, given.threads)
         return
-    print(f"{'fit':20} {'limit s':>7} {'took s':>7} {'limit GB':>8} {'added GB':>8} {'own GB':>7}  kept")
+    print(f"{'fit':20} {'limit s':>7} {'took s':>7} {'cpu s':>6} {'limit GB':>8} {'added GB':>8} {'own GB':>7}  kept")
     for name in given.rows.split(";") if given.rows else ROWS:
         alone, audited = (measured(name, with_audit, given.threads) for with_audit in (False, True))
         settings = ROWS[name].settings
@@ -184,7 +187,8 @@ def main() -> None:
         kept = " ".join(
             f"{what} {'yes' if held else 'NO'}" for what, held in (("time", in_time), ("memory", in_memory))
         )
-        numbers = f"{seconds:7.0f} {audited['seconds']:7.1f} {memory:8.1f} {added:8.2f} {alone['peak']:7.2f}"
+        took = f"{seconds:7.0f} {audited['seconds']:7.1f} {audited['cpu']:6.1f}"
+        numbers = f"{took} {memory:8.1f} {added:8.2f} {alone['peak']:7.2f}"
         print(f"{name:20} {numbers}  {kept}", flush=True)
         print(f"    {audited['skipped'] or audited['no_results'] or ''} {audited['metrics']}", flush=True)
 

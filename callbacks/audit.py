@@ -56,7 +56,7 @@ class LeakageAudit(Callback):
             line in `audit.jsonl`. None does not measure.
         max_seconds: For a whole audit: reading the step, c(M), all attacks on all images, the limit. What is not
             reached has no result; c(M) is then counted from shapes, and says so. None: no limit.
-        max_memory_gb: That an audit may take beyond the training's own; likewise. None: no limit but the attacks' own.
+        max_memory_gb: For all that an audit holds beyond the training's own; likewise. None: no limit but attacks' own.
         limit: Share of `max_seconds` that is kept for the limit, what the gradient determines of the images whoever
             attacks; 0 does not compute it, and then no low reading is more than unknown.
         max_overhead: Audits may take this share of the training time; the schedule thins itself out. None: no limit.

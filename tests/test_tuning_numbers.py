@@ -17,6 +17,9 @@ BOUND = "a time limit must be positive"
 
 # Numbers under a name of their own, and why they are no option.
 NAMED = {
+    "attacks/dlg HISTORY": "PyTorch's own default",
+    "attacks/dlg VECTORS": "an estimate of memory, counted in the code",
+    "attacks/joint NETWORKS": "an estimate of memory, counted in the code",
     "attacks/joint VECTORS": "an estimate of memory, counted in the code",
     "callbacks/evaluation/background POLL": "how often a wait looks at the clock; no result depends on it",
     "callbacks/limits_of_audit START_OR_END": "what a process takes before and after its clock; `grace` is the option",
@@ -34,6 +37,9 @@ NAMED = {
     "data/synthetic/__init__ SMALLEST": DEFINITION,
     "data/synthetic/__init__ _AT_ONCE": "the processor's cache; no result depends on it",
     "data/synthetic/canvas OVERSAMPLING": DEFINITION,
+    "equations/convolution_separation LEAST_SQUARES": "an estimate of time, from LAPACK's speeds",
+    "equations/input_from_gradient COPIES": "an estimate of memory, counted in the code",
+    "equations/input_from_gradient EIGEN": "an estimate of time, from LAPACK's speeds",
     "equations/smoothed_kinks LEAST": ROUNDING,
     "equations/smoothed_kinks ODDS": "the logistic distribution closest to a Gaussian",
     "equations/sparsest_basis STEPS_KEPT": "an estimate of memory, counted in the code",

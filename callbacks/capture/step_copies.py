@@ -11,7 +11,8 @@ from leakage_audit.runtime import Budget, bytes_of
 
 # Held at most while a step is read: the module as it began, as it is now, and a copy that runs; the step's gradient and
 # the one that is recomputed. What a pass keeps the training's own pass took as well, and has let go of.
-COPIES, GRADIENTS = 3, 2
+COPIES = 3
+GRADIENTS = 2
 
 
 class StepCopies:

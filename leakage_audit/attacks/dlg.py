@@ -17,7 +17,8 @@ from leakage_audit.observation import Observation, in_double_precision
 from leakage_audit.options import Checked
 from leakage_audit.runtime import Budget, OutOfTime
 
-HISTORY, VECTORS = 100, 12  # steps and gradients that L-BFGS remembers, and what else it holds of the images' size
+HISTORY = 100  # steps that L-BFGS remembers, each with its gradient
+VECTORS = 12  # what else it holds of the images' size
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,7 @@ def mixed_inputs(
         if 16 * size**2 > max_memory_gb * 1e9:
             return None
         # A product a pair of taps, then a sum an output position; a factor, and its solutions by subspace iteration.
-        flops = 2 * pairs * n**2 * (len(gradient) + read.shape[1])
+        flops = 2.0 * pairs * n**2 * (len(gradient) + read.shape[1])
         flops += size**3 / 3 + 4 * options.iterations * size**2 * (images + options.extra)
         try:
             budget.require("a convolution's null space", 16 * size**2, flops)
