@@ -58,7 +58,8 @@ class _State:
         return dict(vars(self._owner()))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_State":
-        return _State(memo[id(self._owner())])  # a copy's owner is there before what it holds
+        owner = self._owner()
+        return _State(memo.get(id(owner), owner))  # a copy's owner is there before what it holds
 
     def __reduce__(self) -> tuple[type, tuple[nn.Module | None]]:
         return _State, (self._owner(),)

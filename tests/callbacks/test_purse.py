@@ -85,7 +85,9 @@ def test_copies_are_gone_as_soon_as_nobody_holds_them(tmp_path):
     gc.disable()
     try:
         made = step_copies.StepCopies().copy(module, attached)
-        again = [copy.deepcopy(made), copy_network(made), pickle.loads(pickle.dumps(made))]
+        copies = step_copies.StepCopies()
+        again = [copies.copy(made, attached), copy_network(made), pickle.loads(pickle.dumps(made))]
+        assert copies.dropped == []
         gone = [weakref.ref(one) for one in (made, *again, copy.deepcopy(again[0]))]
         del made, again
         assert [one() for one in gone] == [None] * 5
