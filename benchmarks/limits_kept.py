@@ -179,7 +179,7 @@ def main() -> None:
         settings = ROWS[name].settings
         seconds, memory = settings["max_seconds"], settings.get("max_memory_gb", 2.0)
         if "died" in alone | audited:
-            print(f"{name:20} died: {audited.get('said', alone.get('said', ''))}", flush=True)
+            print(f"{name:20} died: {alone | audited}", flush=True)
             continue
         added = audited["peak"] - alone["peak"]
         in_time = audited["seconds"] <= 1.2 * seconds + 1

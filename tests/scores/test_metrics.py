@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from leakage_audit.scores import metrics
 from leakage_audit.scores.metrics import chance_floor, score
 
 
@@ -164,3 +165,26 @@ def test_shapes_that_do_not_fit_are_named(images, truth, message):
 def test_mean_image_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"\(3, 8, 8\), got \(3, 4, 4\)"):
         chance_floor(torch.zeros(3, 4, 4), torch.zeros(3, 8, 8))
+
+
+@pytest.mark.parametrize("size", [(40, 33), (11, 50), (5, 9), (2, 30)])
+def test_ssim_by_strips_is_that_of_the_whole_image(size, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    truth, images = (torch.rand(2, 3, *size, generator=generator) for _ in range(2))
+    whole = score(images, truth).ssim
+    monkeypatch.setattr(metrics, "PIXELS", 1)
+    assert score(images, truth).ssim == pytest.approx(whole, abs=1e-12)
+
+
+def test_ssim_of_a_large_image_takes_no_memory_to_speak_of(monkeypatch):
+    taken = []
+    measure = metrics.structural_similarity_index_measure
+
+    def strip(images, truth, **how):
+        taken.append(images.numel() // 3)
+        return measure(images, truth, **how)
+
+    monkeypatch.setattr(metrics, "structural_similarity_index_measure", strip)
+    truth = torch.rand(1, 3, 300, 301)
+    score(truth, truth)
+    assert max(taken) <= metrics.PIXELS + 10 * 301
