@@ -58,7 +58,7 @@ class _State:
         return dict(vars(self._owner()))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "_State":
-        owner = self._owner()
+        owner: Any = self._owner()
         return _State(memo.get(id(owner), owner))  # a copy's owner is there before what it holds
 
     def __reduce__(self) -> tuple[type, tuple[nn.Module | None]]:
