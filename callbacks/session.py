@@ -17,7 +17,8 @@ from leakage_audit.callbacks.capture.distributed import AuditSkipped
 from leakage_audit.callbacks.capture.gradient_check import GradientCheck, MicroBatch, ReadStep
 from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.probe import Probe
-from leakage_audit.callbacks.capture.rng_isolation import RngState, isolated, kept_generators
+from leakage_audit.callbacks.capture.rng_isolation import RngState, isolated
+from leakage_audit.callbacks.capture.set_aside import set_aside
 from leakage_audit.callbacks.capture.step_reader import StepReader
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.evaluation.baseline import BaselineImage
@@ -172,7 +173,12 @@ class Session:
     def _take(self, step: int, work: Callable[[Budget], Result], kind: str) -> Audit | None:
         start, result, skipped = time.perf_counter(), Result(), None
         try:
-            with isolated(), console.progress(self.trainer, self.settings.options.announced_after) as report:
+            given = self.settings.forward, self.settings.loss, self.settings.unpack
+            with (
+                isolated(),
+                set_aside(self.module, *given),
+                console.progress(self.trainer, self.settings.options.announced_after) as report,
+            ):
                 result = work(budget_of(self.trainer, self.settings, report))
         except AuditSkipped as reason:
             skipped = str(reason)
@@ -272,8 +278,7 @@ class Session:
     def _jobs(self, samples: list[CapturedSample], attack: bool = True) -> list[Job]:
         """The arguments of `evaluate` for each captured sample."""
         settings = self.settings
-        with kept_generators(getattr(self.trainer, "datamodule", None), self.trainer.train_dataloader):
-            guesses = [self._guess(self.trainer, captured.truth.shape[1:]) for captured in samples]
+        guesses = [self._guess(self.trainer, captured.truth.shape[1:]) for captured in samples]
         common: dict[str, Any] = {"strict": settings.on_error == "raise"}
         bounded = self._defence is None or self._defence.composition.is_noise
         common |= {"limit": settings.limit, "options": settings.options, "bounded": bounded}

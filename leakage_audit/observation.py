@@ -7,6 +7,7 @@ The true image goes into `observe` to make the gradients, as a training step wou
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -118,9 +119,9 @@ def per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
 
 
-def as_tuple(values: float | tuple[float, ...] | list[float]) -> tuple[float, ...]:
-    """One number, or one per channel, as a tuple of floats."""
-    return tuple(map(float, values)) if isinstance(values, tuple | list) else (float(values),)
+def as_tuple(values: Any) -> tuple[float, ...]:
+    """One number, or one per channel (a sequence, an array or a tensor), as a tuple of floats."""
+    return tuple(torch.as_tensor(values, dtype=torch.float64).flatten().tolist())
 
 
 @torch.inference_mode(False)
@@ -176,6 +177,9 @@ def observe(
     if not parameters:
         raise ValueError(f"{type(model).__name__} has no trainable parameter, so it shares no gradient")
     mean, std = as_tuple(mean), as_tuple(std)
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, images.shape[1]):
+            raise ValueError(f"{name} has {len(values)} channels where images have {images.shape[1]}")
     x = (images - per_channel(mean, images)) / per_channel(std, images)
     scores = network(x.to(next(iter(parameters.values())).dtype))
     if scores.ndim != 2:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from leakage_audit.callbacks.capture import batches, distributed
-from leakage_audit.callbacks.capture.batch_reader import BatchReader, Unpack, clone, moved
+from leakage_audit.callbacks.capture.batch_reader import BatchReader, Unpack, moved
 from leakage_audit.callbacks.capture.captured_sample import CapturedSample, one_image, whole_step
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
 from leakage_audit.callbacks.capture.gradient_check import (
@@ -31,7 +31,8 @@ from leakage_audit.callbacks.capture.gradient_check import (
 from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.listening import Heard, listen
 from leakage_audit.callbacks.capture.model_copy import Forward
-from leakage_audit.callbacks.capture.module_copy import copy_module
+from leakage_audit.callbacks.capture.module_copy import copy_module, hooks_left_out
+from leakage_audit.callbacks.capture.own_copy import clone
 from leakage_audit.callbacks.capture.readings import Reading, common, find_readings, why_unheard
 from leakage_audit.callbacks.capture.rng_isolation import RngState, isolated
 from leakage_audit.observation import Loss
@@ -201,12 +202,12 @@ class StepReader:
             return self._candidates
         first, heard = window[0], Heard()
         images, others = self._batches.images(first.batch, self._begun)
+        tensors = [tensor for _, tensor in others]
         if getattr(module, "automatic_optimization", False) and self._loss is None:  # by hand it reaches for optimisers
             with isolated(), trainer.precision_plugin.train_step_context():
                 first.streams.restore()
                 heard = listen(self._copy(self._begun, trainer), clone(first.batch), first.index)
-            self._reason = why_unheard(heard, images, [tensor for _, tensor in others])
-        tensors = [tensor for _, tensor in others]
+            self._reason = why_unheard(heard, images, tensors) or hooks_left_out(module)
         try:
             found = find_readings(self._copy(self._begun, trainer), images, tensors, heard, self._forward, self._loss)
         except ValueError as error:

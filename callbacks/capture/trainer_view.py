@@ -3,6 +3,7 @@
 from typing import Any
 
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
+from leakage_audit.callbacks.capture.own_copy import copy_data
 
 # Read when the view is made: the state of that moment, which a worker process can be sent too.
 _FROZEN = (
@@ -40,7 +41,10 @@ class TrainerView:
             return self._values[name]
         if name.startswith("__") or self._trainer is None:
             raise AttributeError(name)
-        return getattr(self._trainer, name)
+        found = getattr(self._trainer, name)
+        if name == "datamodule":  # one for this view's life, so that what is written there can be read
+            found = self._values[name] = copy_data(found, self._trainer)
+        return dict(found) if isinstance(found, dict) else found
 
     def __setattr__(self, name: str, value: Any) -> None:
         pass
@@ -49,7 +53,7 @@ class TrainerView:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TrainerView, (None, self._values)
+        return TrainerView, (None, {name: value for name, value in self._values.items() if name != "datamodule"})
 
 
 def _read(trainer: Any) -> dict[str, Any]:
