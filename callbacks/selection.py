@@ -1,6 +1,6 @@
 """Which gradients of a step are audited: of single images or the step's own, as they are once a defence has acted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lightning import LightningModule, Trainer
@@ -44,22 +44,38 @@ class Selection:
     def of(self, optimizer: Optimizer, own: dict[str, Tensor], window: Sequence[MicroBatch]) -> list[CapturedSample]:
         """What is audited of a step with the gradients `own`, of a window of batches."""
         if self._settings.gradient == "sample":
-            return self.samples(window, distributed.share(self._trainer, self._settings.samples))
+            return self.samples(window, distributed.share(self._trainer, self._settings.samples), own)
         whole = self._reader.whole(self._trainer, self._module, own)
         if self._defence is None:
             return whole
         shared = self._defence.share_step(self._trainer, self._module, optimizer)
         return [self._through(shared, captured) for captured in whole]
 
-    def samples(self, window: Sequence[MicroBatch], count: int) -> list[CapturedSample]:
-        """So many single images' gradients."""
+    def samples(
+        self, window: Sequence[MicroBatch], count: int, own: Mapping[str, Tensor] | None = None
+    ) -> list[CapturedSample]:
+        """So many single images' gradients.
+
+        Args:
+            window: The step's batches.
+            count: How many images.
+            own: The gradients that the audited optimiser steps by, by name: nobody shares those of other parameters.
+                None takes all.
+        """
         batch = self._reader.pairs(self._trainer, self._module, list(window))[0]
         most = distributed.share(self._trainer, self._settings.samples)
         images, labels = self._probe.choose(batch, count, most)
-        samples = (self._reader.sample(self._trainer, self._module, x, y) for x, y in zip(images, labels, strict=True))
+        samples = [self._reader.sample(self._trainer, self._module, x, y) for x, y in zip(images, labels, strict=True)]
+        if own is not None:
+            samples = [self._shared(captured, own) for captured in samples]
         world, rank = self._trainer.world_size, self._trainer.global_rank
         # Draw 0 is the step's.
         return [self._defended(captured, 1 + i * world + rank) for i, captured in enumerate(samples)]
+
+    def _shared(self, captured: CapturedSample, own: Mapping[str, Tensor]) -> CapturedSample:
+        seen = captured.seen
+        kept = {name: g for name, g in seen.gradients.items() if self._reader.outer(seen.network, name) in own}
+        return replace(captured, seen=replace(seen, gradients=kept))
 
     def _defended(self, captured: CapturedSample, draw: int) -> CapturedSample:
         if self._defence is None:

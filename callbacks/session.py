@@ -267,7 +267,8 @@ class Session:
         if check.same:
             return
         if self.settings.gradient == "sample" and check.parallel:
-            self.voice.once(f"the step's gradient {check} Single images are audited at the scale of the loss.")
+            said = f"the step's gradient {check} Single images are audited at the scale of the loss."
+            self.voice.once(said, key="scale")
             return
         # What is known goes before what may be.
         raise AuditSkipped((f"{read.reason}; " if read.reason else "") + f"the step's gradient {check}")
@@ -292,9 +293,8 @@ class Session:
         ]
 
     def _record(self, kind: str, step: int, check: GradientCheck | None, skipped: str | None) -> dict[str, Any]:
-        attacks, granted = self.settings.attacks.values(), self.settings.grant_labels
-        about: dict[str, Any] = {"threat_model": threat_model(attacks, self.module, granted)}
-        about |= {"assumed": self.reader.assumed, "chance": self._guess.about}
+        model = threat_model(self.settings.attacks.values(), self.module, self.settings.grant_labels)
+        about = {"threat_model": model, "assumed": self.reader.assumed, "chance": self._guess.about}
         head = record_head(self.trainer, self.settings, kind, step, about, check, self._defence)
         head |= {} if self._tag == "audit" else {"tag": self._tag}
         return head if skipped is None else head | {"skipped": skipped}

@@ -37,10 +37,20 @@ class InputRange:
         self.mean, self.std, self.value_range = _tuple(mean, 0.0), _tuple(std, 1.0), value_range
         self.assumed: list[str] = []
         self.doubts: list[str] = []
+        self._beyond = False  # said
 
     def to_image(self, x: Tensor) -> Tensor:
-        """Map inputs `(B, C, H, W)` to images, not clipped."""
-        return x * per_channel(self.std, x) + per_channel(self.mean, x)
+        """Map inputs `(B, C, H, W)` to images, not clipped; whether they are images may become a doubt."""
+        image = x * per_channel(self.std, x) + per_channel(self.mean, x)
+        (low, high), least, most = self.value_range, float(image.min()), float(image.max())
+        slack = 0.05 * (high - low)
+        if (least < low - slack or most > high + slack) and not self._beyond:
+            self._beyond = True
+            self.doubts.append(
+                f"images span {least:.2f} … {most:.2f} where {low:g} … {high:g} was expected: "
+                "give the normalisation's mean and std, or value_range"
+            )
+        return image
 
     def settle(self, trainer: Trainer, x: Tensor) -> None:
         """With the first batch: look for what was not given, and hold it against the images.
@@ -70,13 +80,7 @@ class InputRange:
         elif any(len(values) not in (1, x.shape[1]) for values in (self.mean, self.std)):
             given = max(len(self.mean), len(self.std))
             raise AuditSkipped(f"`mean` and `std` have {given} channels where images have {x.shape[1]}")
-        image, (low, high) = self.to_image(x.detach()), self.value_range
-        least, most, slack = float(image.min()), float(image.max()), 0.05 * (high - low)
-        if least < low - slack or most > high + slack:
-            self.doubts.append(
-                f"images span {least:.2f} … {most:.2f} where {low:g} … {high:g} was expected: "
-                "give the normalisation's mean and std, or value_range"
-            )
+        self.to_image(x.detach())
         self.assumed = [f"input = (image - {_show(self.mean)}) / {_show(self.std)} ({source})"]
 
 
