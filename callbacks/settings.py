@@ -115,8 +115,10 @@ def name_attacks(attacks: Sequence[str | Attack]) -> dict[str, Attack]:
     """The attacks by the name they are logged under: `cosine_tv:modern` as `cosine_tv-modern`, a file by its stem.
 
     Raises:
-        ValueError: If a name is unknown or two attacks share one.
+        ValueError: If a name is unknown, two attacks share one, or there is no list of them.
     """
+    if isinstance(attacks, str):
+        raise ValueError(f"attacks is a list, got {attacks!r}: write [{attacks}]")
     named: dict[str, Attack] = {}
     for given in attacks:
         attack = build(given) if isinstance(given, str) else given
