@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from leakage_audit.callbacks.capture.own_copy import TRAINERS, memo_of
+from leakage_audit.callbacks.capture.silent import Silent
 from leakage_audit.callbacks.capture.trainer_view import TrainerView
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -18,6 +19,7 @@ _STEPS = ("forward", "training_step", "validation_step", "test_step", "predict_s
 _TREE = ("_parameters", "_buffers", "_modules", *TRAINERS)
 # Anything of these does its work in the trainer; on a copy they do nothing.
 _SILENT = ("log", "log_dict", "print", "manual_backward")
+_STEPPING = ("optimizers", "lr_schedulers")  # asked for their rates, mostly
 _PLAIN = (str, bytes, int, float, bool, type(None), Tensor, nn.Module, type)
 
 
@@ -99,12 +101,17 @@ def _detach(part: nn.Module, trainer: Any) -> None:
         if not isinstance(own["_trainer"], TrainerView):  # a copy's copy keeps its own, of the same moment
             own["_trainer"] = None if trainer is None else TrainerView(trainer)
         own["__getstate__"] = _State(part)
-        own.update({name: _nothing for name in _SILENT})
+        own.update({name: _nothing for name in _SILENT} | {name: _silence for name in _STEPPING})
 
 
 def _computes(hook: Any) -> bool:
     """Whether a hook is part of the computation (weight or spectral norm), not somebody's observation of it."""
     return (getattr(hook, "__module__", None) or type(hook).__module__).startswith("torch.nn.utils")
+
+
+def _silence(*args: Any, **kwargs: Any) -> Silent:
+    """What optimisers and schedulers come to on a copy."""
+    return Silent()
 
 
 def hooks_left_out(module: nn.Module) -> str:

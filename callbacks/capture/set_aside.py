@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from leakage_audit.callbacks.capture.loss_lookup import NAMES
 from leakage_audit.callbacks.capture.model_copy import resolve
 from leakage_audit.callbacks.capture.own_copy import memo_of
+from leakage_audit.callbacks.capture.silent import Silent
 from leakage_audit.callbacks.capture.supported_trainers import is_kind
 
 _RUN = ("forward", "training_step", "__call__", "__getattr__", *NAMES)  # what an audit calls, on any module
@@ -32,27 +33,6 @@ _TRACKERS = ("wandb", "mlflow", "comet_ml", "neptune", "clearml", "aim", "swanla
 _STATELESS = (str, bytes, int, float, complex, bool, type(None), type, ModuleType, FunctionType, BuiltinFunctionType)
 _STATELESS += (torch.dtype, torch.device, Path, property, staticmethod, classmethod)
 _DATA = (Dataset, DataLoader)  # read only, and too large to be copied
-
-
-class _Silent:
-    """In place of an experiment tracker, or of what cannot be copied: takes everything, does nothing."""
-
-    def __getattr__(self, name: str) -> "_Silent":
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return self
-
-    def __call__(self, *args: Any, **kwargs: Any) -> "_Silent":
-        return self
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        pass
-
-    def __enter__(self) -> "_Silent":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -86,11 +66,11 @@ def _stand_in(value: Any, memo: dict[int, Any]) -> Any:
     if isinstance(value, _STATELESS) and not _is_tracker(value):
         return value  # to be put back if the name comes to mean something else
     if _is_tracker(value):
-        return _Silent()
+        return Silent()
     try:
         return copy.deepcopy(value, memo_of(value, memo))
-    except Exception:  # whatever a user's object raises
-        return _Silent()
+    except Exception:  # whatever a user's object raises; torch's own handles (process groups, streams) keep nothing
+        return value if type(value).__module__.split(".")[0] == "torch" else Silent()
 
 
 def _is_tracker(value: Any) -> bool:

@@ -4,6 +4,7 @@ from typing import Any
 
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
 from leakage_audit.callbacks.capture.own_copy import copy_data
+from leakage_audit.callbacks.capture.silent import Silent
 
 # Read when the view is made: the state of that moment, which a worker process can be sent too.
 _FROZEN = (
@@ -13,7 +14,7 @@ _FROZEN = (
     *("precision", "num_training_batches", "accumulate_grad_batches", "log_every_n_steps", "default_root_dir"),
 )
 _ABSENT: dict[str, Any] = {
-    "logger": None,
+    "logger": Silent(),  # to the modules that write into its experiment
     "loggers": [],
     "callbacks": [],
     "checkpoint_callback": None,

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from inspect import signature
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from zipfile import is_zipfile
 
 import lightning as L
@@ -43,13 +44,14 @@ class AuditCLI(LightningCLI):
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("data.init_args.image_size", "model.init_args.image_size")
 
-    def before_instantiate_classes(self) -> None:
-        """Look at the checkpoint before anything is made: what unpickling a foreign file raises says nothing.
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Look at the checkpoint before it is read: what unpickling a foreign file raises says nothing.
 
         Raises:
             ArgumentError: If it is a file that no Trainer has saved.
         """
-        given = (self.config if self.subcommand is None else self.config[self.subcommand]).get("ckpt_path")
+        super().parse_arguments(parser, args)
+        given = self.config[self.config["subcommand"]].get("ckpt_path")
         if isinstance(given, str) and Path(given).is_file() and not is_zipfile(given):
             raise ArgumentError(None, f"{given} is no checkpoint of Lightning's")
 

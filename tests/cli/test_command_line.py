@@ -196,10 +196,12 @@ def test_prior_names_the_mistake(options, said, tmp_path, capsys):
         (["--trainer.callbacks+=LeakageAudit", "--trainer.callbacks.attacks=[nope]"], "unknown attack 'nope'"),
         (["--data=ImageFolder", "--data.root=/nowhere"], "no such folder: /nowhere"),
         (["--trainer.max_steps=-5"], "You passed in -5"),
-        (["--trainer.callbacks+=LeakageAudit", "--trainer.callbacks.optimizer=5"], "no such optimiser; there are 1"),
+        (
+            ["--trainer.max_epochs=1", "--trainer.callbacks+=LeakageAudit", "--trainer.callbacks.optimizer=5"],
+            "no such optimiser; there are 1",
+        ),
         (["--trainer.callbacks+=LeakageAudit", "--trainer.callbacks.std=0"], "std must be positive, got 0"),
         (["--ckpt_path=pyproject.toml"], "pyproject.toml is no checkpoint"),
-        (["--config=tests/__pycache__"], "not a file"),
     ],
 )
 def test_a_wrong_value_for_a_fit_is_one_line_and_exit_code_2(options, message, tmp_path, capfd):

@@ -101,7 +101,20 @@ def tempered(scores, labels):
 
 
 _TERMS = r"differs from the recomputed gradient.*`loss`"
+
+
+class WritesToTheExperiment(Classifier):
+    """Writes to the logger's experiment before there is a loss, and smooths labels inline."""
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        self.logger.experiment.add_scalar("images", len(x), self.global_step)
+        self.logger.log_metrics({"rate": self.optimizers().param_groups[0]["lr"]})
+        return F.cross_entropy(self(x), y, label_smoothing=0.1)
+
+
 CASES = [
+    Case("logger's experiment", WritesToTheExperiment, trainer={"logger": True}),
     Case("criterion that counts", lambda: Criterion(Counting())),
     Case("criterion with a running buffer", lambda: Criterion(Running()), alone=False),
     Case("criterion with a plain counter", lambda: Criterion(WarmUp()), alone=False),
