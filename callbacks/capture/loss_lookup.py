@@ -14,7 +14,8 @@ from leakage_audit.callbacks.capture.own_copy import own
 from leakage_audit.observation import Loss
 
 NAMES = ("loss_fn", "criterion", "loss_function", "loss_func", "loss")
-_WORDS = ("loss", "criterion", "objective")
+_WORDS = ("loss", "crit", "objective")
+_KINDS = ("loss", "entropy", "criterion")  # in the names of classes
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ USUAL_LOSSES = (
 
 
 def _is_loss(part: nn.Module) -> bool:
-    return type(part).__name__.endswith("Loss") or type(part).__module__ == "torch.nn.modules.loss"
+    name = type(part).__name__.lower()
+    return type(part).__module__ == "torch.nn.modules.loss" or any(word in name for word in _KINDS)
 
 
 def named(module: nn.Module, what: Any) -> Any:
