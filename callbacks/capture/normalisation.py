@@ -21,7 +21,8 @@ def find_normalisation(datamodule: Any, loader: Any) -> tuple[Normalisation | No
     Several in a row compose: `(x − m₁)/s₁` then `(· − m₂)/s₂` has mean `m₁ + s₁ m₂` and deviation `s₁ s₂`.
     """
     doubts: list[str] = []
-    pair = _pair(*(_property(datamodule, name, doubts) for name in ("mean", "std")), "the datamodule", doubts)
+    mean, std = _property(datamodule, "mean", doubts), _property(datamodule, "std", doubts)
+    pair = _pair(mean, std, "the datamodule", doubts)
     if pair is not None:
         return pair, "the datamodule's mean and std", doubts
     for owner in (getattr(loader, "dataset", None), datamodule):
