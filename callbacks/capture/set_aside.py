@@ -30,8 +30,10 @@ _RUN = ("forward", "training_step", "__call__", "__getattr__", *NAMES)  # what a
 _INSTALLED = ("site-packages", "dist-packages")
 # Experiment trackers: what is told them is not taken back.
 _TRACKERS = ("wandb", "mlflow", "comet_ml", "neptune", "clearml", "aim", "swanlab", "tensorboardX", "trackio")
-_STATELESS = (str, bytes, int, float, complex, bool, type(None), type, ModuleType, FunctionType, BuiltinFunctionType)
-_STATELESS += (torch.dtype, torch.device, Path, property, staticmethod, classmethod)
+_STATELESS: tuple[type, ...] = (
+    *(str, bytes, int, float, complex, bool, type(None), type, ModuleType, FunctionType, BuiltinFunctionType),
+    *(torch.dtype, torch.device, Path, property, staticmethod, classmethod),
+)
 _DATA = (Dataset, DataLoader)  # read only, and too large to be copied
 
 
@@ -176,7 +178,8 @@ def _named(name: str) -> Any:
 
 def _names_in(code: CodeType) -> tuple[set[str], set[str]]:
     """The global names and the attributes that a function's code uses, nested functions included."""
-    names, attributes = set(), set()
+    names: set[str] = set()
+    attributes: set[str] = set()
     for step in dis.get_instructions(code):
         if step.opname.endswith(("_GLOBAL", "_NAME")):
             names.add(str(step.argval))

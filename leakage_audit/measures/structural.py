@@ -98,13 +98,15 @@ def reached_outputs(convolutions: Sequence[SpatialLayer]) -> list[Places]:
     Args:
         convolutions: A chain's, from the image up, below fully connected layers.
     """
-    found: list[tuple[frozenset[int], ...]] = []
-    for axis in (0, 1):
-        places = [frozenset(range(convolutions[-1].out_shape[1 + axis]))] if convolutions else []
-        for layer in reversed(convolutions[1:]):
-            places.insert(0, frozenset(layer.reads(axis, set(places[0]))))
-        found.append(tuple(places))
-    return list(zip(*found, strict=True))
+    rows, columns = (_reached_along(convolutions, axis) for axis in (0, 1))
+    return list(zip(rows, columns, strict=True))
+
+
+def _reached_along(convolutions: Sequence[SpatialLayer], axis: int) -> list[frozenset[int]]:
+    places = [frozenset(range(convolutions[-1].out_shape[1 + axis]))] if convolutions else []
+    for layer in reversed(convolutions[1:]):
+        places.insert(0, frozenset(layer.reads(axis, set(places[0]))))
+    return places
 
 
 def _bound_of(layer: SpatialLayer, places: int) -> int:
