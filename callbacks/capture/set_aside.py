@@ -12,6 +12,7 @@ import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -133,7 +134,7 @@ class _Reach:
                 continue
             self._visit(value)
             if not hasattr(type(value), "__get__"):
-                self._add(kind, name, value, lambda new, name=name: setattr(kind, name, new))
+                self._add(kind, name, value, partial(setattr, kind, name))
 
     def _function(self, function: FunctionType) -> None:
         if id(function) in self._read or not _users(function.__code__.co_filename):
@@ -153,7 +154,7 @@ class _Reach:
             if isinstance(value, ModuleType) and _by_user(value.__name__) and id(value) not in self._read:
                 self._read.add(id(value))
                 self._namespace(vars(value), attributes, attributes)
-            self._add(namespace, name, value, lambda new, name=name: namespace.__setitem__(name, new))
+            self._add(namespace, name, value, partial(namespace.__setitem__, name))
 
     def _cell(self, cell: CellType) -> None:
         try:
@@ -161,7 +162,7 @@ class _Reach:
         except ValueError:  # not yet filled
             return
         self._visit(value)
-        self._add(cell, "", value, lambda new: setattr(cell, "cell_contents", new))
+        self._add(cell, "", value, partial(setattr, cell, "cell_contents"))
 
     def _add(self, owner: Any, name: str, value: Any, put: Callable[[Any], None]) -> None:
         inert = isinstance(value, type | ModuleType | FunctionType) and not _is_tracker(value)
