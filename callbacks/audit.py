@@ -65,7 +65,7 @@ class LeakageAudit(Callback):
         background: Attack in a process of its own while training goes on; what is left at the end is waited for. Not
             with several processes; the script's own work must stand under `if __name__ == "__main__":`.
         seed: Picks the images within a batch.
-        optimizer: Index of the optimiser whose steps are audited, where there are several.
+        optimizer: Index of the optimiser whose steps are audited, where there are several, and whose parameters alone.
         mean: Of the images' normalisation; None looks for it in datamodule and transforms.
         std: Of the images' normalisation; None looks for it in datamodule and transforms.
         value_range: Lowest and highest value of an image before normalisation.
@@ -139,11 +139,10 @@ class LeakageAudit(Callback):
         )
         self.latest: Audit | None = None
         self.recent: deque[Audit] = deque(maxlen=16)
-        self.count = 0
+        self.count = self._steps = 0
         self._audits = Schedule(every_n_steps, max_overhead)
         self._measures = None if measure_every_n_steps is None else Schedule(measure_every_n_steps)
         self._session: Session | None = None
-        self._steps = 0
         self._planned: str | None = None
         self._report = report
         self.folder: Path | None = None
@@ -205,7 +204,8 @@ class LeakageAudit(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and self._counted() is not trainer:  # before a checkpoint's counts are loaded
-            self._steps, self._audits.audits = 0, 0
+            self._steps, self._audits.audits, self.count, self.latest = 0, 0, 0, None
+            self.recent.clear()
             self._counted = weakref.ref(trainer)
         audits = audits_of(trainer)
         self._tag = find_tags([audit.settings for audit in audits])[audits.index(self)]

@@ -13,6 +13,7 @@ from leakage_audit.callbacks.capture.gradient_check import MicroBatch, loss_scal
 from leakage_audit.callbacks.capture.model_copy import plain, resolve
 from leakage_audit.callbacks.capture.rng_isolation import isolated
 from leakage_audit.callbacks.capture.sample_gradients import PerSample
+from leakage_audit.callbacks.capture.set_aside import set_aside
 from leakage_audit.defences import Clip, Composition, GaussianNoise, Mechanism, Shared
 
 
@@ -111,7 +112,7 @@ class GradientDefence(Callback):
             if self._per_sample is None:
                 self._shared = self.share(own)
             else:
-                with isolated():
+                with isolated(), set_aside(module, *self._per_sample.given):
                     samples = self._per_sample(trainer, module, optimizer, self._window)
                 self._shared = self.composition.share_samples(samples, self.steps, 0)
         return self._shared

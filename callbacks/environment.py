@@ -32,6 +32,8 @@ def from_environment() -> list[Callback]:
         return []
     settings = {} if asked.lower() in _ON else _read(asked)
     gate = settings.pop("gate", None)
+    if not isinstance(gate, dict | None):
+        raise ValueError(f"{VARIABLE}: gate takes settings like '{{limits: {{audit/limit: 25}}}}', got {gate!r}")
     try:
         callbacks: list[Callback] = [LeakageAudit(**settings)]
         if gate is not None:
@@ -49,7 +51,7 @@ def _read(asked: str) -> dict[str, Any]:
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8") if is_file else asked)
     except yaml.YAMLError as error:
-        raise ValueError(f"{VARIABLE}={asked!r} is not YAML: {error}") from error
+        raise ValueError(f"{VARIABLE}={asked!r} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
         raise ValueError(
             f"{VARIABLE} must be 'on', a YAML file, or settings like '{{every_n_steps: 50}}', got {asked!r}"

@@ -94,6 +94,7 @@ class LeakageGate(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._concluded = False
         self._check_names(trainer, pl_module)
+        self._looked_at = {id(audit): audit.count for audit in audits_of(trainer)}
 
     @override
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 
 from lightning import Trainer
 
-from leakage_audit.callbacks.capture.rng_isolation import kept_generators
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.evaluation.baseline import BaselineImage
 from leakage_audit.callbacks.evaluation.evaluate import Job
@@ -39,8 +38,7 @@ class Jobs:
 
     def _job(self, capture: Capture, attack: bool, first: bool) -> Job:
         settings, captured = self._settings, capture()
-        with kept_generators(getattr(self._trainer, "datamodule", None), self._trainer.train_dataloader):
-            guess = self._guess(self._trainer, captured.truth.shape[1:])
+        guess = self._guess(self._trainer, captured.truth.shape[1:])
         return (
             (captured.seen, captured.truth, captured.labels, settings.attacks if attack else {}),
             {

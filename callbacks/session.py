@@ -18,6 +18,7 @@ from leakage_audit.callbacks.capture.gradient_check import GradientCheck, MicroB
 from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.probe import Probe
 from leakage_audit.callbacks.capture.rng_isolation import RngState, isolated
+from leakage_audit.callbacks.capture.set_aside import set_aside
 from leakage_audit.callbacks.capture.step_reader import StepReader
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.evaluation.baseline import BaselineImage
@@ -174,7 +175,12 @@ class Session:
     def _take(self, step: int, work: Callable[[Budget], Result], kind: str) -> Audit | None:
         start, result, skipped = time.perf_counter(), Result(), None
         try:
-            with isolated(), console.progress(self.trainer, self.settings.options.announced_after) as report:
+            given = self.settings.forward, self.settings.loss, self.settings.unpack
+            with (
+                isolated(),
+                set_aside(self.module, *given),
+                console.progress(self.trainer, self.settings.options.announced_after) as report,
+            ):
                 result = work(budget_of(self.trainer, self.settings, report))
         except AuditSkipped as reason:
             skipped = str(reason)
@@ -241,9 +247,10 @@ class Session:
             self.retries.note(str(reason))
             raise
         self.retries.note(None)
-        check, own = read.check, read.gradients if self.settings.gradient == "step" else {}
+        check, names = read.check, frozenset(read.gradients)
+        own = read.gradients if self.settings.gradient == "step" else {}
         del read  # single images' audits need the step's gradient no more
-        look = partial(self._looked_at, lambda: self._selection.of(optimizer, own, self._window), budget)
+        look = partial(self._looked_at, lambda: self._selection.of(optimizer, own, names, self._window), budget)
         found = distributed.together(self.trainer, look)
         if found.parcel is not None:
             return replace(found, gradient_check=check)
@@ -270,15 +277,15 @@ class Session:
         if check.same:
             return
         if self.settings.gradient == "sample" and check.parallel:
-            self.voice.once(f"the step's gradient {check} Single images are audited at the scale of the loss.")
+            said = f"the step's gradient {check} Single images are audited at the scale of the loss."
+            self.voice.once(said, key="scale")
             return
         # What is known goes before what may be.
         raise AuditSkipped((f"{read.reason}; " if read.reason else "") + f"the step's gradient {check}")
 
     def _record(self, kind: str, step: int, check: GradientCheck | None, skipped: str | None) -> dict[str, Any]:
-        attacks, granted = self.settings.attacks.values(), self.settings.grant_labels
-        about: dict[str, Any] = {"threat_model": threat_model(attacks, self.module, granted)}
-        about |= {"assumed": self.reader.assumed, "chance": self._guess.about}
+        model = threat_model(self.settings.attacks.values(), self.module, self.settings.grant_labels)
+        about = {"threat_model": model, "assumed": self.reader.assumed, "chance": self._guess.about}
         head = record_head(self.trainer, self.settings, kind, step, about, check, self._defence)
         head |= {} if self._tag == "audit" else {"tag": self._tag}
         return head if skipped is None else head | {"skipped": skipped}

@@ -1,5 +1,6 @@
 """What a user may ask of an audit, checked when it is asked."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from leakage_audit.callbacks.capture.model_copy import Forward
 from leakage_audit.measures.limit import LimitOptions
 from leakage_audit.measures.noisy_limit import NoisyLimitOptions
 from leakage_audit.measures.security import SecurityOptions
-from leakage_audit.observation import Loss
+from leakage_audit.observation import Loss, as_tuple
 from leakage_audit.options import Checked
 
 
@@ -90,6 +91,11 @@ class Settings:
             raise ValueError(f"limit is a share of max_seconds, at least 0 and below 1, got {self.limit}")
         if self.optimizer < 0:
             raise ValueError(f"optimizer is an index counted from 0, got {self.optimizer}")
+        for name in ("mean", "std"):
+            values = as_tuple(getattr(self, name) if getattr(self, name) is not None else 1.0)
+            if not all(math.isfinite(value) and (value > 0 or name == "mean") for value in values):
+                must = "finite" if name == "mean" else "positive"
+                raise ValueError(f"{name} must be {must}, got {getattr(self, name)}")
         if not self.value_range[0] < self.value_range[1]:
             raise ValueError(f"value_range must be (lowest, highest), got {self.value_range}")
 
@@ -109,8 +115,10 @@ def name_attacks(attacks: Sequence[str | Attack]) -> dict[str, Attack]:
     """The attacks by the name they are logged under: `cosine_tv:modern` as `cosine_tv-modern`, a file by its stem.
 
     Raises:
-        ValueError: If a name is unknown or two attacks share one.
+        ValueError: If a name is unknown, two attacks share one, or there is no list of them.
     """
+    if isinstance(attacks, str):
+        raise ValueError(f"attacks is a list, got {attacks!r}: write [{attacks}]")
     named: dict[str, Attack] = {}
     for given in attacks:
         attack = build(given) if isinstance(given, str) else given

@@ -9,6 +9,7 @@ from leakage_audit.callbacks.evaluation.evaluate import Evaluation
 from leakage_audit.callbacks.tally import Tally, kind_of
 
 log = logging.getLogger("leakage_audit")
+_WHERE_LIGHTNING_TELLS = "{}.utilities.rank_zero"  # the name of the logger that says which devices are used
 
 
 class Voice:
@@ -20,12 +21,20 @@ class Voice:
 
     def __init__(self, trainer: Any) -> None:
         self._speaks = trainer.is_global_zero
+        other_name = type(trainer).__module__.startswith("pytorch_lightning")
+        package = "pytorch_lightning" if other_name else "lightning.pytorch"
+        self._lightning = logging.getLogger(_WHERE_LIGHTNING_TELLS.format(package))
         self._said: set[str] = set()
 
     def once(self, message: str, key: str | None = None, level: int = logging.WARNING) -> None:
-        """Say something, unless it (or what has the same key) has been said."""
+        """Say something, unless it (or what has the same key) has been said.
+
+        What is no warning is heard too by who has set up no logging: beside Lightning's own lines, and silenced with
+        them or by a level of the logger `leakage_audit`.
+        """
         if (key or message) not in self._said and self._speaks:
-            log.log(level, message)
+            asked = log.isEnabledFor(level) or log.level != logging.NOTSET
+            (log if asked else self._lightning).log(level, message)
         self._said.add(key or message)
 
     def tell(self, step: int, reader: StepReader, evaluations: Sequence[Evaluation], skipped: str | None) -> None:
@@ -54,4 +63,4 @@ class Voice:
     def sum_up(self, tally: Tally) -> None:
         """How many audits took place, how many did not, and mostly why not."""
         if tally.done or tally.skipped:
-            log.log(logging.WARNING if tally.skipped else logging.INFO, "leakage audit: %s", tally)
+            self.once(f"leakage audit: {tally}", level=logging.WARNING if tally.skipped else logging.INFO)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -156,9 +157,9 @@ def per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)
 
 
-def as_tuple(values: float | tuple[float, ...] | list[float]) -> tuple[float, ...]:
-    """One number, or one per channel, as a tuple of floats."""
-    return tuple(map(float, values)) if isinstance(values, tuple | list) else (float(values),)
+def as_tuple(values: Any) -> tuple[float, ...]:
+    """One number, or one per channel (a sequence, an array or a tensor), as a tuple of floats."""
+    return tuple(torch.as_tensor(values, dtype=torch.float64).flatten().tolist())
 
 
 @torch.inference_mode(False)
@@ -239,6 +240,9 @@ def observe_with(
     if not parameters:
         raise ValueError(f"{type(network).__name__} has no trainable parameter, so it shares no gradient")
     mean, std = as_tuple(mean), as_tuple(std)
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, images.shape[1]):
+            raise ValueError(f"{name} has {len(values)} channels where images have {images.shape[1]}")
     x = (images - per_channel(mean, images)) / per_channel(std, images)
     scores = network(x.to(next(iter(parameters.values())).dtype))
     if scores.ndim != 2:

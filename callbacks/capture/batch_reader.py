@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from leakage_audit.callbacks.capture import batches
 from leakage_audit.callbacks.capture.batches import Target
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
 from leakage_audit.callbacks.capture.gradient_check import MicroBatch
 from leakage_audit.callbacks.capture.loss_lookup import named
+from leakage_audit.callbacks.capture.own_copy import clone, own
 
 Unpack = str | Callable[[Any], tuple[Tensor, Tensor]]
 
@@ -40,7 +40,7 @@ class BatchReader:
             if self._unpack is None:
                 images, others = batches.unpack(clone(batch))
             else:
-                images, labels = named(model_copy, self._unpack)(clone(batch))
+                images, labels = own(named(model_copy, self._unpack), model_copy)(clone(batch))
                 others = [("labels", labels)]
             return images.detach().clone(), [(name, tensor.detach().clone()) for name, tensor in others]
         except Exception as error:  # a user's unpack may raise anything
@@ -64,11 +64,6 @@ class BatchReader:
             return images, target.read([tensor for _, tensor in others])
         except ValueError as error:
             raise AuditSkipped(str(error)) from error
-
-
-def clone(batch: Any) -> Any:
-    """A batch with tensors of its own."""
-    return tree_map(lambda part: part.detach().clone() if isinstance(part, Tensor) else part, batch)
 
 
 def moved(batch: MicroBatch) -> bool:

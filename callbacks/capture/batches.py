@@ -38,7 +38,7 @@ class Target:
 
 
 def unpack(batch: Any) -> tuple[Tensor, list[tuple[str, Tensor]]]:
-    """Find the images in a batch (tuples, lists, dicts, any nesting of them), and what else there is one of an image.
+    """Find the images in a batch (tuples, dicts, dataclasses, any nesting of them), and what else there is of an image.
 
     Images are the floating tensor `(B, C, H, W)`; where several fit, one with a usual name (`image`, `x`, …) is taken,
     otherwise the first.
@@ -95,15 +95,21 @@ def tensors(batch: Any) -> list[Tensor]:
     return [tensor for _, tensor in _tensors(batch, "")]
 
 
-def _tensors(batch: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+def _tensors(batch: Any, name: str, depth: int = 6) -> Iterator[tuple[str, Tensor]]:
+    """In mappings, sequences and objects with fields, such as dataclasses."""
+    if depth == 0:
+        return
     if isinstance(batch, Tensor):
         yield name, batch
     elif isinstance(batch, Mapping):
         for key, value in batch.items():
-            yield from _tensors(value, str(key))
+            yield from _tensors(value, str(key), depth - 1)
     elif isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
         for value in batch:
-            yield from _tensors(value, name)
+            yield from _tensors(value, name, depth - 1)
+    elif hasattr(batch, "__dict__") and not isinstance(batch, type):
+        for key, value in vars(batch).items():
+            yield from _tensors(value, key, depth - 1)
 
 
 def _pick(candidates: list[tuple[str, Tensor]], names: tuple[str, ...]) -> Tensor | None:

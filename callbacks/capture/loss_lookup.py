@@ -1,6 +1,5 @@
 """Which loss a LightningModule trains with: given, heard, one of its attributes, or the usual one for the targets."""
 
-import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,10 +10,12 @@ from torch import Tensor, nn
 
 from leakage_audit.callbacks.capture.listening import LossCall
 from leakage_audit.callbacks.capture.model_copy import attribute, resolve
+from leakage_audit.callbacks.capture.own_copy import own
 from leakage_audit.observation import Loss
 
 NAMES = ("loss_fn", "criterion", "loss_function", "loss_func", "loss")
-_WORDS = ("loss", "criterion", "objective")
+_WORDS = ("loss", "crit", "objective")
+_KINDS = ("loss", "entropy", "criterion")  # in the names of classes
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,7 @@ class LossSource:
         Raises:
             ValueError: If a dotted name leads nowhere.
         """
-        if isinstance(self.loss, nn.Module):
-            return copy.deepcopy(self.loss)
-        found: Loss = named(model_copy, self.loss)
+        found: Loss = named(model_copy, self.loss) if isinstance(self.loss, str) else own(self.loss, model_copy)
         return found
 
 
@@ -125,7 +124,8 @@ USUAL_LOSSES = (
 
 
 def _is_loss(part: nn.Module) -> bool:
-    return type(part).__name__.endswith("Loss") or type(part).__module__ == "torch.nn.modules.loss"
+    name = type(part).__name__.lower()
+    return type(part).__module__ == "torch.nn.modules.loss" or any(word in name for word in _KINDS)
 
 
 def named(module: nn.Module, what: Any) -> Any:

@@ -6,43 +6,22 @@ this moment; it has no graph, no hooks of the user's, no compiled code, no logge
 
 import copy
 import weakref
-from collections import deque
-from collections.abc import Iterator, Mapping
-from threading import Lock, RLock
-from types import ModuleType
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.utils.data import DataLoader, Dataset
 
+from leakage_audit.callbacks.capture.own_copy import TRAINERS, memo_of
+from leakage_audit.callbacks.capture.silent import Silent
 from leakage_audit.callbacks.capture.trainer_view import TrainerView
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _STEPS = ("forward", "training_step", "validation_step", "test_step", "predict_step")
-_TRAINERS = ("_trainer", "_fabric")
-_TREE = ("_parameters", "_buffers", "_modules", *_TRAINERS)
+_TREE = ("_parameters", "_buffers", "_modules", *TRAINERS)
 # Anything of these does its work in the trainer; on a copy they do nothing.
 _SILENT = ("log", "log_dict", "print", "manual_backward")
-_SPECIAL = (torch.Generator, Optimizer, Dataset, DataLoader, ModuleType, type(Lock()), type(RLock()))
+_STEPPING = ("optimizers", "lr_schedulers")  # asked for their rates, mostly
 _PLAIN = (str, bytes, int, float, bool, type(None), Tensor, nn.Module, type)
-
-
-class _NoLock:
-    """In place of a lock: nobody else uses the copy."""
-
-    def acquire(self, *args: Any, **kwargs: Any) -> bool:
-        return True
-
-    def release(self) -> None:
-        pass
-
-    def __enter__(self) -> bool:
-        return True
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
 
 class _State:
@@ -75,20 +54,7 @@ def copy_module(module: nn.Module, trainer: Any) -> tuple[nn.Module, list[str]]:
     Returns:
         The copy, and what could not be copied and is None there, as `name (type)`.
     """
-    memo: dict[int, Any] = {id(trainer): None}
-    for value in list(_hanging_on(module, {id(module), id(trainer)})):
-        if isinstance(value, Tensor):
-            memo[id(value)] = value.detach().clone()
-        elif isinstance(value, torch.Generator):
-            memo[id(value)] = value.clone_state()
-        elif isinstance(value, Optimizer):
-            memo[id(value)] = None  # the copy must not step, and moments take as much memory as weights
-        elif isinstance(value, Dataset | DataLoader):
-            memo[id(value)] = value  # read only, and too large to be copied
-        elif isinstance(value, ModuleType):
-            memo[id(value)] = value
-        else:
-            memo[id(value)] = _NoLock()
+    memo = memo_of(module, {id(trainer): None})
     _without_compilation(module, memo)
     dropped: list[str] = []
     for part in module.modules():
@@ -100,31 +66,6 @@ def copy_module(module: nn.Module, trainer: Any) -> tuple[nn.Module, list[str]]:
     for part in model_copy.modules():
         _detach(part, trainer)
     return model_copy, dropped
-
-
-def _hanging_on(module: nn.Module, met: set[int]) -> Iterator[Any]:
-    """Every object that hangs on a module and must not be copied by the book: graphs, generators, locks and so on."""
-    waiting: deque[tuple[Any, int]] = deque([(module, 0)])
-    while waiting:
-        value, depth = waiting.popleft()
-        if isinstance(value, Tensor):
-            if value.grad_fn is not None:
-                yield value
-            continue
-        if isinstance(value, _SPECIAL):
-            yield value
-            continue
-        parts: Any = ()
-        if isinstance(value, Mapping):
-            parts = value.values()
-        elif isinstance(value, list | tuple | set | deque):
-            parts = value
-        elif hasattr(value, "__dict__") and not isinstance(value, type):
-            parts = [part for name, part in vars(value).items() if name not in _TRAINERS]
-        for part in parts:
-            if id(part) not in met and not isinstance(part, str | int | float) and depth < 12:
-                met.add(id(part))
-                waiting.append((part, depth + 1))
 
 
 def _without_compilation(module: nn.Module, memo: dict[int, Any]) -> None:
@@ -171,12 +112,28 @@ def _detach(part: nn.Module, trainer: Any) -> None:
         if not isinstance(own["_trainer"], TrainerView):  # a copy's copy keeps its own, of the same moment
             own["_trainer"] = None if trainer is None else TrainerView(trainer)
         own["__getstate__"] = _State(part)
-        own.update({name: _nothing for name in _SILENT})
+        own.update({name: _nothing for name in _SILENT} | {name: _silence for name in _STEPPING})
 
 
 def _computes(hook: Any) -> bool:
     """Whether a hook is part of the computation (weight or spectral norm), not somebody's observation of it."""
     return (getattr(hook, "__module__", None) or type(hook).__module__).startswith("torch.nn.utils")
+
+
+def _silence(*args: Any, **kwargs: Any) -> Silent:
+    """What optimisers and schedulers come to on a copy."""
+    return Silent()
+
+
+def hooks_left_out(module: nn.Module) -> str:
+    """In a sentence, which hooks of the user's a copy is without; empty if there are none."""
+    parts = [
+        path or "the module"
+        for path, part in module.named_modules()
+        if any(not _computes(hook) for hooks in _HOOKS for hook in vars(part)[hooks].values())
+    ]
+    parts += [name for name, p in module.named_parameters() if p._backward_hooks]
+    return f"the audit's copy of the module has none of your hooks (of {', '.join(parts[:3])})" * bool(parts)
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:

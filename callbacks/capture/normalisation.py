@@ -1,5 +1,6 @@
 """Mean and standard deviation that the data were normalised with, looked for where people write them down."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,8 @@ def find_normalisation(datamodule: Any, loader: Any) -> tuple[Normalisation | No
     Several in a row compose: `(x − m₁)/s₁` then `(· − m₂)/s₂` has mean `m₁ + s₁ m₂` and deviation `s₁ s₂`.
     """
     doubts: list[str] = []
-    pair = _pair(getattr(datamodule, "mean", None), getattr(datamodule, "std", None), "the datamodule", doubts)
+    mean, std = _property(datamodule, "mean", doubts), _property(datamodule, "std", doubts)
+    pair = _pair(mean, std, "the datamodule", doubts)
     if pair is not None:
         return pair, "the datamodule's mean and std", doubts
     for owner in (getattr(loader, "dataset", None), datamodule):
@@ -73,11 +75,19 @@ def _numbers(transform: Any) -> tuple[Any, Any]:
     return getattr(transform, "mean", None), getattr(transform, "std", None)
 
 
+def _property(datamodule: Any, name: str, doubts: list[str]) -> Any:
+    try:
+        return getattr(datamodule, name, None)
+    except Exception as error:  # a property may raise anything
+        doubts.append(f"the datamodule's {name} raises {type(error).__name__}: {error}; {_GIVE} if it matters")
+        return None
+
+
 def _pair(mean: Any, std: Any, where: str, doubts: list[str]) -> Normalisation | None:
     if mean is None or std is None:
         return None
     found = _floats(mean, where, doubts), _floats(std, where, doubts)
-    if found[0] is None or found[1] is None:
+    if found[0] is None or found[1] is None or not all(math.isfinite(x) for x in found[0]) or not min(found[1]) > 0:
         doubts.append(f"mean and std of {where} are not understood; {_GIVE}")
         return None
     return found[0], found[1]

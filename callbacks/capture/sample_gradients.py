@@ -26,11 +26,15 @@ class PerSample:
         forward: See `StepReader`.
         loss: See `StepReader`.
         unpack: See `StepReader`.
+
+    Attributes:
+        given: These three.
     """
 
     def __init__(
         self, forward: Forward | None, loss: str | Loss | None, unpack: str | Callable[[Any], Any] | None
     ) -> None:
+        self.given = forward, loss, unpack
         self._reader = StepReader(forward=forward, loss=loss, unpack=unpack, inputs=InputRange(0.0, 1.0))
 
     def remember(self, trainer: Trainer, module: LightningModule, batch: Any, index: int, first: bool) -> MicroBatch:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from leakage_audit.callbacks.capture import batches, distributed
-from leakage_audit.callbacks.capture.batch_reader import BatchReader, Unpack, clone, moved
+from leakage_audit.callbacks.capture.batch_reader import BatchReader, Unpack, moved
 from leakage_audit.callbacks.capture.captured_sample import CapturedSample, one_image, whole_step
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
 from leakage_audit.callbacks.capture.gradient_check import (
@@ -30,6 +30,8 @@ from leakage_audit.callbacks.capture.gradient_check import (
 from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.listening import Heard, listen
 from leakage_audit.callbacks.capture.model_copy import Forward
+from leakage_audit.callbacks.capture.module_copy import hooks_left_out
+from leakage_audit.callbacks.capture.own_copy import clone
 from leakage_audit.callbacks.capture.readings import Reading, common, find_readings, why_unheard
 from leakage_audit.callbacks.capture.rng_isolation import RngState, isolated
 from leakage_audit.callbacks.capture.step_copies import StepCopies
@@ -202,13 +204,13 @@ class StepReader:
             return self._candidates
         first, heard = window[0], Heard()
         images, others = self._batches.images(first.batch, self.copies.start)
+        tensors = [tensor for _, tensor in others]
         if getattr(module, "automatic_optimization", False) and self._loss is None:  # by hand it reaches for optimisers
             alone = self._budget.work(FORWARD, "verification")  # without the way back
             with isolated(), trainer.precision_plugin.train_step_context(), alone:
                 first.streams.restore()
                 heard = listen(self.copies.copy(self.copies.start, trainer), clone(first.batch), first.index)
-            self._reason = why_unheard(heard, images, [tensor for _, tensor in others])
-        tensors = [tensor for _, tensor in others]
+            self._reason = why_unheard(heard, images, tensors) or hooks_left_out(module)
         try:
             model_copy = self.copies.copy(self.copies.start, trainer)
             found = find_readings(model_copy, images, tensors, heard, self._forward, self._loss)

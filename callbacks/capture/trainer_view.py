@@ -3,6 +3,8 @@
 from typing import Any
 
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
+from leakage_audit.callbacks.capture.own_copy import copy_data
+from leakage_audit.callbacks.capture.silent import Silent
 
 # Read when the view is made: the state of that moment, which a worker process can be sent too.
 _FROZEN = (
@@ -12,7 +14,7 @@ _FROZEN = (
     *("precision", "num_training_batches", "accumulate_grad_batches", "log_every_n_steps", "default_root_dir"),
 )
 _ABSENT: dict[str, Any] = {
-    "logger": None,
+    "logger": Silent(),  # to the modules that write into its experiment
     "loggers": [],
     "callbacks": [],
     "checkpoint_callback": None,
@@ -40,7 +42,10 @@ class TrainerView:
             return self._values[name]
         if name.startswith("__") or self._trainer is None:
             raise AttributeError(name)
-        return getattr(self._trainer, name)
+        found = getattr(self._trainer, name)
+        if name == "datamodule":  # one for this view's life, so that what is written there can be read
+            found = self._values[name] = copy_data(found, self._trainer)
+        return dict(found) if isinstance(found, dict) else found
 
     def __setattr__(self, name: str, value: Any) -> None:
         pass
@@ -49,7 +54,7 @@ class TrainerView:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return TrainerView, (None, self._values)
+        return TrainerView, (None, {name: value for name, value in self._values.items() if name != "datamodule"})
 
 
 def _read(trainer: Any) -> dict[str, Any]:

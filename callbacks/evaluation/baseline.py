@@ -6,6 +6,9 @@ import torch
 from lightning import Trainer
 from torch import Tensor
 
+from leakage_audit.callbacks.capture.own_copy import copy_data
+from leakage_audit.callbacks.capture.rng_isolation import kept_generators
+
 log = logging.getLogger("leakage_audit")
 
 
@@ -37,11 +40,12 @@ class BaselineImage:
 
 
 def _mean_image(trainer: Trainer, shape: torch.Size) -> Tensor | None:
-    find = getattr(getattr(trainer, "datamodule", None), "mean_image", None)
-    if not callable(find):
-        return None
+    data = getattr(trainer, "datamodule", None)
     try:
-        image = find()
+        if not callable(getattr(data, "mean_image", None)):
+            return None
+        with kept_generators(data, trainer.train_dataloader):  # it may go through the data
+            image = copy_data(data, trainer).mean_image()
     except Exception as error:  # somebody else's datamodule: a guess that cannot be had is no reason not to audit
         log.debug("mean_image failed: %s", error, exc_info=True)
         return None

@@ -9,7 +9,7 @@ closer look.
 import torch
 from torch import nn
 
-from leakage_audit.measures.architecture import shape_report
+from leakage_audit.measures.architecture import shape_report, shape_reports
 from leakage_audit.measures.joint_rank import joint_deficiency
 from leakage_audit.measures.security import Security
 from leakage_audit.networks.chain import UnreadableNetwork, read_chain
@@ -32,12 +32,13 @@ def shape_metrics(network: nn.Module, input_shape: tuple[int, int, int]) -> dict
     metrics: dict[str, float] = {}
     try:
         layers = [layer for layer in read_chain(network, input_shape) if isinstance(layer, SpatialLayer)]
-        metrics[table.C.name] = Security.weigh([shape_report(layer) for layer in layers]).c
+        rows = shape_reports(layers)
+        metrics[table.C.name] = Security.weigh(rows).c
         metrics[table.JOINT_DEFICIENCY.name] = float(joint_deficiency(layers))
     except UnreadableNetwork:
-        layers = convolutions_met(network, input_shape)
-    for name, layer in zip(short([layer.name for layer in layers]), layers, strict=True):
-        metrics[table.LAYER_DEFICIENCY.of(name)] = float(shape_report(layer).deficiency)
+        rows = [shape_report(layer) for layer in convolutions_met(network, input_shape)]
+    for name, row in zip(short([row.name for row in rows]), rows, strict=True):
+        metrics[table.LAYER_DEFICIENCY.of(name)] = float(row.deficiency)
     return metrics
 
 

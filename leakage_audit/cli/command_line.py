@@ -9,10 +9,13 @@ from importlib.metadata import version
 from inspect import signature
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
 
 import lightning as L
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 USAGE = """usage: leakage-audit COMMAND [options]
 
@@ -41,6 +44,17 @@ class AuditCLI(LightningCLI):
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("data.init_args.image_size", "model.init_args.image_size")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Look at the checkpoint before it is read: what unpickling a foreign file raises says nothing.
+
+        Raises:
+            ArgumentError: If it is a file that no Trainer has saved.
+        """
+        super().parse_arguments(parser, args)
+        given = self.config[self.config["subcommand"]].get("ckpt_path")
+        if isinstance(given, str) and Path(given).is_file() and not is_zipfile(given):
+            raise ArgumentError(None, f"{given} is no checkpoint of Lightning's")
+
     def instantiate_classes(self) -> None:
         """Make data, model and trainer; a value that one of them refuses is a mistake in the options.
 
@@ -49,7 +63,7 @@ class AuditCLI(LightningCLI):
         """
         try:
             super().instantiate_classes()
-        except (ValueError, TypeError) as mistake:
+        except (ValueError, TypeError, MisconfigurationException) as mistake:
             raise ArgumentError(None, str(_plainest(mistake))) from mistake
 
     def after_fit(self) -> None:
@@ -102,7 +116,12 @@ def _lightning(args: list[str] | None) -> int:
     except callbacks.LeakageLimitExceeded as failure:
         print(f"leakage-audit: {failure}", file=sys.stderr)
         return 3
-    except (ArgumentError, FileNotFoundError) as mistake:  # the message says what to do, a traceback nothing
+    except (
+        ArgumentError,
+        FileNotFoundError,
+        UnicodeDecodeError,
+        MisconfigurationException,
+    ) as mistake:  # the message says what to do, a traceback nothing
         return _refuse("leakage-audit", mistake, sys.argv[1:] if args is None else args)
     return 0
 
@@ -115,7 +134,7 @@ def _run(command: str, options: list[str]) -> int:
         given.pop("config")
         positional = [given.pop(name) for name in _positional(function)]
         function(*positional, **given)
-    except (ArgumentError, ValueError, OSError, ImportError) as mistake:
+    except (ArgumentError, ValueError, OSError, ImportError, MisconfigurationException) as mistake:
         return _refuse(f"leakage-audit {command}", mistake, options)
     return 0
 

@@ -79,6 +79,8 @@ class Experiment:
             raise ValueError(f"seconds must be positive or None, got {self.seconds}")
         if any(not value > 0 for value in as_tuple(self._plain("std"))):
             raise ValueError(f"std must be positive, got {self.std}")
+        if not all(map(math.isfinite, as_tuple(self._plain("mean")))):
+            raise ValueError(f"mean must be finite, got {self.mean}")
         for name in self.attacks:
             self.attack(name)
         for index in self.indices:

@@ -50,7 +50,13 @@ class Subject:
             return build(self.name, len(found[-1]) if found else self.num_classes, self.image_size)
         if "." not in self.name:
             raise ValueError(f"{self.name!r} is neither one of {', '.join(VARIANTS)} nor an importable network")
-        return import_dotted(self.name)()
+        try:
+            network = import_dotted(self.name)()
+        except TypeError as error:
+            raise ValueError(f"{self.name} is not made without arguments: {error}") from error
+        if not isinstance(network, nn.Module):
+            raise ValueError(f"{self.name} makes no torch.nn.Module, but an object of {type(network).__name__}")
+        return network
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

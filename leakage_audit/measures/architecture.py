@@ -18,7 +18,7 @@ from leakage_audit.measures.joint_rank import joint_deficiency
 from leakage_audit.measures.layer_table import LayerReport, layer_table
 from leakage_audit.measures.probe_systems import systems_at
 from leakage_audit.measures.security import Security
-from leakage_audit.measures.structural import structural_rank
+from leakage_audit.measures.structural import Places, reached_outputs, structural_rank
 from leakage_audit.networks.chain import UnreadableNetwork, read_chain
 from leakage_audit.networks.layer_types import Layer, SpatialLayer
 from leakage_audit.networks.tracing import convolutions_met
@@ -109,9 +109,7 @@ def inspect_network(
     except UnreadableNetwork as error:
         problem = f"{error}."
     convolutions = [layer for layer in chain if isinstance(layer, SpatialLayer)]
-    security = Security.weigh(
-        [shape_report(*pair) for pair in zip(convolutions, _conditions(chain, largest_probe), strict=True)]
-    )
+    security = Security.weigh(shape_reports(convolutions, _conditions(chain, largest_probe)))
     if problem:
         verdict = "The ranks hold for known inputs of the activations; the walk back stops before it knows them."
         return Inspection(name, security.c, None, security.layers, verdict, problem=problem)
@@ -124,10 +122,18 @@ def inspect_network(
     return Inspection(name, security.c, joint, security.layers, _verdict(security.layers, joint, unknowns), changes)
 
 
-def shape_report(layer: SpatialLayer, condition: float | None = None) -> LayerReport:
-    """A row of the layer table from a convolution's shapes, without its weight."""
+def shape_reports(
+    convolutions: Sequence[SpatialLayer], conditions: Sequence[float | None] | None = None
+) -> list[LayerReport]:
+    """The rows of a chain's layer table from its shapes, without their weights."""
+    found = conditions or [None] * len(convolutions)
+    return [shape_report(*row) for row in zip(convolutions, found, reached_outputs(convolutions), strict=True)]
+
+
+def shape_report(layer: SpatialLayer, condition: float | None = None, reached: Places | None = None) -> LayerReport:
+    """A row of the layer table from a convolution's shapes, without its weight; `reached` as in `structural_rank`."""
     n, equations = prod(layer.in_shape), prod(layer.out_shape) + (layer.weight.numel() if layer.learned else 0)
-    found = structural_rank(layer)
+    found = structural_rank(layer, reached=reached)
     way = f"shape ({found.how})"
     return LayerReport(layer.name, n, equations, found.rank, found.rank - n, None, condition, found.rank, way)
 

@@ -22,7 +22,7 @@ from leakage_audit.layerwise.recursion import check_invertible, sweep
 from leakage_audit.measures.degeneracy import remark
 from leakage_audit.measures.joint_rank import joint_deficiency
 from leakage_audit.measures.layer_table import LayerReport, layer_table
-from leakage_audit.measures.structural import InstanceOptions, structural_rank
+from leakage_audit.measures.structural import InstanceOptions, Places, reached_outputs, structural_rank
 from leakage_audit.networks.chain import read_chain
 from leakage_audit.networks.layer_types import SpatialLayer
 from leakage_audit.observation import Observation, in_double_precision
@@ -148,12 +148,14 @@ def security_metric(
     budget, chain = budget or Budget(), read_chain(seen.network, seen.input_shape)
     check_invertible(chain)
     convolutions = [layer for layer in chain if isinstance(layer, SpatialLayer)]
+    reached = reached_outputs(convolutions)
     found: list[LayerReport] = []
     counted = ""
 
     def solve(system: LayerSystem, i: int) -> Tensor:
         factor = Factor(system, tolerance, used.factor, budget)
-        row = report(factor, remark(system, tolerance, used.saturated, used.notable), used.instance)
+        remarks = remark(system, tolerance, used.saturated, used.notable)
+        row = report(factor, remarks, used.instance, reached[len(reached) - 1 - len(found)])
         # The image itself is not needed.
         x = factor.pseudo_inverse(system.v) if i else torch.zeros(system.n, dtype=system.z.dtype).to(system.z)
         found.insert(0, row)
@@ -164,22 +166,26 @@ def security_metric(
             sweep(read_chain(exact.network, exact.input_shape), exact, solve)
     except OverBudget as reason:
         left = convolutions[: len(convolutions) - len(found)]
-        found = [count(layer, seen.gradient_of(layer.name, "weight") is not None) for layer in left] + found
+        shared = [seen.gradient_of(layer.name, "weight") is not None for layer in left]
+        found = [count(*row) for row in zip(left, shared, reached, strict=False)] + found
         names = ", ".join(layer.name for layer in left)
         counted = f"counted from the shapes of {names}, not from their ranks: {reason}"
     joint = None if budget.exhausted else joint_deficiency(convolutions)
     return replace(Security.weigh(found), joint_deficiency=joint, options=used, counted=counted)
 
 
-def count(layer: SpatialLayer, shared: bool) -> LayerReport:
+def count(layer: SpatialLayer, shared: bool, reached: Places | None = None) -> LayerReport:
     """A row without its weight, from shapes alone: the rank for generic weights and gradients, or a bound for it.
 
     Args:
         layer: The layer.
         shared: Whether the gradient of its weights is seen.
+        reached: See `structural_rank`.
     """
     shared = shared and layer.learned
-    found = structural_rank(layer, shared, InstanceOptions(largest=0))  # a random instance would take time, too
+    found = structural_rank(
+        layer, shared, InstanceOptions(largest=0), reached
+    )  # a random instance would take time, too
     n = prod(layer.in_shape)
     return LayerReport(
         name=layer.name,
@@ -210,7 +216,9 @@ def _generic(x: Tensor, factor: Factor, size: float) -> Tensor:
     return x + factor.project(size * x.abs() * draw.to(x.device))
 
 
-def report(factor: Factor, remarks: str, instance: InstanceOptions | None = None) -> LayerReport:
+def report(
+    factor: Factor, remarks: str, instance: InstanceOptions | None = None, reached: Places | None = None
+) -> LayerReport:
     """A row without its weight."""
     system = factor.system
     return LayerReport(
@@ -221,7 +229,7 @@ def report(factor: Factor, remarks: str, instance: InstanceOptions | None = None
         deficiency=factor.rank - system.n,
         weight=None,
         condition=factor.condition,
-        expected=structural_rank(system.layer, system.gradient is not None, instance).rank,
+        expected=structural_rank(system.layer, system.gradient is not None, instance, reached).rank,
         way=factor.way,
         gap=factor.gap,
         remark=remarks,

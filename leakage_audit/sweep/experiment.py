@@ -50,6 +50,9 @@ class Sweep:
     def __post_init__(self) -> None:
         if not self.mechanisms or not self.indices or not self.attacks:
             raise ValueError("mechanisms, indices and attacks must each name at least one")
+        for name, strengths in self.mechanisms.items():
+            if not strengths:
+                raise ValueError(f"mechanism {name!r} has no strength")
         names = [name for name, p in self.recipe.build().named_parameters() if p.requires_grad]
         for name, strength in self.points:
             mechanisms_of(name, strength, names)

@@ -79,4 +79,7 @@ def mechanisms_of(name: str, strength: float, parameters: Sequence[str]) -> list
         return MECHANISMS[name].build(strength, parameters)
     if "." not in name:
         raise ValueError(f"unknown mechanism {name!r}; there are {', '.join(MECHANISMS)}, or a dotted name of your own")
-    return [import_dotted(name)(strength)]
+    try:
+        return [import_dotted(name)(strength)]
+    except TypeError as error:
+        raise ValueError(f"{name} is not made from a strength: {error}") from error

@@ -5,7 +5,7 @@ import logging
 import pytest
 from fits import Grey, fit, lines
 
-from leakage_audit.callbacks import LeakageAudit
+from leakage_audit.callbacks import LeakageAudit, LeakageGate
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,14 @@ def test_several_audits_in_one_trainer_log_under_names_of_their_own(tmp_path):
     for audit in (sample, step, more):
         assert set(audit.latest.metrics) <= set(attached.callback_metrics)
         assert set(audit.latest.metrics) <= set(audit.names(module))
+
+
+def test_a_second_trainer_begins_to_count_anew(tmp_path):
+    """The gate goes on judging, too."""
+    audit = LeakageAudit(every_n_steps=1, attacks=[Grey()], limit=0)
+    gate = LeakageGate({"audit/psnr/*": 0.0}, action="warn")
+    for run in ("first", "second"):
+        fit(tmp_path / run, audit, gate)
+        assert audit.count == len(audit.recent)
+        assert gate.verdict == "exceeded"
+        gate.verdict, gate.violations = "", []

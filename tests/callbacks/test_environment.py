@@ -38,6 +38,9 @@ def test_settings_inline_or_in_a_file(monkeypatch, tmp_path, as_file):
         ("please", "must be 'on', a YAML file, or settings"),
         ("{every: 5}", "unexpected keyword argument 'every'"),
         ("{every_n_steps: 0}", "every_n_steps must be at least 1"),
+        ("{attacks: rgap}", "attacks is a list, got 'rgap'"),
+        ("{gate: 3}", "gate takes settings like .*, got 3"),
+        ("a: b: c", "is not YAML: mapping values are not allowed here in"),
     ],
 )
 def test_mistakes_are_named(monkeypatch, value, message):

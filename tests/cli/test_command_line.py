@@ -75,12 +75,34 @@ def test_inspect_takes_any_importable_classifier(capsys):
         (["--variant", "cnn3_v1", "--model", "torch.nn.Linear"], "name either a variant"),
         (["--variant", "cnn9"], "'cnn9' is neither one of"),
         (["--model", "nowhere.Net"], "cannot be imported"),
+        (["--model", "os.getcwd"], "makes no torch.nn.Module, but an object of str"),
+        (["--model", "torch.nn.Linear"], "is not made without arguments"),
         (["--variant", "cnn3_v1", "--input-shape", "3,32"], "channels,height,width"),
         (["--variant", "cnn3_v1", "--input-shape", "3,x,32"], "numbers separated by commas"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(options, message, capsys):
     assert main(["inspect", *options]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            "compare --data synthetic --output OUT --variants cnn2_v2 --mean 1,2",
+            "mean has 2 channels where images have",
+        ),
+        ("compare --data synthetic --output OUT --variants cnn2_v2 --mean nan", "mean must be finite"),
+        ("sweep --data synthetic --output OUT --mechanisms {'os.getcwd':[1]}", "is not made from a strength"),
+        ("sweep --data synthetic --output OUT --mechanisms {'prune':[]}", "'prune' has no strength"),
+        ("sweep --data synthetic --output OUT --devices 0", "devices=0"),
+    ],
+)
+def test_a_mistake_of_other_commands_is_one_line_and_exit_code_2(options, message, tmp_path, capsys):
+    assert main(options.replace("OUT", str(tmp_path)).replace("'", '"').split()) == 2
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
@@ -173,6 +195,13 @@ def test_prior_names_the_mistake(options, said, tmp_path, capsys):
         ),
         (["--trainer.callbacks+=LeakageAudit", "--trainer.callbacks.attacks=[nope]"], "unknown attack 'nope'"),
         (["--data=ImageFolder", "--data.root=/nowhere"], "no such folder: /nowhere"),
+        (["--trainer.max_steps=-5"], "You passed in -5"),
+        (
+            ["--trainer.max_epochs=1", "--trainer.callbacks+=LeakageAudit", "--trainer.callbacks.optimizer=5"],
+            "no such optimiser; there are 1",
+        ),
+        (["--trainer.callbacks+=LeakageAudit", "--trainer.callbacks.std=0"], "std must be positive, got 0"),
+        (["--ckpt_path=pyproject.toml"], "pyproject.toml is no checkpoint"),
     ],
 )
 def test_a_wrong_value_for_a_fit_is_one_line_and_exit_code_2(options, message, tmp_path, capfd):

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from leakage_audit.layerwise.layer_system import LayerSystem
+from leakage_audit.measures.architecture import inspect_network
+from leakage_audit.measures.probe_systems import systems_at
 from leakage_audit.measures.structural import InstanceOptions, structural_rank
 from leakage_audit.models import VARIANTS, build
 from leakage_audit.networks.chain import read_chain
@@ -92,6 +94,31 @@ def test_pooling(pool):
     system, _ = system_of(pool)
     found = structural_rank(system.layer)
     assert (found.rank, found.how) == (matrix_rank(system), "pooling")
+
+
+@pytest.mark.parametrize(
+    ("filters", "kernel", "above", "size"),
+    [
+        (4, 3, {"kernel_size": 1, "stride": 3}, 8),
+        (3, 3, {"kernel_size": 3, "stride": 4}, 8),
+        (4, 4, {"kernel_size": 1, "stride": 2, "padding": 1}, 6),
+        (2, 3, {"kernel_size": 2, "stride": 6}, 9),
+        (6, 3, {"kernel_size": 2, "stride": 4}, 11),
+    ],
+)
+def test_outputs_that_the_layer_above_leaves_unread_have_no_gradient(filters, kernel, above, size):
+    """Against the systems of a real image's gradients, whose derivatives are zero there."""
+    torch.manual_seed(0)
+    body = nn.Sequential(
+        nn.Conv2d(3, filters, kernel), nn.Tanh(), nn.Conv2d(filters, 6, **above), nn.Tanh(), nn.Flatten()
+    )
+    network = nn.Sequential(*body, nn.LazyLinear(5)).double()
+    x = torch.rand(1, 3, size, size, dtype=torch.float64)
+    network(x)
+    chain = read_chain(network, x.shape[1:])
+    systems = systems_at(chain, x, torch.tensor([1]), nn.functional.cross_entropy)
+    found = [row.rank for row in inspect_network(network, tuple(x.shape[1:])).layers]
+    assert found == [matrix_rank(system) for system in systems]
 
 
 def test_unread_inputs_are_never_known():

@@ -11,6 +11,7 @@ THEMES = (
     "losses",
     "loss_attributes",
     "state",
+    "beside",
     "randomness",
     "copying",
     "normalisation",

@@ -163,7 +163,16 @@ def activated(core, x):
     return core.net(torch.tanh(x))
 
 
+class Halves(Classifier):
+    """A forward hook that takes part in the computation."""
+
+    def __init__(self):
+        super().__init__()
+        self.net[0].register_forward_hook(lambda part, args, output: output / 2)
+
+
 CASES = [
+    Case("a forward hook that computes", Halves, refused=r"none of your hooks \(of net.0\)"),
     Case("scores kept with their graph", KeepsScores),
     Case("features kept by a hook", KeepsByHook),
     Case("mean metric of the loss", MeanLoss),

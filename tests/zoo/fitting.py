@@ -138,6 +138,7 @@ def _fingerprint(trainer, module, data, notes):
     return {
         "random": draw(),
         "module": portrait(module),
+        "beside": portrait(module.beside()) if hasattr(module, "beside") else None,
         "data": portrait(data),
         "batches": notes.batches,
         "gradients": portrait(notes.gradients),
