@@ -101,10 +101,7 @@ class PrivateTraining(GradientDefence):
     @override
     def share_step(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> Shared:
         assert self._private is not None  # since the fit began
-        found = self._private.shared({plain(name): p for name, p in module.named_parameters()})
-        if found is None:
-            raise ValueError("the batch that was sampled holds no image")
-        return found
+        return self._private.shared({plain(name): p for name, p in module.named_parameters()})
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -41,15 +41,24 @@ class Selection:
         self._trainer, self._module, self._settings = trainer, module, settings
         self._reader, self._probe, self._defence = reader, probe, defence
 
-    def of(self, optimizer: Optimizer, own: dict[str, Tensor], window: Sequence[MicroBatch]) -> list[CapturedSample]:
-        """What is audited of a step with the gradients `own`, of a window of batches."""
+    def shared(self, optimizer: Optimizer) -> Shared | None:
+        """What the step's own gradient is after the defence, where that is what is audited."""
+        if self._defence is None or self._settings.gradient == "sample":
+            return None
+        return self._defence.share_step(self._trainer, self._module, optimizer)
+
+    def of(self, shared: Shared | None, own: dict[str, Tensor], window: Sequence[MicroBatch]) -> list[CapturedSample]:
+        """What is audited of a step.
+
+        Args:
+            shared: What `shared` gave.
+            own: Its gradients before any defence.
+            window: Its batches.
+        """
         if self._settings.gradient == "sample":
             return self.samples(window, distributed.share(self._trainer, self._settings.samples))
         whole = self._reader.whole(self._trainer, self._module, own)
-        if self._defence is None:
-            return whole
-        shared = self._defence.share_step(self._trainer, self._module, optimizer)
-        return [self._through(shared, captured) for captured in whole]
+        return whole if shared is None else [self._through(shared, captured) for captured in whole]
 
     def samples(self, window: Sequence[MicroBatch], count: int) -> list[CapturedSample]:
         """So many single images' gradients."""

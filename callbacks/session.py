@@ -233,6 +233,8 @@ class Session:
 
     def _attacked(self, optimizer: Optimizer, budget: Budget) -> Result:
         distributed.together(self.trainer, self._raise_problem)
+        # First of all: Opacus' noise may come from the global streams, which reading the step moves.
+        shared = distributed.together(self.trainer, lambda: self._selection.shared(optimizer))
         try:
             read = self.reader.read(self.trainer, self.module, optimizer, self._window, budget)
             self._trust(read)
@@ -242,11 +244,11 @@ class Session:
         self.retries.note(None)
         if self._worker is not None:
             return Result(
-                gradient_check=read.check, jobs=self._jobs(self._selection.of(optimizer, read.gradients, self._window))
+                gradient_check=read.check, jobs=self._jobs(self._selection.of(shared, read.gradients, self._window))
             )
         mine = distributed.together(
             self.trainer,
-            lambda: self._evaluate(self._selection.of(optimizer, read.gradients, self._window), budget),
+            lambda: self._evaluate(self._selection.of(shared, read.gradients, self._window), budget),
         )
         parts = distributed.gather(self.trainer, mine)
         return Result([evaluation for part in parts for evaluation in part], read.check)
