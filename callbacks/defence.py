@@ -87,6 +87,11 @@ class GradientDefence(Callback):
         """What is done, as a record holds it."""
         return self._settings | {"mechanisms": self.composition.settings}
 
+    @property
+    def mu(self) -> float | None:
+        """How well one step's noise lets an image's presence be told (docs/method/defences.md); None: no promise."""
+        return None
+
     def defend(self, gradients: Mapping[str, Tensor], draw: int = 0) -> dict[str, Tensor]:
         """The gradients as they would be shared at this step.
 

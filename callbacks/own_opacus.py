@@ -15,6 +15,7 @@ from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.output.loggers import log_step
 from leakage_audit.defences import ClipPerSample, GaussianNoise, Shared
 from leakage_audit.defences.opacus_optimizer import about_to_share
+from leakage_audit.measures.reconstruction_robustness import mu_of_dp_sgd
 
 
 class OwnOpacus(GradientDefence):
@@ -33,6 +34,12 @@ class OwnOpacus(GradientDefence):
         super().__init__(mechanisms=[ClipPerSample(bound), GaussianNoise(multiplier * bound)])
         self._per_sample = None  # Opacus takes the gradients
         self._trainer, self._optimizer = trainer, optimizer
+
+    @property
+    @override
+    def mu(self) -> float | None:
+        multiplier = self._optimizer.noise_multiplier
+        return mu_of_dp_sgd(multiplier) if multiplier > 0 else None
 
     @property
     @override

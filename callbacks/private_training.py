@@ -13,6 +13,7 @@ from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.output import loggers
 from leakage_audit.defences import ClipPerSample, GaussianNoise, Shared
 from leakage_audit.defences.dp_sgd import DPSGD, Accounting, noise_multiplier_for, opacus, refuse_unsupported
+from leakage_audit.measures.reconstruction_robustness import mu_of_dp_sgd
 from leakage_audit.readings.metric_table import EPSILON
 
 
@@ -84,6 +85,11 @@ class PrivateTraining(GradientDefence):
     def epsilon_after(self, steps: int) -> float:
         """ε after so many more steps; 0 before the fit."""
         return 0.0 if self.accounting is None else self.accounting.epsilon(self.steps + steps)
+
+    @property
+    @override
+    def mu(self) -> float | None:
+        return None if self.noise_multiplier is None else mu_of_dp_sgd(self.noise_multiplier)
 
     @property
     @override

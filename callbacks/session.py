@@ -17,12 +17,14 @@ from leakage_audit.callbacks.capture.distributed import AuditSkipped
 from leakage_audit.callbacks.capture.gradient_check import GradientCheck, MicroBatch, ReadStep
 from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.probe import Probe
-from leakage_audit.callbacks.capture.rng_isolation import RngState, isolated, kept_generators
+from leakage_audit.callbacks.capture.rng_isolation import RngState, isolated
 from leakage_audit.callbacks.capture.step_reader import StepReader
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.evaluation.baseline import BaselineImage
 from leakage_audit.callbacks.evaluation.evaluate import Evaluation, Job, evaluate_all
+from leakage_audit.callbacks.evaluation.jobs import jobs_of
 from leakage_audit.callbacks.evaluation.results import Audit, Pending, Result
+from leakage_audit.callbacks.evaluation.robustness import Robustness
 from leakage_audit.callbacks.evaluation.shape_metrics import has_dead_filters, shape_metrics
 from leakage_audit.callbacks.limits_of_audit import budget_of, unread, worker_of
 from leakage_audit.callbacks.output import console, publish, records
@@ -73,6 +75,7 @@ class Session:
         self.tally, self.voice = Tally(), Voice(trainer)
         self._defence, self._tag = defence, tag
         self._guess = BaselineImage()
+        self._robustness: Robustness | None = None  # a defence may find its noise after the audit has begun
         followed = Probe(trainer, settings.probe == "fixed", settings.seed, folder, probe, self.voice.once)
         self._selection = Selection(trainer, module, settings, self.reader, followed, defence)
         self._window: list[MicroBatch] = []
@@ -211,6 +214,10 @@ class Session:
         if attacked:
             self.tally.note(skipped, tried)
         found = records.metrics(result.evaluations, seconds) if result.evaluations else result.numbers
+        self._robustness = self._robustness or Robustness(self._defence.mu if self._defence else None)
+        self._robustness.add(result.evaluations)
+        if attacked and (curve := self._robustness.curve):
+            found, record = found | self._robustness.metrics, record | {"robustness": curve}
         metrics = self._tagged(found)
         publish.publish(
             self.trainer, result.evaluations, metrics, record, self.folder, self.voice.once, self.settings.attacks
@@ -272,21 +279,7 @@ class Session:
         return evaluate_all(self._jobs(samples, attack), budget)
 
     def _jobs(self, samples: list[CapturedSample], attack: bool = True) -> list[Job]:
-        """The arguments of `evaluate` for each captured sample."""
-        settings = self.settings
-        with kept_generators(getattr(self.trainer, "datamodule", None), self.trainer.train_dataloader):
-            guesses = [self._guess(self.trainer, captured.truth.shape[1:]) for captured in samples]
-        common: dict[str, Any] = {"strict": settings.on_error == "raise"}
-        bounded = self._defence is None or self._defence.composition.is_noise
-        common |= {"limit": settings.limit, "options": settings.options, "bounded": bounded}
-        return [
-            (
-                (captured.seen, captured.truth, captured.labels, settings.attacks if attack else {}),
-                # Only once an audit: the ranks hardly depend on the image.
-                common | {"measure": i == 0 and self.trainer.is_global_zero, "guess": guess, "known": captured.known},
-            )
-            for i, (captured, guess) in enumerate(zip(samples, guesses, strict=True))
-        ]
+        return jobs_of(samples, self.trainer, self.settings, self._defence, self._guess, attack)
 
     def _record(self, kind: str, step: int, check: GradientCheck | None, skipped: str | None) -> dict[str, Any]:
         attacks, granted = self.settings.attacks.values(), self.settings.grant_labels

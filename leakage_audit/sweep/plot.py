@@ -80,7 +80,8 @@ def cells(row: PointRow) -> list[str]:
     """A row as `SHOWN` has it."""
     at_least = "" if row.limit_solved else "≥ "
     batch = "" if row.limit_unknown_solved else "≥ "
-    attack = "–" if row.psnr is None else f"{row.psnr:.1f} ({row.attack}, {'knows' if row.knows else 'does not'})"
+    who = {None: "", True: ", knows", False: ", does not"}[row.knows]
+    attack = "–" if row.psnr is None else f"{row.psnr:.1f} ({row.attack}{who})"
     return [
         row.mechanism, f"{row.strength:g}", _number(row.accuracy, ".3f"), _number(row.epsilon, ".2f"),
         _number(row.c, ".6g"), _number(row.c_epsilon, ".1f"),
