@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from leakage_audit.defences.clip_per_sample import ClipPerSample
 from leakage_audit.defences.shared import Shared
@@ -51,5 +51,5 @@ def about_to_share(optimizer: Any, names: Mapping[str, nn.Parameter]) -> Shared:
     return Shared.of(found, factors).changed(found, {name: g.new_full(g.shape, std) for name, g in found.items()})
 
 
-def _parts(grad_sample: Any) -> list[Tensor]:
+def _parts(grad_sample: Any) -> list[Any]:
     return grad_sample if isinstance(grad_sample, list) else [] if grad_sample is None else [grad_sample]
