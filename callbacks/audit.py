@@ -15,8 +15,8 @@ from leakage_audit.attacks.base import Attack
 from leakage_audit.callbacks.capture import distributed
 from leakage_audit.callbacks.capture.rng_isolation import RngState
 from leakage_audit.callbacks.capture.supported_trainers import refuse_unsupported
-from leakage_audit.callbacks.defence import find_defence
 from leakage_audit.callbacks.evaluation.results import Audit
+from leakage_audit.callbacks.find_defence import find_defence
 from leakage_audit.callbacks.output import loggers
 from leakage_audit.callbacks.output.chart_layout import BY_DEFAULT
 from leakage_audit.callbacks.output.write_report import write as write_report
@@ -176,7 +176,7 @@ class LeakageAudit(Callback):
     def begin(self, trainer: Trainer, module: LightningModule) -> None:
         """Begin to audit a fit whose trainer and optimisers are there."""
         self.folder = choose_folder(trainer)
-        defence = find_defence(trainer, self)
+        defence = find_defence(trainer, module, self, self.settings.optimizer)
         self._session = Session(trainer, module, self.settings, self.folder, self._earlier, defence, self._tag)
         self._planned = None
         self._audits.start()

@@ -88,6 +88,11 @@ class GradientDefence(Callback):
         """What is done, as a record holds it."""
         return self._settings | {"mechanisms": self.composition.settings}
 
+    @property
+    def mu(self) -> float | None:
+        """How well one step's noise lets an image's presence be told (docs/method/defences.md); None: no promise."""
+        return None
+
     def defend(self, gradients: Mapping[str, Tensor], draw: int = 0) -> dict[str, Tensor]:
         """The gradients as they would be shared at this step.
 
@@ -149,18 +154,3 @@ class GradientDefence(Callback):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.steps = state_dict["steps"]
-
-
-def find_defence(trainer: Trainer, audit: Callback) -> GradientDefence | None:
-    """The defence that an audit has to see through.
-
-    Raises:
-        ValueError: If there are several, or it comes before the audit, which then could not check what it reads.
-    """
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    found = [callback for callback in callbacks if isinstance(callback, GradientDefence)]
-    if len(found) > 1:
-        raise ValueError(f"one GradientDefence at most can be audited, got {len(found)}: list its mechanisms in one")
-    if found and callbacks.index(found[0]) < callbacks.index(audit):
-        raise ValueError(f"{type(found[0]).__name__} must come after LeakageAudit in the list of callbacks")
-    return found[0] if found else None

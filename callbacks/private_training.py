@@ -13,6 +13,7 @@ from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.output import loggers
 from leakage_audit.defences import ClipPerSample, GaussianNoise, Shared
 from leakage_audit.defences.dp_sgd import DPSGD, Accounting, noise_multiplier_for, opacus, refuse_unsupported
+from leakage_audit.measures.reconstruction_robustness import mu_of_dp_sgd
 from leakage_audit.readings.metric_table import EPSILON
 
 
@@ -87,6 +88,11 @@ class PrivateTraining(GradientDefence):
 
     @property
     @override
+    def mu(self) -> float | None:
+        return None if self.noise_multiplier is None else mu_of_dp_sgd(self.noise_multiplier)
+
+    @property
+    @override
     def settings(self) -> dict[str, Any]:
         names = ("noise_multiplier", "max_grad_norm", "target_epsilon", "accountant", "seed", "batch_size")
         found = {name: getattr(self, name) for name in names}
@@ -101,10 +107,7 @@ class PrivateTraining(GradientDefence):
     @override
     def share_step(self, trainer: Trainer, module: LightningModule, optimizer: Optimizer) -> Shared:
         assert self._private is not None  # since the fit began
-        found = self._private.shared({plain(name): p for name, p in module.named_parameters()})
-        if found is None:
-            raise ValueError("the batch that was sampled holds no image")
-        return found
+        return self._private.shared({plain(name): p for name, p in module.named_parameters()})
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

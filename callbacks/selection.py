@@ -44,23 +44,27 @@ class Selection:
         self._trainer, self._module, self._settings = trainer, module, settings
         self._reader, self._probe, self._defence = reader, probe, defence
 
+    def shared(self, optimizer: Optimizer) -> Shared | None:
+        """What the step's own gradient is after the defence, where that is what is audited."""
+        if self._defence is None or self._settings.gradient == "sample":
+            return None
+        return self._defence.share_step(self._trainer, self._module, optimizer)
+
     def of(
-        self, optimizer: Optimizer, own: dict[str, Tensor], names: Set[str], window: Sequence[MicroBatch]
+        self, shared: Shared | None, own: dict[str, Tensor], names: Set[str], window: Sequence[MicroBatch]
     ) -> list[Capture]:
         """What is audited of a step.
 
         Args:
-            optimizer: That is about to step.
-            own: The step's gradients by name, for an audit of them.
-            names: Of the parameters that this optimiser steps.
+            shared: What `shared` gave.
+            own: The step's gradients by name before any defence, for an audit of them.
+            names: Of the parameters that the audited optimiser steps.
             window: The step's batches.
         """
         if self._settings.gradient == "sample":
             return self.samples(window, distributed.share(self._trainer, self._settings.samples), names)
         whole = self._reader.whole(self._trainer, self._module, own)
-        if self._defence is not None:
-            shared = self._defence.share_step(self._trainer, self._module, optimizer)
-            whole = [self._through(shared, captured) for captured in whole]
+        whole = whole if shared is None else [self._through(shared, captured) for captured in whole]
         return [partial(_itself, captured) for captured in whole]
 
     def samples(self, window: Sequence[MicroBatch], count: int, names: Set[str] | None = None) -> list[Capture]:

@@ -24,6 +24,7 @@ from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.evaluation.baseline import BaselineImage
 from leakage_audit.callbacks.evaluation.evaluate import evaluate_all
 from leakage_audit.callbacks.evaluation.results import Audit, Pending, Result
+from leakage_audit.callbacks.evaluation.robustness import Robustness
 from leakage_audit.callbacks.evaluation.shape_metrics import has_dead_filters, shape_metrics
 from leakage_audit.callbacks.jobs import Jobs
 from leakage_audit.callbacks.limits_of_audit import budget_of, unread, worker_of
@@ -75,6 +76,7 @@ class Session:
         self.tally, self.voice = Tally(), Voice(trainer)
         self._defence, self._tag = defence, tag
         self._guess = BaselineImage()
+        self._robustness: Robustness | None = None  # a defence may find its noise after the audit has begun
         followed = Probe(trainer, settings.probe == "fixed", settings.seed, folder, probe, self.voice.once)
         self._selection = Selection(trainer, module, settings, self.reader, followed, defence)
         self._jobs = Jobs(trainer, settings, self._guess, defence)
@@ -218,6 +220,10 @@ class Session:
         if attacked:
             self.tally.note(skipped, tried)
         found = records.metrics(result.evaluations, seconds) if result.evaluations else result.numbers
+        self._robustness = self._robustness or Robustness(self._defence.mu if self._defence else None)
+        self._robustness.add(result.evaluations)
+        if attacked and (curve := self._robustness.curve):
+            found, record = found | self._robustness.metrics, record | {"robustness": curve}
         metrics = self._tagged(found)
         publish.publish(
             self.trainer, result.evaluations, metrics, record, self.folder, self.voice.once, self.settings.attacks
@@ -240,6 +246,8 @@ class Session:
 
     def _attacked(self, optimizer: Optimizer, budget: Budget) -> Result:
         distributed.together(self.trainer, self._raise_problem)
+        # First of all: Opacus' noise may come from the global streams, which reading the step moves.
+        shared = distributed.together(self.trainer, lambda: self._selection.shared(optimizer))
         try:
             read = self.reader.read(self.trainer, self.module, optimizer, self._window, budget)
             self._trust(read)
@@ -250,7 +258,7 @@ class Session:
         check, names = read.check, frozenset(read.gradients)
         own = read.gradients if self.settings.gradient == "step" else {}
         del read  # single images' audits need the step's gradient no more
-        look = partial(self._looked_at, lambda: self._selection.of(optimizer, own, names, self._window), budget)
+        look = partial(self._looked_at, lambda: self._selection.of(shared, own, names, self._window), budget)
         found = distributed.together(self.trainer, look)
         if found.parcel is not None:
             return replace(found, gradient_check=check)

@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leakage_audit.attacks.base import Attack, Reconstruction
+from leakage_audit.attacks.base import Attack
 from leakage_audit.callbacks.evaluation.limits import measure_limits
 from leakage_audit.callbacks.settings import AuditOptions
 from leakage_audit.measures.security import security_metric
 from leakage_audit.networks.chain import UnreadableNetwork
 from leakage_audit.observation import Observation
+from leakage_audit.readings.attackers import strongest, to_unit_range
 from leakage_audit.readings.evaluation import AttackOutcome as AttackOutcome
 from leakage_audit.readings.evaluation import Evaluation as Evaluation
 from leakage_audit.runtime import Budget, OutOfMemory, OutOfTime, bytes_of
-from leakage_audit.scores.metrics import chance_floor, score
+from leakage_audit.scores.metrics import chance_floor
 
 log = logging.getLogger("leakage_audit")
 
@@ -93,7 +94,7 @@ def evaluate(
         options: How c(M) and the limit are computed.
     """
     options = options or AuditOptions()
-    true_images, truth = truth, _unit(truth, seen)
+    true_images, truth = truth, to_unit_range(truth, seen)
     seen = seen.to(torch.float32) if torch.finfo(seen.dtype).bits < 32 else seen
     known = known.to(torch.float32) if known is not None and torch.finfo(known.dtype).bits < 32 else known
     evaluation = Evaluation(truth, labels.tolist(), chance_floor(guess, truth))
@@ -112,7 +113,7 @@ def evaluate(
             continue
         share = budget.share(1.0 if budget.seconds is None else (left - kept) / left / waiting)
         try:
-            outcome = _stronger(attack, [seen] if known is None else [known, seen], truth, share)
+            outcome = strongest(attack, [seen] if known is None else [known, seen], truth, share)
         except UnreadableNetwork as error:
             evaluation.problems[name] = str(error)
             evaluation.refused.add(name)
@@ -142,36 +143,3 @@ def evaluate(
             evaluation.problems["limit"] = str(error) or type(error).__name__
             log.debug("the limit failed", exc_info=True)
     return evaluation
-
-
-def _stronger(attack: Attack, attackers: list[Observation], truth: Tensor, budget: Budget) -> AttackOutcome:
-    """The attack by each attacker in turn, the outcome of the one who got most; out of time if any of them was."""
-    found = []
-    for waiting, seen in zip(range(len(attackers), 0, -1), attackers, strict=True):
-        share = budget.share(1 / waiting)
-        result = attack(seen, share)
-        if seen is not attackers[0]:  # whoever knows the noise can tell whether it agrees but for that
-            result = attack.judged(result, attackers[0], share)
-        found.append(_scored(result, truth, seen, share))
-    best = max(found, key=lambda outcome: max(outcome.scores.psnr))
-    if len(found) == 1:
-        return best
-    details = best.result.details | {
-        "knows_defence": best is found[0],
-        "psnr_by_attacker": [x.scores.psnr for x in found],
-    }
-    return replace(best, result=replace(best.result, details=details), out_of_time=any(x.out_of_time for x in found))
-
-
-def _scored(result: Reconstruction, truth: Tensor, seen: Observation, budget: Budget) -> AttackOutcome:
-    kept = {k: v.detach().cpu() if isinstance(v, Tensor) else v for k, v in result.details.items()}
-    result = replace(result, images=_unit(result.images, seen), details=kept)
-    return AttackOutcome(result, score(result.images, truth), budget.stopped)
-
-
-def _unit(images: Tensor, seen: Observation) -> Tensor:
-    """Images on the CPU in single or double precision, their value range brought to [0, 1]."""
-    low, high = seen.value_range
-    images = images.detach().cpu()
-    images = images.float() if torch.finfo(images.dtype).bits < 32 else images
-    return (images - low) / (high - low)

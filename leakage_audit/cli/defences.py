@@ -51,7 +51,7 @@ def sweep(
         indices: Of the training images that are attacked, separated by commas.
         attacks: Separated by commas, each name or name:preset.
         seed: Of weights, order and noise.
-        seconds: Time limit of each attack on each image.
+        seconds: Time limit of each attack on each image, by both attackers together.
         reproduce: In place of all of these, the record of one point, which is measured again.
         accelerator: As Lightning's Trainer takes it.
         devices: Processes on this machine that share the points.
@@ -102,7 +102,7 @@ def filter(
         num_classes: Number of a variant's classes.
         seed: Set right before the network is built.
         checkpoint: Trained weights to load.
-        seconds: Time limit of each attack on each image.
+        seconds: Time limit of each attack on each image, by both attackers together.
         json: Print one JSON object instead of the table.
 
     Raises:

@@ -8,7 +8,7 @@ from torch import Generator, nn
 from torch.optim import Optimizer
 
 from leakage_audit.defences.base import mix
-from leakage_audit.defences.clip_per_sample import ClipPerSample
+from leakage_audit.defences.opacus_optimizer import about_to_share
 from leakage_audit.defences.shared import Shared
 
 
@@ -158,43 +158,22 @@ class DPSGD:
         # Its hooks on a first layer, whose input needs no gradient, are not what this warns of.
         warnings.filterwarnings("ignore", "Full backward hook is firing")
         self._wrapped = GradSampleModule(module)
-        self.noise_multiplier, self.bound, self.batch_size = noise_multiplier, bound, batch_size
         self.generator = Generator(device=next(module.parameters()).device).manual_seed(mix(seed))
         self.optimizer = DPOptimizer(
             optimizer, noise_multiplier=noise_multiplier, max_grad_norm=bound, expected_batch_size=batch_size,
             generator=self.generator,
         )  # fmt: skip
 
-    def shared(self, names: dict[str, nn.Parameter]) -> Shared | None:
-        """What the next step will share, by Opacus' own hands; nothing is changed by looking.
+    def shared(self, names: dict[str, nn.Parameter]) -> Shared:
+        """What the next step will share; see `about_to_share`.
 
         Args:
-            names: The parameters by name; those without per-sample gradients are left out.
+            names: The parameters by name.
 
-        Returns:
-            None where the batch held no image.
+        Raises:
+            ValueError: If the batch held no image.
         """
-        mine: dict[str, Any] = {name: p for name, p in names.items() if getattr(p, "grad_sample", None) is not None}
-        if not mine or not len(next(iter(mine.values())).grad_sample):
-            return None
-        samples = {name: self.optimizer._get_flat_grad_sample(p) for name, p in mine.items()}
-        before = {name: p.grad for name, p in mine.items()}
-        state = self.generator.get_state()
-        self.optimizer.clip_and_accumulate()
-        self.optimizer.add_noise()
-        self.optimizer.scale_grad()
-        found = {name: p.grad.detach().clone() for name, p in mine.items() if p.grad is not None}
-        self.generator.set_state(state)
-        for name, p in mine.items():
-            p.grad, p.summed_grad = before[name], None
-            held = p.grad_sample
-            for tensor in held if isinstance(held, list) else [held]:
-                if hasattr(tensor, "_processed"):
-                    del tensor._processed
-        factors = ClipPerSample(self.bound).factors(samples) * (len(next(iter(samples.values()))) / self.batch_size)
-        std = self.noise_multiplier * self.bound / self.batch_size
-        clean = Shared.of(found, factors)
-        return clean.changed(found, {name: g.new_full(g.shape, std) for name, g in found.items()})
+        return about_to_share(self.optimizer, names)
 
     def close(self) -> None:
         """Take the hooks off the module again."""

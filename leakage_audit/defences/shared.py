@@ -89,6 +89,14 @@ class Shared:
             loss=seen.loss if self.per_image is None else WeightedLoss(seen.loss, tuple(self.per_image.tolist())),
         )  # fmt: skip
 
+    def attackers(self, seen: Observation) -> list[Observation]:
+        """What is seen by who knows the defence, then by who does not; by one alone where there is nothing to know.
+
+        Args:
+            seen: As in `seen_by`.
+        """
+        return [self.seen_by(seen, knows) for knows in ((True,) if self.is_plain else (True, False))]
+
     @property
     def undone(self) -> dict[str, Tensor]:
         """The gradients with what is missing on average, their factors undone."""

@@ -64,14 +64,15 @@ class SparseVector(Mechanism):
         out = torch.where(accepted, flat, 0.0) if self.clear_leftovers else torch.zeros_like(flat)
         out[drawn] = noisy.clamp(-self.gamma, self.gamma)
         sent = torch.zeros_like(accepted).index_fill(0, drawn, True)
-        cut = sent & (out.abs() >= self.gamma)  # noised as it was and then cut off, so that its sign is left
-        unsent = ~(accepted | sent) if self.clear_leftovers else ~sent
-        shift, spread = cut_off(flat, out, cut)
-        error = (sent & ~cut) * (math.sqrt(2) * scale) + spread + hidden(flat, out, unsent)
+        told = accepted | sent if self.clear_leftovers else sent
         found, errors, shifts = {}, {}, {}
-        parts = zip(shared.gradients.items(), *(part.split(sizes) for part in (out, error, shift)), strict=True)
+        parts = zip(shared.gradients.items(), *(part.split(sizes) for part in (flat, out, sent, told)), strict=True)
         for (name, g), *values in parts:
-            found[name], errors[name], shifts[name] = (value.reshape(g.shape).to(g) for value in values)
+            before, after, mine, known = (value.reshape(g.shape) for value in values)
+            cut = mine & (after.abs() >= self.gamma)  # noised as it was and then cut off, so that its sign is left
+            shift, spread = cut_off(before, after, cut)
+            error = (mine & ~cut) * (math.sqrt(2) * scale) + spread + hidden(before, after, ~known)
+            found[name], errors[name], shifts[name] = (value.to(g) for value in (after, error, shift))
         return shared.changed(found, errors, shifts)
 
     def _accept(self, flat: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:

@@ -34,7 +34,8 @@ class Sweep:
         mechanisms: Strengths by mechanism.
         indices: Of the training images that are attacked.
         attacks: As `leakage_audit.attacks.build` takes them.
-        seconds: Time limit of each attack on each image, and of each limit; None sets none.
+        seconds: Time limit of each attack on each image, by both attackers together, and of each limit; None sets
+            none.
 
     Raises:
         ValueError: If anything of it cannot be run.

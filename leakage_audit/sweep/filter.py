@@ -23,9 +23,9 @@ from leakage_audit.data.images import Images
 from leakage_audit.defences.base import Composition, DefenceError, Mechanism, checked
 from leakage_audit.defences.shared import Gradients, Shared
 from leakage_audit.observation import Observation, observe
-from leakage_audit.readings.reading import worst
-from leakage_audit.scores.metrics import chance_floor
-from leakage_audit.sweep.point import attempts_on, image_status, limit_of
+from leakage_audit.readings.evaluation import Evaluation, audit_status
+from leakage_audit.readings.reading import Status, worst
+from leakage_audit.sweep.point import attacked, limit_of
 
 DRAWS = 3  # times that a filter is called on one gradient: two tell whether it is random
 TRIED_ON = 4  # drawn images whose gradients an attacker has tried it on
@@ -123,7 +123,7 @@ def audit_filter(
         num_classes: Of a variant.
         seed: Of the weights.
         checkpoint: Trained weights.
-        seconds: Time limit of each attack, and of each limit.
+        seconds: Time limit of each attack, by both attackers together, and of each limit.
         mean: Subtracted from the images.
 
     Raises:
@@ -159,30 +159,30 @@ def audit_filter(
     count = len(rows)
     return FilterReport(
         function, network, any(randoms), sum(error) / count, sum(cosine) / count, sum(zeroed) / count,
-        str(worst([status for _, status in rows])), tuple(row for row, _ in rows),
+        str(worst([Status(row.status) for row in rows])), tuple(rows),
     )  # fmt: skip
 
 
 def _image(
     index: int, seen: Observation, shared: Shared, truly: Shared, image: Tensor, label: int, random: bool, data: Images,
     names: Sequence[str], seconds: float | None,
-) -> tuple[FilteredImage, Any]:  # fmt: skip
-    labels, floor = torch.tensor([label]), chance_floor(data.mean_image(Experiment.guessed_from), image)
-    bare = limit_of(seen, image[None], labels, seconds)
-    limit = limit_of(truly.seen_by(seen, knows=True), image[None], labels, seconds)
+) -> FilteredImage:  # fmt: skip
+    truth, labels, guess = image[None], torch.tensor([label]), data.mean_image(Experiment.guessed_from)
+    bare = limit_of(seen, truth, labels, seconds)
+    limit = limit_of(truly.seen_by(seen, knows=True), truth, labels, seconds)
     if limit is not None and not random and truly.relative_error(seen.gradients) > EXACT:
         limit = replace(limit, solved=False)
-    before = attempts_on(0, seen, True, names, image, seconds)
-    after = [
-        a for knows in (True, False) for a in attempts_on(0, shared.seen_by(seen, knows), knows, names, image, seconds)
-    ]
-    status = image_status(0, limit, after, floor)
-    row = FilteredImage(
+    before = attacked([seen], truth, labels, bare, names, guess, seconds)
+    after = attacked(shared.attackers(seen), truth, labels, limit, names, guess, seconds)
+    return FilteredImage(
         index, None if bare is None else bare.psnr[0], None if limit is None else limit.psnr[0],
-        limit is not None and limit.solved, max((a.scores.psnr[0] for a in after), default=None),
-        max((a.scores.psnr[0] for a in before), default=None), floor.psnr[0], str(status),
+        limit is not None and limit.solved, _best(after), _best(before), after.floor.psnr[0],
+        str(audit_status([after])),
     )  # fmt: skip
-    return row, status
+
+
+def _best(found: Evaluation) -> float | None:
+    return max((outcome.scores.psnr[0] for outcome in found.outcomes.values()), default=None)
 
 
 class Filter:

@@ -58,19 +58,23 @@ def figure(rows: Sequence[PointRow], path: Path) -> None:
         colour = "black" if mechanism == NONE else f"C{i - 1}"
         lines = [(row.limit, accuracy) for row, accuracy in mine if row.limit is not None]
         if lines:
-            style = "*" if mechanism == NONE else "o-"
+            style = "*" if mechanism == NONE else "-"
             axes.plot([x for x, _ in lines], [y for _, y in lines], style, color=colour, label=mechanism)
         for row, accuracy in mine:
+            if row.limit is not None and mechanism != NONE:  # hollow where the limit is only "at least"
+                filled = colour if row.limit_solved else "white"
+                axes.plot(row.limit, accuracy, "o", color=colour, markerfacecolor=filled)
             if row.psnr is not None:
                 axes.plot(row.psnr, accuracy, "x", color=colour, alpha=0.6)
             at = leak(row)
             if at is not None and mechanism != NONE:
                 where = (at, accuracy)
-                axes.annotate(f"{row.strength:g}", where, (3, 3), fontsize=6, textcoords="offset points")
+                beside = (4, 4) if i % 2 else (4, -9)  # neighbours' words do not lie on each other
+                axes.annotate(f"{row.strength:g}", where, beside, fontsize=7, color=colour, textcoords="offset points")
     chances = [row.chance for row in rows if row.chance is not None]
     if chances:
         axes.axvline(max(chances), color="grey", linestyle=":", label="a guess")
-    axes.set_xlabel("leak in dB: limit (dots), best attack (crosses)")
+    axes.set_xlabel("leak in dB: limit (dots; hollow: at least), best attack (crosses)")
     axes.set_ylabel("accuracy on held-out images")
     axes.legend(fontsize=8)
     drawing.savefig(path, dpi=150)
@@ -80,7 +84,8 @@ def cells(row: PointRow) -> list[str]:
     """A row as `SHOWN` has it."""
     at_least = "" if row.limit_solved else "≥ "
     batch = "" if row.limit_unknown_solved else "≥ "
-    attack = "–" if row.psnr is None else f"{row.psnr:.1f} ({row.attack}, {'knows' if row.knows else 'does not'})"
+    who = {None: "", True: ", knows", False: ", does not"}[row.knows]
+    attack = "–" if row.psnr is None else f"{row.psnr:.1f} ({row.attack}{who})"
     return [
         row.mechanism, f"{row.strength:g}", _number(row.accuracy, ".3f"), _number(row.epsilon, ".2f"),
         _number(row.c, ".6g"), _number(row.c_epsilon, ".1f"),
@@ -110,16 +115,19 @@ def page(rows: Sequence[PointRow], about: dict, path: Path) -> None:
     strengths = "".join(f"<li><b>{escape(n)}</b>: {escape(MECHANISMS[n].strength)}</li>" for n in names)
     recipe = "".join(f"<li>{escape(str(k))}: {escape(str(v))}</li>" for k, v in about.items() if k != "images")
     path.write_text(
-        "<!doctype html><html lang=en><meta charset=utf-8><title>Defences</title><style>body{font:15px/1.5 sans-serif;"
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        "<meta name=viewport content='width=device-width'><title>Defences</title><style>body{font:15px/1.5 sans-serif;"
         "max-width:70rem;margin:2rem auto;padding:0 1rem}table{border-collapse:collapse}td,th{padding:.2rem .6rem;"
-        "border-bottom:1px solid #ccc;text-align:left}.best{background:#e8f4e8}img{max-width:100%}</style>"
+        "border-bottom:1px solid #ccc;text-align:left;white-space:nowrap}.best{background:#e8f4e8}img{max-width:100%}"
+        ".wide{overflow-x:auto}li{overflow-wrap:anywhere}</style>"
         "<h1>What each defence costs and leaves</h1>"
         "<img src=pareto.png alt='Accuracy against leak, one line a mechanism'>"
         "<p>Green: no other point has both a higher accuracy and a lower leak. <b>limit</b>: PSNR that one image's "
         "shared gradient determines, whoever attacks (the other images known); <b>limit, batch</b>: of all attacked "
         "images averaged, none known. An attack is tried by who knows the defence and by who does not; the stronger "
-        "counts. A low attack with a high limit protects nothing.</p>"
-        f"<table><tr>{head}</tr>{body}</table><h2>Strengths</h2><ul>{strengths}</ul><h2>Recipe</h2><ul>{recipe}</ul>"
+        "counts. A low attack with a high limit protects nothing. ≥ is at least: a better attack may get more.</p>"
+        f"<div class=wide><table><tr>{head}</tr>{body}</table></div>"
+        f"<h2>Strengths</h2><ul>{strengths}</ul><h2>Recipe</h2><ul>{recipe}</ul>"
         "</html>\n",
         encoding="utf-8",
     )

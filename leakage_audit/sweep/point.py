@@ -1,7 +1,6 @@
 """One point of a sweep: a network trained under a defence, and what its defended gradients still give away."""
 
 import logging
-import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,7 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from leakage_audit import attacks
-from leakage_audit.attacks.base import Reconstruction
 from leakage_audit.compare.experiment import Experiment
 from leakage_audit.defences import ClipPerSample, Composition, DefenceError
 from leakage_audit.defences.clip_per_sample import sample_gradients
@@ -21,10 +19,10 @@ from leakage_audit.measures.noise import effective_metric
 from leakage_audit.measures.noisy_limit import noisy_limit
 from leakage_audit.measures.security import security_metric
 from leakage_audit.observation import Observation, observe
-from leakage_audit.readings.reading import Status, limit_severity, status, worst
+from leakage_audit.readings.attackers import strongest
+from leakage_audit.readings.evaluation import AttackOutcome, Evaluation, LimitOutcome, audit_status
 from leakage_audit.runtime import Budget, OverBudget
-from leakage_audit.scores.metrics import Scores, chance_floor, score
-from leakage_audit.scores.severity import severity
+from leakage_audit.scores.metrics import chance_floor
 from leakage_audit.sweep.mechanisms import BOUND
 from leakage_audit.sweep.recipe import Recipe, Trained
 
@@ -54,9 +52,9 @@ class PointRow:
         attack: The attack that got most of any image.
         psnr: Its PSNR in dB.
         ssim: Its SSIM.
-        knows: Whether it knew the defence.
-        psnr_knows: The best that knew it.
-        psnr_not_knows: The best that did not.
+        knows: Whether it knew the defence; None where there was nothing to know.
+        psnr_knows: The best that knew it; None where none could begin.
+        psnr_not_knows: The best that did not; likewise.
         chance: What a guess of the mean image scores, for the image that leaked most.
         status: Of the worst image: leaks, protected, open, unknown.
         seconds: CPU time of the point.
@@ -90,18 +88,6 @@ class PointRow:
 COLUMNS = tuple(field.name for field in fields(PointRow))
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One attack on one image by one attacker."""
-
-    image: int
-    attack: str
-    knows: bool
-    found: Reconstruction
-    scores: Scores
-    in_time: bool
-
-
 def measure_point(
     recipe: Recipe,
     mechanism: str,
@@ -118,48 +104,38 @@ def measure_point(
         strength: Its number.
         indices: Of the training images to attack.
         attack_names: As `leakage_audit.attacks.build` takes them.
-        seconds: Time limit of each attack on each image, and of each limit.
+        seconds: Time limit of each attack on each image, by both attackers together, and of each limit.
     """
     start = time.process_time()
     trained = recipe.train(mechanism, strength)
     composition = Composition(trained.mechanisms, recipe.seed)
     images = torch.stack([recipe.data.image_at(i).image for i in indices])
     labels = torch.tensor([recipe.data.image_at(i).label for i in indices])
-    floor = chance_floor(recipe.data.mean_image(Experiment.guessed_from), images)
+    guess = recipe.data.mean_image(Experiment.guessed_from)
     with torch.inference_mode(False), torch.enable_grad():
         seen = [_observe(recipe, trained, images[i : i + 1], labels[i : i + 1]) for i in range(len(images))]
         try:
             shared = [composition.share(one.gradients, 0, i) for i, one in enumerate(seen)]
         except DefenceError as error:
             return _row(trained, mechanism, strength, problem=str(error), seconds=time.process_time() - start)
-        knowing = [s.seen_by(one, knows=True) for s, one in zip(shared, seen, strict=True)]
-        limits = [limit_of(one, images[i : i + 1], labels[i : i + 1], seconds) for i, one in enumerate(knowing)]
+        attackers = [s.attackers(one) for s, one in zip(shared, seen, strict=True)]
+        limits = [limit_of(x[0], images[i : i + 1], labels[i : i + 1], seconds) for i, x in enumerate(attackers)]
         if not composition.is_noise:
             limits = [x if x is None else replace(x, solved=False) for x in limits]
         whole = limit_of(_batch(recipe, trained, composition, images, labels), images, labels, seconds)
-        attempts = [
-            attempt
-            for i, (s, one) in enumerate(zip(shared, seen, strict=True))
-            for knows in (True, False)
-            for attempt in attempts_on(i, s.seen_by(one, knows), knows, attack_names, images[i], seconds)
+        found = [
+            attacked(who, images[i : i + 1], labels[i : i + 1], limits[i], attack_names, guess, seconds)
+            for i, who in enumerate(attackers)
         ]
     errors = [s.relative_error(one.gradients) for s, one in zip(shared, seen, strict=True)]
-    best = max(attempts, key=lambda a: a.scores.psnr[0], default=None)
-    found = {} if best is None else {
-        "attack": best.attack, "psnr": best.scores.psnr[0], "ssim": best.scores.ssim[0], "knows": best.knows,
-        "psnr_knows": max((a.scores.psnr[0] for a in attempts if a.knows), default=None),
-        "psnr_not_knows": max((a.scores.psnr[0] for a in attempts if not a.knows), default=None),
-        "chance": floor.psnr[best.image],
-    }  # fmt: skip
-    states = [image_status(i, limits[i], attempts, floor) for i in range(len(images))]
     return _row(
         trained, mechanism, strength,
-        **_measures(knowing[0], seen[0], errors[0]),
+        **_measures(attackers[0][0], seen[0], errors[0]),
         relative_error=sum(errors) / len(errors),
         limit=_highest(limits), limit_solved=all(x is not None and x.solved for x in limits),
         limit_unknown=_highest([whole]),
         limit_unknown_solved=whole is not None and whole.solved and composition.is_noise,
-        **found, status=str(worst(states)), seconds=round(time.process_time() - start, 2),
+        **_strongest(found), status=str(audit_status(found)), seconds=round(time.process_time() - start, 2),
     )  # fmt: skip
 
 
@@ -194,21 +170,52 @@ def limit_of(seen: Observation, images: Tensor, labels: Tensor, seconds: float |
         return None
 
 
-def attempts_on(
-    image: int, seen: Observation, knows: bool, names: Sequence[str], truth: Tensor, seconds: float | None
-) -> list[Attempt]:
-    """Attacks on one image by one attacker; those that fail are said and left out."""
-    found = []
+def attacked(
+    attackers: Sequence[Observation], truth: Tensor, labels: Tensor, limit: Limit | None, names: Sequence[str],
+    guess: Tensor | None, seconds: float | None,
+) -> Evaluation:  # fmt: skip
+    """One image attacked by all who may have seen its gradient; attacks that fail are said and left out.
+
+    Args:
+        attackers: What each of them sees; who knows the defence first.
+        truth: The image `(1, C, H, W)` in [0, 1].
+        labels: Its class `(1,)`.
+        limit: What its gradient determines, if that is known.
+        names: As `leakage_audit.attacks.build` takes them.
+        guess: What it is held against.
+        seconds: Time limit of each attack, by all attackers together.
+    """
+    found = Evaluation(truth, labels.tolist(), chance_floor(guess, truth))
+    found.limit = None if limit is None else LimitOutcome(list(limit.psnr), limit.solved)
     for name in names:
-        budget = Budget(seconds)
         try:
-            guess = attacks.build(name)(seen, budget)
+            found.outcomes[name] = strongest(attacks.build(name), attackers, truth, Budget(seconds))
         except Exception as error:  # an attack that fails proves nothing, and must not end the sweep
-            log.warning("%s failed on image %d: %s: %s", name, image, type(error).__name__, error)
-            continue
-        in_time = not budget.stopped and not (math.isnan(guess.residual) and not guess.converged)
-        found.append(Attempt(image, name, knows, guess, score(guess.images, truth[None]), in_time))
+            log.warning("%s failed: %s: %s", name, type(error).__name__, error)
     return found
+
+
+def by_attacker(outcome: AttackOutcome) -> list[float | None]:
+    """PSNR in dB that who knows the defence got of one image, and who does not; None for who could not begin."""
+    both = outcome.result.details.get("psnr_by_attacker", 2 * [outcome.scores.psnr])
+    return [None if psnr is None else psnr[0] for psnr in both]
+
+
+def _strongest(found: Sequence[Evaluation]) -> dict[str, object]:
+    """A row's part on the attacks."""
+    tried = [(x, name, outcome) for x in found for name, outcome in x.outcomes.items()]
+    if not tried:
+        return {}
+    image, name, best = max(tried, key=lambda one: one[2].scores.psnr[0])
+    knows, does_not = (
+        max((x for x in column if x is not None), default=None)
+        for column in zip(*(by_attacker(outcome) for _, _, outcome in tried), strict=True)
+    )
+    return {
+        "attack": name, "psnr": best.scores.psnr[0], "ssim": best.scores.ssim[0],
+        "knows": best.result.details.get("knows_defence"),
+        "psnr_knows": knows, "psnr_not_knows": does_not, "chance": image.floor.psnr[0],
+    }  # fmt: skip
 
 
 def _measures(knowing: Observation, seen: Observation, error: float) -> dict[str, float | None]:
@@ -223,13 +230,3 @@ def _measures(knowing: Observation, seen: Observation, error: float) -> dict[str
 
 def _highest(limits: Sequence[Limit | None]) -> float | None:
     return max((max(x.psnr) for x in limits if x is not None), default=None)
-
-
-def image_status(image: int, limit: Limit | None, attempts: Sequence[Attempt], floor: Scores) -> Status:
-    """What is known of one image."""
-    mine = [a for a in attempts if a.image == image]
-    chance = floor.psnr[image], floor.ssim[image]
-    best = max(mine, key=lambda a: a.scores.psnr[0], default=None)
-    word = None if best is None else severity(best.scores.psnr[0], best.scores.ssim[0], *chance)
-    bound = None if limit is None else limit_severity(limit.psnr[0], chance[0])
-    return status(word, bool(mine) and all(a.in_time for a in mine), bound, limit is not None and limit.solved)

@@ -3,14 +3,16 @@
 import builtins
 import json
 import logging
+from statistics import NormalDist
 
 import pytest
 import torch
 import torch.nn.functional as F
-from fits import Grey, Net, fit, images
+from fits import Grey, Net, fit, images, lines
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from test_defence import Keeps
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from leakage_audit.callbacks import LeakageAudit, LeakageGate
 from leakage_audit.callbacks.private_training import PrivateTraining
@@ -81,6 +83,38 @@ def test_the_audit_sees_exactly_what_is_shared_and_changes_nothing(tmp_path):
         assert all(torch.equal(seen[name], used[name]) for name in used)
     record = json.loads(next(tmp_path.rglob("audit.jsonl")).read_text().splitlines()[0])
     assert record["defence"]["dp_sgd"]["noise_multiplier"] == 1.0
+
+
+def test_the_robustness_curve_stands_beside_what_was_measured(tmp_path):
+    """Every audit's images count; the bound is that of one step, from the share that the guess brings so near."""
+    noisy, labels = images(64).tensors
+    flat = 0.6 + 0.001 * torch.arange(64).view(-1, 1, 1, 1) + torch.zeros_like(noisy)
+    data = TensorDataset(torch.where(labels.view(-1, 1, 1, 1) % 2 == 0, flat, noisy), labels)
+    audit = LeakageAudit(every_n_steps=1, attacks=[Grey(0.13)], probe="batch", samples=4, limit=0)
+    trainer, _ = run(tmp_path, audit, PrivateTraining(noise_multiplier=2.0), data=data)
+    samples = [sample for line in lines(tmp_path) for sample in line["samples"]]
+    guesses = {sample["floor"]["psnr"][0] for sample in samples}
+    found = [sample["attacks"]["grey"]["psnr"][0] for sample in samples]
+
+    def expected(psnr):
+        kappa = sum(g >= psnr for g in guesses) / len(guesses) or 1 / (len(guesses) + 1)
+        bound = 1.0 if kappa == 1 else NormalDist().cdf(NormalDist().inv_cdf(kappa) + 1 / 2)
+        return bound, sum(f >= psnr for f in found) / len(found)
+
+    curve = lines(tmp_path)[-1]["robustness"]
+    assert [point["psnr"] for point in curve] == sorted({*guesses, *found})
+    for point in curve:
+        assert (point["bound"], point["measured"]) == pytest.approx(expected(point["psnr"]))
+    bound, measured = expected(sum(guesses) / len(guesses) + 6)
+    assert 0 < measured < 1
+    assert float(trainer.callback_metrics["audit/robustness/bound"]) == pytest.approx(bound)
+    assert float(trainer.callback_metrics["audit/robustness/measured"]) == pytest.approx(measured)
+
+
+def test_no_other_training_has_a_robustness_curve(tmp_path):
+    fit(tmp_path, LeakageAudit(attacks=[Grey()], limit=0), max_steps=1)
+    assert "robustness" not in lines(tmp_path)[0]
+    assert not any("robustness" in name for name in lines(tmp_path)[0]["metrics"])
 
 
 def test_the_gate_stops_the_fit_before_the_budget_is_exceeded(tmp_path, caplog):

@@ -67,6 +67,16 @@ class LayerEntry(TypedDict):
     remark: NotRequired[str | None]
 
 
+class RobustnessEntry(TypedDict):
+    """One distance of the reconstruction-robustness curve."""
+
+    psnr: Annotated[Number, "In dB; nearer than this counts as reconstructed."]
+    kappa: Annotated[Number, "Share of the audited images that the guess brings so near."]
+    measured: Annotated[Number, "Share that the attacks brought so near."]
+    bound: Annotated[Number, "The highest share that one step's noise allows, whoever attacks."]
+    slack: Annotated[Number, "Two standard errors of `measured` under the bound."]
+
+
 class AuditLine(TypedDict):
     """An audit, or a measurement of c(M) and the layers alone; one that did not take place has `skipped`."""
 
@@ -101,6 +111,7 @@ class AuditLine(TypedDict):
     samples: NotRequired[list[SampleEntry]]
     problems: NotRequired[Annotated[dict[str, str], "What could not be done, by attack or `c`."]]
     skipped: NotRequired[Annotated[str, "Why it did not take place."]]
+    robustness: NotRequired[Annotated[list[RobustnessEntry], "Under DP-SGD, of all images audited so far in the fit."]]
 
 
 class ViolationEntry(TypedDict):
