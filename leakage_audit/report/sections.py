@@ -187,7 +187,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table that scrolls by itself where the screen is narrow; cells are HTML."""
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="card scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    inside = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="card scroll" tabindex="0">{inside}</div>'  # scrolled by the keyboard, too
 
 
 def word(name: str) -> str:

@@ -1,6 +1,7 @@
 """One audit against one limit, case by case; no failure counts as kept."""
 
 import logging
+import math
 import time
 
 import pytest
@@ -47,7 +48,7 @@ def test_each_case(pattern, found, states):
 
 
 def test_a_limit_without_a_number_says_why():
-    (finding,) = judge("audit/limit", 25.0, audit({}, {"limit": (float("-inf"), "out of memory")}))
+    (finding,) = judge("audit/limit", 25.0, audit({}, {"limit": (-math.inf, "out of memory")}))
     assert (finding.state, finding.reason) == ("unknown", "out of memory")
 
 
