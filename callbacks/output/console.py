@@ -38,7 +38,7 @@ def show(trainer: Trainer, audit: Audit) -> None:
     if status is Status.LEAKS:  # a proof counts however the attack ended
         reached += [psnr for psnr, _ in audit.no_results.values() if math.isfinite(psnr)]
     said = f"{max(reached):.1f} {PSNR.unit}" if reached else NO_RESULT
-    shown = trainer.progress_bar_metrics
+    shown: Any = trainer.progress_bar_metrics  # floats by its type, but bars show words as well
     others = {name: value for name, value in shown.items() if name not in set(Status)}
     shown.clear()
     shown.update({str(status): said} | others)
