@@ -22,6 +22,8 @@ NAMED = {
     "callbacks/limits_of_audit START_OR_END": "what a process takes before and after its clock; `grace` is the option",
     "callbacks/capture/listening _ALONE": "a reading's empty arguments",
     "callbacks/capture/loss_lookup _USUAL": "PyTorch's own defaults",
+    "callbacks/output/progress_bar NUMBERS": "columns of a terminal, a matter of layout",
+    "callbacks/output/progress_bar WIDE": "columns of a terminal, a matter of layout",
     "callbacks/output/image_grid COLUMNS": LAYOUT,
     "callbacks/output/image_grid REASON": LAYOUT,
     "compare/progress MEASURABLE": "when an estimate of the time left is shown; no result depends on it",
