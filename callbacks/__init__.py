@@ -5,6 +5,7 @@ from leakage_audit.callbacks.dashboard import LeakageDashboard
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.evaluation.results import Audit
 from leakage_audit.callbacks.gate import LeakageGate, LeakageLimitExceeded
+from leakage_audit.callbacks.output.progress_bar import OneLineProgressBar
 from leakage_audit.callbacks.private_training import PrivateTraining
 from leakage_audit.callbacks.watch import Watch, watch
 
@@ -15,6 +16,7 @@ __all__ = [
     "LeakageDashboard",
     "LeakageGate",
     "LeakageLimitExceeded",
+    "OneLineProgressBar",
     "PrivateTraining",
     "Watch",
     "watch",

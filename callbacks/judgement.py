@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from leakage_audit.callbacks.evaluation.results import Audit
+from leakage_audit.readings.evaluation import LIMIT as NO_LIMIT
 from leakage_audit.readings.metric_table import LIMIT, LIMIT_OTHERS_KNOWN, PSNR, PSNR_MEAN, metric_of
 
 
@@ -72,7 +73,7 @@ def judge(pattern: str, limit: float, audit: Audit) -> Iterator[Finding]:
     for metric in (PSNR, PSNR_MEAN):
         for attack, (reached, reason) in audit.no_results.items():
             name = metric.of(attack)
-            if not fnmatchcase(name, pattern) or name in audit.metrics:
+            if attack == NO_LIMIT or not fnmatchcase(name, pattern) or name in audit.metrics:
                 continue
             # A mean may be lower than what one image reached, so that proves nothing of it.
             if metric is PSNR and reached > limit:
@@ -83,5 +84,5 @@ def judge(pattern: str, limit: float, audit: Audit) -> Iterator[Finding]:
                 yield Finding(pattern, name, reached, limit, "unknown", reason)
     for metric in (LIMIT, LIMIT_OTHERS_KNOWN):
         if audit.status is not None and metric.name not in audit.metrics and fnmatchcase(metric.name, pattern):
-            reason = "the limit was not measured, or not solved to its end"
+            _, reason = audit.no_results.get(NO_LIMIT, (0.0, "the limit was not measured, or not solved to its end"))
             yield Finding(pattern, metric.name, float("-inf"), limit, "unknown", reason)

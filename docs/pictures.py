@@ -8,7 +8,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from leakage_audit.cli.command_line import main
 
 HERE = Path(__file__).parent
-OPTIONS = "--model.variant=cnn3_v1 --trainer.max_steps=1 --trainer.callbacks.samples=4"
+# Time enough on any machine: an attack that ran out of it would be a hatched tile.
+OPTIONS = (
+    "--model.variant=cnn3_v1 --trainer.max_steps=1 --trainer.callbacks.samples=4 --trainer.callbacks.max_seconds=600"
+)
 
 
 def draw() -> None:

@@ -54,5 +54,5 @@ figure.savefig("first_audit.png")
 # %%
 from leakage_audit.measures.limit import reconstruction_limit
 
-found = reconstruction_limit(seen, image[None], torch.tensor([label]))
+found = reconstruction_limit(seen, image, label)
 print(f"limit {found.psnr[0]:.1f} dB, solved to its end: {found.solved}")

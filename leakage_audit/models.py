@@ -91,8 +91,8 @@ class Variant(L.LightningModule):
         loss = F.cross_entropy(scores, y)
         accuracy = multiclass_accuracy(scores.detach(), y, self.num_classes, average="micro")
         every_step = stage == "train"
-        self.log(f"{stage}/loss", loss, on_step=every_step, on_epoch=not every_step, prog_bar=True)
-        self.log(f"{stage}/accuracy", accuracy, on_step=every_step, on_epoch=not every_step, prog_bar=True)
+        self.log(f"{stage}/loss", loss, on_step=every_step, on_epoch=not every_step, prog_bar=every_step)
+        self.log(f"{stage}/accuracy", accuracy, on_step=every_step, on_epoch=not every_step)
         return loss
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:

@@ -19,6 +19,7 @@ SMALL = {
     "learned_prior": {"variant": "cnn2_v2", "image_size": 12},
     "reading_records": {"max_steps": 2, "every_n_steps": 2, "image_size": 12},
     "table3": {"variants": "cnn2_v1,cnn2_v2", "image_size": 12},
+    "vision_transformer": {"image_size": 12, "width": 64, "iterations": 2},
 }
 SCRIPTS = {"lightning_demo", "resnet18", "manual_optimisation", "fabric_loop"}
 

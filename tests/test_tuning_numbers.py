@@ -29,6 +29,8 @@ NAMED = {
     "callbacks/capture/step_reader FORWARD": "an estimate of time, counted in passes",
     "callbacks/capture/step_copies COPIES": "an estimate of memory, counted in the code",
     "callbacks/capture/step_copies GRADIENTS": "an estimate of memory, counted in the code",
+    "callbacks/output/progress_bar NUMBERS": "columns of a terminal, a matter of layout",
+    "callbacks/output/progress_bar WIDE": "columns of a terminal, a matter of layout",
     "callbacks/output/image_grid COLUMNS": LAYOUT,
     "callbacks/output/image_grid REASON": LAYOUT,
     "compare/progress MEASURABLE": "when an estimate of the time left is shown; no result depends on it",

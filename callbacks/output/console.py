@@ -1,5 +1,6 @@
 """Audits in the terminal: the last result on the progress bar, a bar of their own where they take long, a table."""
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from rich.table import Table
 from tqdm.auto import tqdm
 
 from leakage_audit.callbacks.evaluation.results import Audit
-from leakage_audit.readings.metric_table import METRICS, PSNR
+from leakage_audit.readings.metric_table import PSNR
 from leakage_audit.readings.reading import NO_RESULT, Status, shown_word
 from leakage_audit.report.audits import attacked, never_ended
 from leakage_audit.scores.severity import SEVERITIES
@@ -24,25 +25,23 @@ COLOURS |= {Status.LEAKS: "red", Status.OPEN: "dark_orange", Status.UNKNOWN: "ye
 
 
 def show(trainer: Trainer, audit: Audit) -> None:
-    """Put the last audit's status, its highest PSNR with its word, and c(M) on the progress bar, where they stay."""
-    shown: dict[str, Any] = {}
-    words, metrics = audit.severities, audit.metrics
-    if audit.skipped is not None:  # what the audit before found must not stand for this step
-        shown |= {"leakage": str(Status.UNKNOWN), "PSNR": shown_word(None, "the audit was skipped")}
-    if audit.status is not None:
-        shown["leakage"] = str(audit.status)
-        best = max(words, key=lambda name: (SEVERITIES.index(words[name]), metrics[PSNR.of(name)]), default=None)
-        reasons = [reason for _, reason in audit.no_results.values()]
-        shown["PSNR"] = shown_word(None, reasons[0] if reasons else None)  # not the number of an audit before
-        if best is not None:
-            shown["PSNR"] = f"{metrics[PSNR.of(best)]:.1f} dB {words[best]}"
-    for metric in METRICS:
-        if metric.tile is not None and metric.name in metrics:
-            shown[metric.tile] = f"{metrics[metric.name]:.6g} {metric.unit}".strip()
-    for metric in METRICS:  # a number that this audit has not must not stay there from the one before
-        if metric.tile is not None and metric.name not in metrics and shown:
-            trainer.progress_bar_metrics.pop(metric.tile, None)
-    trainer.progress_bar_metrics.update(shown)
+    """Put the last audit's status and its highest PSNR on the progress bar, as one short entry that stays.
+
+    It stands before the module's own numbers: a narrow terminal cuts off what is last, and a number that has lost its
+    last digits would be a lower one.
+    """
+    if audit.status is None and audit.skipped is None:  # it was not to attack
+        return
+    # What an audit before found must not stand for this step.
+    status = audit.status if audit.status is not None and audit.skipped is None else Status.UNKNOWN
+    reached = [audit.metrics[PSNR.of(name)] for name in audit.severities]
+    if status is Status.LEAKS:  # a proof counts however the attack ended
+        reached += [psnr for psnr, _ in audit.no_results.values() if math.isfinite(psnr)]
+    said = f"{max(reached):.1f} {PSNR.unit}" if reached else NO_RESULT
+    shown: Any = trainer.progress_bar_metrics  # floats by its type, but bars show words as well
+    others = {name: value for name, value in shown.items() if name not in set(Status)}
+    shown.clear()
+    shown.update({str(status): said} | others)
 
 
 class _AuditProgress:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from leakage_audit.figures import audit_grid, caption
-from leakage_audit.readings.evaluation import Evaluation, attack_names
+from leakage_audit.readings.evaluation import LIMIT, Evaluation, attack_names, no_results
 from leakage_audit.readings.reading import UNKNOWN_LIMIT, limit_says, shown_word
 from leakage_audit.scores.severity import severities
 
@@ -24,9 +24,10 @@ def picture(evaluations: Sequence[Evaluation], title: str) -> tuple[Tensor, str]
         title: Stands above the picture.
 
     Returns:
-        None if no attack came to an end, or the images are neither grey nor RGB.
+        None if nothing was attacked, or the images are neither grey nor RGB.
     """
-    names = attack_names(evaluations)
+    missing = no_results(evaluations)
+    names = list(dict.fromkeys([*attack_names(evaluations), *(name for name in missing if name != LIMIT)]))
     targets = torch.cat([evaluation.truth.float() for evaluation in evaluations])[:COLUMNS]
     if not names or targets.shape[1] not in (1, 3):
         return None
@@ -35,7 +36,8 @@ def picture(evaluations: Sequence[Evaluation], title: str) -> tuple[Tensor, str]
         {"target": [f"class {label}" for evaluation in evaluations for label in evaluation.labels][:COLUMNS]},
     )
     determined = [column for evaluation in evaluations for column in _determined(evaluation)][:COLUMNS]
-    if any(evaluation.limit is not None and evaluation.limit.image is not None for evaluation in evaluations):
+    known = any(evaluation.limit is not None and evaluation.limit.image is not None for evaluation in evaluations)
+    if known or LIMIT in missing:  # a row that vanished would not be missed
         images[DETERMINED] = torch.stack([image for image, _ in determined])
         captions[DETERMINED] = [text for _, text in determined]
     for name in names:
@@ -50,7 +52,9 @@ def _determined(evaluation: Evaluation) -> list[tuple[Tensor, str]]:
     """What the gradient determines of each image, whoever attacks."""
     limit = evaluation.limit
     if limit is None or limit.image is None:
-        return [(_none(image), f"{DETERMINED}\n{UNKNOWN_LIMIT}") for image in evaluation.truth]
+        reason = evaluation.problems.get(LIMIT)
+        said = UNKNOWN_LIMIT if reason is None else f"not known: {_short(reason)}"
+        return [(_none(image), f"{DETERMINED}\n{said}") for image in evaluation.truth]
     found = []
     for image, psnr, chance in zip(limit.image, limit.psnr, evaluation.floor.psnr, strict=True):
         said = limit_says(psnr, chance, limit.solved)
@@ -64,13 +68,18 @@ def _none(image: Tensor) -> Tensor:
     return torch.full_like(image, torch.nan, dtype=torch.float)
 
 
+def _short(reason: str) -> str:
+    return shorten(reason, REASON, placeholder="…")
+
+
 def _columns(evaluation: Evaluation, name: str) -> list[tuple[Tensor, str]]:
     """An attack's reconstruction of each image, in the images' order; a hatched tile and the reason for no result."""
     outcome = evaluation.outcomes.get(name)
     if outcome is None:
-        return [(_none(image), f"{name}\n{shown_word(None, 'failed')}") for image in evaluation.truth]
+        reason = _short(evaluation.problems.get(name, "failed"))
+        return [(_none(image), f"{name}\n{shown_word(None, reason)}") for image in evaluation.truth]
     if outcome.no_result is not None:
-        reason = shorten(outcome.no_result, REASON, placeholder="…")
+        reason = _short(outcome.no_result)
         return [(_none(image), f"{name}\n{shown_word(None, reason)}") for image in evaluation.truth]
     scores = outcome.scores
     found = [(_none(image), f"{name}\n{shown_word(None, None)}") for image in evaluation.truth]

@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from leakage_audit.readings.evaluation import (
+    LIMIT,
     AttackOutcome,
     Evaluation,
     LimitOutcome,
@@ -150,6 +151,13 @@ def summary(evaluations: Sequence[Evaluation], record: Mapping[str, Any]) -> str
             f"| {_limit_text(evaluation.limit)} | {o.result.seconds:.1f} |"
             for i, evaluation in enumerate(evaluations, start=1)
             for name, o in evaluation.outcomes.items()
+        ]
+        lines += [  # an image that an attack did not come to is none that it failed on
+            f"| {i} | {name} | {shown_word(None, reason)} | – | – | {_join(evaluation.floor.psnr, '.1f')} "
+            f"| {_limit_text(evaluation.limit)} | – |"
+            for i, evaluation in enumerate(evaluations, start=1)
+            for name, reason in evaluation.problems.items()
+            if name not in ("c", LIMIT)
         ]
         lines += ["", f"Chance is what guessing {record.get('chance', 'mid-grey')} scores.", ""]
     if described["layers"]:

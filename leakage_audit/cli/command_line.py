@@ -14,6 +14,7 @@ from zipfile import is_zipfile
 
 import lightning as L
 from jsonargparse import ArgumentParser
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -65,6 +66,20 @@ class AuditCLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, TypeError, MisconfigurationException) as mistake:
             raise ArgumentError(None, str(_plainest(mistake))) from mistake
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """Make the trainer; its progress bar stays on one line, unless the callbacks have another or it has none.
+
+        Args:
+            **kwargs: Take the place of the trainer's options.
+        """
+        options = {**self._get(self.config_init, "trainer", default={}), **kwargs}
+        given = options.get("callbacks") or []
+        callbacks = list(given) if isinstance(given, Sequence) else [given]
+        silent = options.get("enable_progress_bar") is False or options.get("barebones")
+        if not silent and not any(isinstance(callback, ProgressBar) for callback in callbacks):
+            callbacks.append(importlib.import_module("leakage_audit.callbacks").OneLineProgressBar())
+        return super().instantiate_trainer(**kwargs | {"callbacks": callbacks})
 
     def after_fit(self) -> None:
         """Tell where the results are and how to look at them."""

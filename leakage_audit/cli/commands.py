@@ -237,7 +237,7 @@ def _limit_of_a_drawn_image(network: nn.Module, shape: tuple[int, int, int]) -> 
         image = image.mean(0, keepdim=True).expand(shape[0], -1, -1)
     network = network.eval()
     seen = observe(network, image, 0, mean=0.5)
-    return reconstruction_limit(seen, image[None], torch.zeros(1, dtype=torch.long))
+    return reconstruction_limit(seen, image, 0)
 
 
 def images_at(place: str, image_size: int = 32, classes: list[str] | None = None) -> Images:

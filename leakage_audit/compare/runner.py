@@ -61,10 +61,9 @@ class Runner(SharedWork):
     def _limit(self, seen: Observation, truth: Tensor, row: Row) -> Row:
         """What the gradient determines, from the store if it is known; the row with it."""
         if not self.store.has(row.variant, row.index, LIMIT):
-            options, labels = LimitOptions(uncertainty=False), torch.tensor([row.label], device=seen.device)
-            budget = Budget(self.experiment.seconds)
+            options, budget = LimitOptions(uncertainty=False), Budget(self.experiment.seconds)
             try:
-                found = reconstruction_limit(seen, truth[None].to(seen.device), labels, options=options, budget=budget)
+                found = reconstruction_limit(seen, truth.to(seen.device), row.label, options=options, budget=budget)
             except (ValueError, OverBudget) as refusal:  # nothing that could be linearized, or no time for it
                 self.store.put(Cell(row, None, str(refusal)), listed=False)
             else:

@@ -37,7 +37,7 @@ class NoisyLimitOptions(Checked):
 def noisy_limit(
     seen: Observation,
     images: Tensor,
-    labels: Tensor,
+    labels: Tensor | int,
     *,
     others: Others = "unknown",
     options: NoisyLimitOptions = NoisyLimitOptions(),

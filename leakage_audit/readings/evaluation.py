@@ -12,6 +12,8 @@ from leakage_audit.readings.reading import PROOF, Status, limit_severity, status
 from leakage_audit.scores.metrics import Scores
 from leakage_audit.scores.severity import SEVERITIES, severities
 
+LIMIT = "limit"  # among the problems: why there is no limit
+
 
 @dataclass(frozen=True)
 class AttackOutcome:
@@ -132,7 +134,10 @@ def highest(evaluations: Sequence[Evaluation], attack: str) -> ImageScore | None
 
 
 def no_results(evaluations: Sequence[Evaluation]) -> dict[str, tuple[float, str]]:
-    """Attacks whose `highest` is not known: the PSNR reached so far, -inf where nothing was, and the reason."""
+    """Attacks whose `highest` is not known: the PSNR reached so far, -inf where nothing was, and the reason.
+
+    Under `LIMIT` the same of the limit.
+    """
     found: dict[str, tuple[float, str]] = {}
     for name in attack_names(evaluations):
         if highest(evaluations, name) is None:

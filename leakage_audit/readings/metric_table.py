@@ -1,6 +1,6 @@
 """The table of metrics: one row a logged number. Everything that shows, limits or documents a number reads it here.
 
-Loggers, TensorBoard's page and tag descriptions, progress bar, gate, the report's charts, tiles and glossary and
+Loggers, TensorBoard's page and tag descriptions, gate, the report's charts, numbers and glossary and
 docs/metrics.md are all driven by `METRICS`. A new metric is a function of evaluations and a row.
 """
 
@@ -30,7 +30,6 @@ class Metric:
         read: Finds the numbers, by what stands for the placeholder (`""` without one); None where an audit's frame
             or a gate logs it.
         chart: Title of the chart that shows it over the fit, in TensorBoard's page and the report.
-        tile: Its short name on the progress bar and among the report's numbers; None shows it at neither.
         term: Its name in the report's glossary; None leaves it out.
         unknown: What it counts as for callbacks that monitor it while an audit has no result: the worst there is.
     """
@@ -41,7 +40,6 @@ class Metric:
     description: str
     read: Read | None = None
     chart: str | None = None
-    tile: str | None = None
     term: str | None = None
     unknown: float | None = None
 
@@ -86,7 +84,7 @@ LIMIT = Metric(
     "audit/limit", "dB", "higher",
     "PSNR that the gradient determines of the image of which it determines most, whoever attacks; missing where it was "
     "not solved to its end. Below recognisable, the images are protected.",
-    extraction.limit, chart=LEAKAGE, tile="limit", term="limit", unknown=PSNR_CAP,
+    extraction.limit, chart=LEAKAGE, term="limit", unknown=PSNR_CAP,
 )  # fmt: skip
 LIMIT_OTHERS_KNOWN = Metric(
     "audit/limit_others_known", "dB", "higher",
@@ -123,7 +121,7 @@ C = Metric(
     "audit/c", "", "higher",
     "c(M), the layers' missing equations, weighted (Chen & Campbell 2022); 0, the worst: every layer determines its "
     "input.",
-    extraction.c, chart=EQUATIONS, tile="c(M)", term="c(M)",
+    extraction.c, chart=EQUATIONS, term="c(M)",
 )  # fmt: skip
 JOINT_DEFICIENCY = Metric(
     "audit/joint_deficiency", "", "higher",

@@ -9,6 +9,14 @@ from itertools import pairwise
 from leakage_audit.report.curves import thin
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 520, 230, 44, 12, 10, 30
+MARKS = {  # in the legend and around a point: curves differ without colour, too
+    "s1": ("●", "m-3 0a3 3 0 1 0 6 0a3 3 0 1 0 -6 0z"),
+    "s2": ("■", "m-3 -3h6v6h-6z"),
+    "s3": ("▲", "m0 -4l4 7h-8z"),
+    "s4": ("◆", "m0 -4.5l4.5 4.5l-4.5 4.5l-4.5 -4.5z"),
+    "s5": ("▼", "m0 4l4 -7h-8z"),
+    "s6": ("✚", "m-1.5 -4h3v2.5h2.5v3h-2.5v2.5h-3v-2.5h-2.5v-3h2.5z"),
+}
 DOTS = 60  # points up to which each is marked, and tells its numbers
 
 
@@ -62,7 +70,11 @@ def chart(
     shades, names = _bands(bands, axes)
     curves = [part for line in lines for part in _curve(line, axes)]
     parts = [*shades, *_grid(ticks, axes), *curves, *_beyond(lines, axes), *names]
-    legend = "".join(f'<span class="key {line.style}">{escape(line.name)}</span>' for line in lines)
+    legend = "".join(
+        f'<span class="key {x.style}"><i aria-hidden="true">{MARKS.get(x.style, ("", ""))[0]}</i>'
+        f"{escape(x.name)}</span>"
+        for x in lines
+    )
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
     return f'<figure class="chart"><figcaption><b>{escape(title)}</b>{legend}</figcaption>{svg}</figure>'
 
@@ -111,7 +123,7 @@ def _grid(ticks: Sequence[float], axes: _Axes) -> list[str]:
         if axes.x[0] <= step <= axes.x[1] and step == int(step):
             x = axes.across(step)
             parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - 12}" text-anchor="middle">{number(step)}</text>')
-    parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 1}" text-anchor="end">step</text>')
+    parts.append(f'<text class="tick axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 1}" text-anchor="end">step</text>')
     return parts
 
 
@@ -137,9 +149,9 @@ def _curve(line: Line, axes: _Axes) -> list[str]:
         parts.append(f'<polyline class="line {line.style}" points="{path}"/>')
     if len(line.points) <= DOTS and line.style != "chance":
         for step, value in line.points:
-            at = f'cx="{axes.across(step):.1f}" cy="{axes.up(value):.1f}" r="3"'
             told = f"<title>{escape(line.name)}, step {step}: {number(value)}</title>"
-            parts.append(f'<circle class="dot {line.style}" {at}>{told}</circle>')
+            path = f"M{axes.across(step):.1f} {axes.up(value):.1f}{MARKS.get(line.style, MARKS['s1'])[1]}"
+            parts.append(f'<path class="dot {line.style}" d="{path}">{told}</path>')
     return parts
 
 

@@ -10,6 +10,8 @@ from leakage_audit.report import course, sections
 
 PICTURES, BYTES = 8, 10_000_000  # shown at most, and what they may weigh before they are written as text
 
+NARROW = 420  # pixels: two columns of images, which are as good as readable on a telephone without scrolling
+
 
 def choose(report: Mapping[str, Any], steps: Sequence[int]) -> list[int]:
     """Which pictures are shown: that of the verdict, the first, the last, and some evenly between, by step."""
@@ -32,12 +34,12 @@ def page(report: Mapping[str, Any], pictures: Mapping[int, bytes], config: str |
     order = sorted(pictures, key=lambda step: (step != worst, step))
     shown = _affordable({step: pictures[step] for step in order})
     charts = course.charts(report)
+    first = f'<figure class="card">{_image(shown[worst], f"step {worst}")}</figure>' if worst in shown else ""
+    found = "".join([sections.verdict(report), sections.gates(report), sections.attacks(report)])
     parts = [
         _header(report),
-        sections.verdict(report, _image(shown[worst], f"step {worst}") if worst in shown else ""),
+        f'<div class="first"><div>{found}</div>{first}</div>',
         sections.section("The course of the fit", f'<div class="charts">{"".join(charts)}</div>') if charts else "",
-        sections.gates(report),
-        sections.attacks(report),
         _gallery(report, dict(sorted(shown.items()))),
         sections.layers(report),
         sections.problems(report),
@@ -94,5 +96,13 @@ def _gallery(report: Mapping[str, Any], pictures: Mapping[int, bytes]) -> str:
 
 
 def _image(data: bytes, about: str) -> str:
+    """A picture as large as it was drawn, so that its captions can be read; a wide one scrolls on a narrow screen."""
+    width, height = (int.from_bytes(data[at : at + 4]) for at in (16, 20))  # where a PNG has them
     encoded = base64.b64encode(data).decode()
-    return f'<img alt="True images above their reconstructions, {about}" src="data:image/png;base64,{encoded}">'
+    image = (
+        f'<img alt="True images above their reconstructions, {about}" width="{width}" height="{height}" '
+        f'src="data:image/png;base64,{encoded}">'
+    )
+    if width <= NARROW:
+        return image
+    return f'<div class="wide" tabindex="0" role="region" aria-label="Picture, {about}">{image}</div>'

@@ -15,14 +15,13 @@ Report = Mapping[str, Any]
 REASONS = 12  # of what could not be done; more would bury the rest
 
 
-def verdict(report: Report, picture: str) -> str:
+def verdict(report: Report) -> str:
     """The verdict, what it rests on, and where it stands on the scale."""
     found = report["verdict"]
     scale = "".join(f'<li class="{"here" if word == found["word"] else ""}">{word}</li>' for word in SEVERITIES)
-    image = f"<figure>{picture}</figure>" if picture else ""
     return (
-        f'<section class="card verdict tone-{_tone(found)}"><div><h1>{escape(found["headline"])}</h1>'
-        f'<p>{escape(found["detail"])}</p><ul class="scale">{scale}</ul>{_tiles(report)}</div>{image}</section>'
+        f'<section class="card verdict tone-{_tone(found)}"><h1>{escape(found["headline"])}</h1>'
+        f'<p>{escape(found["detail"])}</p><ul class="scale">{scale}</ul>{_tiles(report)}</section>'
     )
 
 
@@ -188,7 +187,8 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table that scrolls by itself where the screen is narrow; cells are HTML."""
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="card scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    inside = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="card scroll" tabindex="0">{inside}</div>'  # scrolled by the keyboard, too
 
 
 def word(name: str) -> str:

@@ -1,6 +1,7 @@
 """One audit against one limit, case by case; no failure counts as kept."""
 
 import logging
+import math
 import time
 
 import pytest
@@ -34,11 +35,21 @@ OUT = {"a": (13.0, "out of time")}
         ("audit/limit", audit({"audit/limit": 20.0}), ["kept"]),
         ("audit/limit", audit({"audit/limit": 30.0}), ["above"]),
         ("audit/limit", audit(), ["unknown"]),
+        (
+            "audit/psnr/*",
+            audit({"audit/psnr/a": 13.0}, {"limit": (float("-inf"), "out of time")}),
+            ["kept"],
+        ),  # no attack
         ("audit/c", audit({"audit/psnr/a": 13.0}), []),
     ],
 )
 def test_each_case(pattern, found, states):
     assert [finding.state for finding in judge(pattern, 25.0, found)] == states
+
+
+def test_a_limit_without_a_number_says_why():
+    (finding,) = judge("audit/limit", 25.0, audit({}, {"limit": (-math.inf, "out of memory")}))
+    assert (finding.state, finding.reason) == ("unknown", "out of memory")
 
 
 def slept(**settings):

@@ -53,7 +53,7 @@ def test_higher_values_are_drawn_higher_and_later_ones_to_the_right():
 def test_what_lies_beyond_the_limits_is_drawn_at_the_edge_with_its_number():
     figure = ET.fromstring(chart("PSNR", [Line("a", [(0, 149.4), (10, 20.0)], "s1")], (0, 10), (-20.0, 80.0)))
     assert "↑ a 149.4" in [text.text for text in figure.iter("text")]
-    assert "149.4" in figure.find("svg/circle/title").text
+    assert "149.4" in figure.find("svg/path/title").text
 
 
 def test_numbers_beyond_the_limits_do_not_lie_on_each_other():
@@ -76,3 +76,11 @@ def test_bands_are_named_where_there_is_room():
 
 def test_names_from_outside_are_escaped():
     assert "<script>" not in chart("<script>", [Line("<script>", [(0, 1.0)], "s1")], (0, 1))
+
+
+def test_curves_differ_without_colour():
+    lines = [Line(name, [(0, 1.0), (10, 2.0)], name) for name in ("s1", "s2", "s3", "s4", "s5", "s6")]
+    figure = ET.fromstring(chart("PSNR", lines, (0, 10)))
+    marks = {dot.get("class"): dot.get("d").partition("m")[2] for dot in figure.iter("path")}
+    assert len(set(marks.values())) == len(marks) == 6
+    assert len({sign.text for sign in figure.iter("i")}) == 6

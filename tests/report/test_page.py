@@ -9,7 +9,7 @@ from runs import STEPS, audit, gate, skipped, three, violations, write
 from leakage_audit.report import write_report
 from leakage_audit.report.page import PICTURES, choose
 
-VOID = {"meta", "img", "line", "rect", "circle", "polyline", "br"}
+VOID = {"meta", "img", "line", "rect", "path", "polyline", "br"}
 
 
 class StepReader(HTMLParser):

@@ -80,7 +80,7 @@ class Limit:
 def reconstruction_limit(
     seen: Observation,
     images: Tensor,
-    labels: Tensor,
+    labels: Tensor | int,
     *,
     others: Others = "unknown",
     prior: Prior | None = None,
@@ -95,8 +95,8 @@ def reconstruction_limit(
     Args:
         seen: What leaked: network, parameters that shared a gradient, loss and normalisation. The gradients' values
             count only through their type.
-        images: The true images `(B, C, H, W)`, in the observation's value range.
-        labels: Their classes `(B,)`.
+        images: The true images `(C, H, W)` or `(B, C, H, W)`, in the observation's value range.
+        labels: Class, or classes `(B,)`.
         others: "unknown": the attacker must find all images of the batch at once. "known": all but one, the adversary
             of differential privacy; each image is then a problem by itself, and its limit a true ceiling.
         prior: What the attacker believes about images; colour total variation, as Joint's, by default. Without a
@@ -117,13 +117,15 @@ def reconstruction_limit(
         >>> model = torch.nn.Sequential(
         ...     torch.nn.Conv2d(3, 8, 3), torch.nn.Tanh(), torch.nn.Flatten(), torch.nn.Linear(128, 10)
         ... )
-        >>> image, label = torch.rand(1, 3, 6, 6), torch.tensor([3])
+        >>> image, label = torch.rand(3, 6, 6), 3
         >>> limit = reconstruction_limit(observe(model, image, label), image, label)
         >>> limit.solved, limit.rank, limit.unknowns, limit.psnr[0] > 100
         (True, (108,), 108, True)
     """
     start = time.perf_counter()
     options, budget, prior = options or LimitOptions(), budget or Budget(), prior or TotalVariation()
+    images = images[None] if images.ndim == 3 else images
+    labels = torch.as_tensor(labels, device=images.device).reshape(-1)
     problem = _problem(seen, images, labels, others)
     if problem is not None:
         raise ValueError(problem)
@@ -167,7 +169,7 @@ def _problem(seen: Observation, images: Tensor, labels: Tensor, others: str) -> 
     """Why there is no limit to compute, or None."""
     shape = (seen.batch_size, *seen.input_shape)
     if tuple(images.shape) != shape or tuple(labels.shape) != (seen.batch_size,):
-        return f"need images {shape} and a label each, got {tuple(images.shape)} and {tuple(labels.shape)}"
+        return f"need images {shape} and a class each, got {tuple(images.shape)} and {tuple(labels.shape)}"
     if others not in get_args(Others):
         return f"others must be one of {', '.join(get_args(Others))}, got {others!r}"
     if not torch.isfinite(images).all():

@@ -90,6 +90,16 @@ def test_a_gradient_that_says_nothing():
     torch.testing.assert_close(limit.images, torch.full_like(images, 0.5))
 
 
+def test_one_image_needs_no_batch_around_it():
+    images, labels = batch()
+    seen = observe(build("strided tanh"), images, labels)
+    limit = reconstruction_limit(seen, images[0], labels[0].item())
+    assert limit.psnr == reconstruction_limit(seen, images, labels).psnr
+    assert limit.images.shape == images.shape
+    with pytest.raises(ValueError, match="need images"):  # a batch of two is not made whole by one of them
+        reconstruction_limit(observe(build("strided tanh"), *batch(2)), images[0], labels[0].item())
+
+
 def test_what_does_not_fit():
     images, labels = batch(2)
     seen = observe(build("strided tanh"), images, labels)
