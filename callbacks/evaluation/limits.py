@@ -61,4 +61,3 @@ def _measured(
     images = (found.images.detach().cpu() - low) / (high - low)
     # With a defence's noise what it adds in expectation counts, where it is known.
     return LimitOutcome(list(found.psnr), found.solved, images.to(torch.float32))
-

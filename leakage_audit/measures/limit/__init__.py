@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from leakage_audit.measures.limit.dense import Solved, bytes_needed, flops_needed, solve_dense
-from leakage_audit.measures.limit.hidden_scale import SCALE, Gradient, hides_scale, with_scale
+from leakage_audit.measures.limit.hidden_scale import CONTRAST, Gradient, hidden_numbers, with_numbers
 from leakage_audit.measures.limit.linearized_gradient import LinearizedGradient
 from leakage_audit.measures.limit.matrix_free import solve_free
 from leakage_audit.measures.limit.options import GradientNoise, LimitOptions, NumericsOptions
@@ -56,7 +56,7 @@ class Limit:
         unknowns: Columns of J.
         equations: Rows of J, after compression.
         others: What the attacker knows of the other images of the batch.
-        scale_granted: Whether the gradient hides the images' scale, and the attacker was told it (`hidden_scale`).
+        scale_granted: Whether the gradient hides the images' contrast, and the attacker was told it (`hidden_scale`).
         solved: Whether every linear problem was solved to the end and the prior's reweighting settled.
         residual: Largest relative error of a linear solve in the prior's norm, by its normal equations; 0 where
             factored, NaN where the time was up before.
@@ -157,7 +157,7 @@ def reconstruction_limit(
         unknowns=found[0][0].columns,
         equations=max(linear.rows for linear, _ in found),
         others=others,
-        scale_granted=any(SCALE in linear.functionals for linear, _ in found),
+        scale_granted=any(CONTRAST in linear.functionals for linear, _ in found),
         solved=all(s.solved for _, s in found),
         residual=max((s.residual for _, s in found), key=lambda r: (math.isnan(r), r)),
         ended=next((s.ended for _, s in found if not s.solved), found[-1][1].ended),
@@ -188,14 +188,14 @@ def _problems(
         return LinearizedGradient(step.images[i, None], lambda x: step.of_one(i, x), std, footprint, options)
 
     def told(linear: LinearizedGradient, gradient: Gradient, images: Tensor) -> LinearizedGradient:
-        """The same, with the images' scale where the gradient hides it."""
+        """The same, with the images' contrast and colours where the gradient hides them."""
         zero = step.seen.to_image(torch.zeros_like(images))
-        if not hides_scale(linear, images, zero, options.hidden):
+        numbers = hidden_numbers(linear, images, zero, options.hidden)
+        if not numbers:
             return linear
-        known = {SCALE: options.least_noise * (images - zero).norm()}
-        return LinearizedGradient(
-            images, with_scale(gradient, images, zero), std | known, footprint_of(step, len(images) == 1), options
-        )
+        known = dict.fromkeys(numbers, options.least_noise * (images - zero).norm())
+        footprint = footprint_of(step, alone=len(images) == 1)
+        return LinearizedGradient(images, with_numbers(gradient, numbers), std | known, footprint, options)
 
     if others == "known":
         for i, image in enumerate(step.images):
