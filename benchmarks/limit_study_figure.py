@@ -2,8 +2,8 @@
 
     python benchmarks/limit_study_figure.py OUTPUT [--figure docs/which-number.svg]
 
-Reads OUTPUT/limit_study*.csv. A case counts by the means, over its images, of the limit and of the best attack's PSNR.
-An attack *succeeded* where Joint converged and its equations' residual is at most three times the noise. Prints
+Reads OUTPUT/limit_study*.csv. A case counts by the means, over its images, of the limit and of the best attack's PSNR;
+its attack *succeeded* where either says so (`attacks.ending`). Prints
 Spearman's and Kendall's rank correlation of the two with 95 % intervals by bootstrap over networks, by group,
 and the images on which an attack got more than 1 dB above a limit that was solved to its end.
 """
@@ -23,7 +23,6 @@ COLOURS = {
 }  # fmt: skip
 DRAWS = 500
 ABOVE = 1.0  # dB over the line from which a case is listed
-AGREES, ROUNDING = 3.0, 1e-5  # an attack succeeded whose equations are solved to so many times the noise
 EXACT = 54.2  # dB: rounded to 8 bits it is the stored image, and a PSNR beyond says nothing of leakage
 
 
@@ -45,33 +44,25 @@ class Found:
     best: np.ndarray
 
     @classmethod
-    def of(cls, row: dict[str, str], kind: str) -> "Found":
-        """Of a row that was measured.
-
-        Args:
-            row: By column.
-            kind: Which limit: a column, or "best" for the higher of those of all equations.
-        """
-        names = ("limit_all", "limit_weak") if kind == "best" else (kind,)
-        chance, joint, cosine = (np.array(row[name].split(), dtype=float) for name in ("chance", "joint", "cosine"))
-        limit = np.max([np.array(row[name].split(), dtype=float) for name in names], axis=0)
-        solved = all(row[f"{name}_solved"] == "True" for name in names)
+    def of(cls, row: dict[str, str]) -> "Found":
+        """Of a row, by column, that was measured."""
+        names = ("chance", "limit", "joint", "cosine")
+        chance, limit, joint, cosine = (np.array(row[name].split(), dtype=float) for name in names)
         best = np.maximum(joint, cosine) if len(cosine) else joint
         return cls(
             int(row["case"]), int(row["network"]), row["family"], int(row["trained"]) > 0, int(row["batch"]),
-            float(row["noise"]), solved, row["joint_converged"] == "True",
-            row["joint_converged"] == "True" and float(row["residual"]) <= AGREES * max(float(row["noise"]), ROUNDING),
-            chance, limit, best,
+            float(row["noise"]), row["limit_solved"] == "True", row["joint_converged"] == "True",
+            row["succeeded"] == "True", chance, limit, best,
         )  # fmt: skip
 
 
-def read(folder: Path, kind: str) -> list[Found]:
+def read(folder: Path) -> list[Found]:
     """Every case that was measured."""
     rows = [row for path in sorted(folder.glob("limit_study*.csv")) for row in csv.DictReader(path.open())]
     failed = [row for row in rows if row["error"]]
     for row in failed:
         print(f"case {row['case']} was not measured: {row['error']}")
-    return [Found.of(row, kind) for row in rows if not row["error"]]
+    return [Found.of(row) for row in rows if not row["error"]]
 
 
 def intervals(cases: Sequence[Found], clip: float | None = None) -> str:
@@ -170,10 +161,9 @@ def main() -> None:
     """Print and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--kind", choices=("limit", "limit_all", "limit_weak", "best"), default="best")
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
-    cases = read(options.output, options.kind)
+    cases = read(options.output)
     print(f"{len(cases)} cases of {len({x.network for x in cases})} networks\n")
     table(cases)
     above(cases)

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from leakage_audit.callbacks.settings import AuditOptions
 from leakage_audit.measures.limit import Limit, LimitOptions, Others
@@ -59,14 +58,4 @@ def _measured(
     low, high = seen.value_range
     images = (found.images.detach().cpu() - low) / (high - low)
     # With a defence's noise what it adds in expectation counts, where it is known.
-    return LimitOutcome(list(found.psnr), found.solved and not _divides_contrast_out(seen), images.to(torch.float32))
-
-
-def _divides_contrast_out(seen: Observation) -> bool:
-    """Whether layers normalise by the batch's own statistics.
-
-    Then no gradient changes with the images' contrast to first order, the limit is that of a grey picture, and an
-    attack that takes an ordinary contrast gets more (docs/which-number.md): it is no limit, but an "at least".
-    """
-    own = (m for m in seen.network.modules() if isinstance(m, _BatchNorm))
-    return any(m.training or m.running_mean is None for m in own)
+    return LimitOutcome(list(found.psnr), found.solved, images.to(torch.float32))

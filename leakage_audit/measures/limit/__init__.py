@@ -17,12 +17,14 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from leakage_audit.measures.limit.dense import Solved, bytes_needed, flops_needed, solve_dense
+from leakage_audit.measures.limit.hidden_scale import CONTRAST, Gradient, hidden_numbers, with_numbers
 from leakage_audit.measures.limit.linearized_gradient import LinearizedGradient
 from leakage_audit.measures.limit.matrix_free import solve_free
 from leakage_audit.measures.limit.options import GradientNoise, LimitOptions, NumericsOptions
@@ -54,6 +56,7 @@ class Limit:
         unknowns: Columns of J.
         equations: Rows of J, after compression.
         others: What the attacker knows of the other images of the batch.
+        scale_granted: Whether the gradient hides the images' contrast, and the attacker was told it (`hidden_scale`).
         solved: Whether every linear problem was solved to the end and the prior's reweighting settled.
         residual: Largest relative error of a linear solve in the prior's norm, by its normal equations; 0 where
             factored, NaN where the time was up before.
@@ -70,6 +73,7 @@ class Limit:
     unknowns: int
     equations: int
     others: Others
+    scale_granted: bool
     solved: bool
     residual: float
     ended: str
@@ -157,6 +161,7 @@ def reconstruction_limit(
         unknowns=found[0][0].columns,
         equations=max(linear.rows for linear, _ in found),
         others=others,
+        scale_granted=any(CONTRAST in linear.functionals for linear, _ in found),
         solved=all(s.solved for _, s in found),
         residual=max((s.residual for _, s in found), key=lambda r: (math.isnan(r), r)),
         ended=next((s.ended for _, s in found if not s.solved), found[-1][1].ended),
@@ -186,11 +191,21 @@ def _problems(
         footprint = footprint_of(step, alone=True)
         return LinearizedGradient(step.images[i, None], lambda x: step.of_one(i, x), std, footprint, options)
 
+    def told(linear: LinearizedGradient, gradient: Gradient, images: Tensor) -> LinearizedGradient:
+        """The same, with the images' contrast and colours where the gradient hides them."""
+        zero = step.seen.to_image(torch.zeros_like(images))
+        numbers = hidden_numbers(linear, images, zero, options.hidden)
+        if not numbers:
+            return linear
+        known = dict.fromkeys(numbers, options.least_noise * (images - zero).norm())
+        footprint = footprint_of(step, alone=len(images) == 1)
+        return LinearizedGradient(images, with_numbers(gradient, numbers), std | known, footprint, options)
+
     if others == "known":
         for i, image in enumerate(step.images):
             share = budget.share(1 / (len(step.images) - i))
             with share.work(LINEARIZED, f"{PASS} of one"):
-                linear = single(i)
+                linear = told(single(i), partial(step.of_one, i), image[None])
             yield linear, image[None], share
         return
     whole = step.images, step.of_batch
@@ -200,6 +215,7 @@ def _problems(
             linear = LinearizedGradient(*whole, std, footprint, options)
         else:
             linear = SeparableGradient(*whole, single, std, footprint, options)
+        linear = told(linear, step.of_batch, step.images)
     yield linear, step.images, budget
 
 

@@ -16,18 +16,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from leakage_audit.equations.count_sketch import CountSketch
 from leakage_audit.measures.limit.options import NumericsOptions
 
 
 class Functionals(Protocol):
-    """Linear functionals Φ of a gradient of one shape.
-
-    Attributes:
-        invertible: Whether `Φᵀ Φ dG = dG` for every derivative dG of the gradient.
-    """
-
-    invertible: bool
+    """Linear functionals Φ of a gradient of one shape: `Φᵀ Φ dG = dG` for every derivative dG of the gradient."""
 
     def __len__(self) -> int:
         """k, their number."""
@@ -38,7 +31,7 @@ class Functionals(Protocol):
         ...
 
     def transpose(self, values: Tensor) -> Tensor:
-        """Φᵀ v, `(…, *shape)`, for v `(…, k)`; only of those that are invertible."""
+        """Φᵀ v, `(…, *shape)`, for v `(…, k)`."""
         ...
 
 
@@ -47,7 +40,6 @@ class Entries:
     """A gradient's own entries."""
 
     shape: torch.Size
-    invertible = True
 
     def __len__(self) -> int:
         return self.shape.numel()
@@ -74,7 +66,6 @@ class Tangent:
     u: Tensor
     complement: Tensor
     v: Tensor
-    invertible = True
 
     def __len__(self) -> int:
         return self.u.shape[1] * (len(self.v) + self.complement.shape[1])
@@ -89,26 +80,6 @@ class Tangent:
         r, f, rest = self.u.shape[1], len(self.v), self.complement.shape[1]
         along, across = values.split([r * f, rest * r], -1)
         return self.u @ along.unflatten(-1, (r, f)) + self.complement @ across.unflatten(-1, (rest, r)) @ self.v.T
-
-
-@dataclass(frozen=True)
-class Sums:
-    """Random signed sums of the values of other functionals: each goes into one, `E[SᵀS] = I`."""
-
-    sketch: CountSketch
-    of: Functionals
-    invertible = False
-
-    def __len__(self) -> int:
-        return len(self.sketch)
-
-    def __call__(self, gradient: Tensor) -> Tensor:
-        """Φ G."""
-        return self.sketch(self.of(gradient))
-
-    def transpose(self, values: Tensor) -> Tensor:
-        """None: sums do not determine what they are sums of."""
-        raise NotImplementedError
 
 
 def tangent(gradient: Tensor, derivatives: Sequence[Tensor], options: NumericsOptions) -> Tangent | None:

@@ -97,25 +97,25 @@ def solve_dense(
         primal = low is None
     else:
         primal = False
-    system, ended, solved = None, "the time was up", False
+    system = (
+        PrimalSystem(blocks[0].rows, gram, truth, options.numerics)
+        if primal and gram is not None
+        else DualSystem(blocks, truth.chunk(len(blocks)), options.numerics)
+    )
+    ended, solved = "the time was up", False
     for step in budget.steps(options.max_reweightings, "limit: reweighting"):
-        system = None  # its matrices go before the next ones come
         parts = guess.reshape(len(blocks), -1, *linear.shape[1:])
-        gaussians = [prior.local_gaussian(part) for part in parts]
-        aims = truth.chunk(len(blocks))
-        system = (
-            PrimalSystem(blocks[0].rows, gram, gaussians[0], aims[0], options.numerics.corrections)
-            if primal and gram is not None
-            else DualSystem(blocks, gaussians, aims)
-        )
-        change, guess = rms(system.image - guess), system.image
+        image = system.solve([prior.local_gaussian(part) for part in parts])
+        change, guess = rms(image - guess), image
         if change < options.settled:
             solved, ended = True, f"settled after {step + 1} reweightings of the prior"
             break
     else:
         if not budget.stopped:
             ended = f"{options.max_reweightings} reweightings of the prior were not enough"
-    if system is None or not options.uncertainty or budget.exhausted:
+    if not budget.stopped:
+        guess = system.refined()
+    if not options.uncertainty or budget.exhausted:
         return Solved(guess, solved, 0.0 if solved else float("nan"), ended)
     posterior, by_noise = system.variances()
     found = _rank(blocks, gram, options.rank_tolerance)

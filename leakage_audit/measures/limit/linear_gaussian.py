@@ -1,15 +1,18 @@
 """Equations `A (x − x*) = ξ`, ξ standard normal, under a Gaussian prior, factored: in the equations or the unknowns.
 
 The shared gradient's noise is drawn as zero, so that x̂ errs only by what the equations leave open.
+
+The prior is asked anew a dozen times, and each time little of it changes: an old factor is a preconditioner with which
+conjugate gradients need a handful of products, so that a system is factored anew only where they need more.
 """
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from leakage_audit.measures.limit.linearized_gradient import Block
+from leakage_audit.measures.limit.options import NumericsOptions
 from leakage_audit.priors import LocalGaussian
 from leakage_audit.solvers.gaussian_update import JITTERS, cholesky, solve_cholesky
 
@@ -19,41 +22,79 @@ class DualSystem:
 
     Args:
         blocks: Of A.
-        gaussians: The prior of each block's images.
-        truths: x* of each, `(k,)`.
-
-    Attributes:
-        image: x̂, `(n,)`.
+        truths: x* of each block's images, `(k,)`.
+        numerics: How precisely the system is solved by an old factor.
     """
 
-    def __init__(self, blocks: Sequence[Block], gaussians: Sequence[LocalGaussian], truths: Sequence[Tensor]) -> None:
-        self._blocks, self._gaussians = blocks, gaussians
-        size, like = blocks[0].height, blocks[0].rows
-        system = torch.eye(size, dtype=like.dtype, device=like.device)
-        right = torch.zeros(size, 1, dtype=like.dtype, device=like.device)
-        for block, gaussian, truth in zip(blocks, gaussians, truths, strict=True):
-            half = gaussian.times_root(block.rows)
-            system += block.lift(block.lift(half @ half.T).T)
-            right += block.lift((block.rows @ (truth - gaussian.mean))[:, None])
-        self._lower = cholesky(system, (0.0, *JITTERS))
-        weights = torch.cholesky_solve(right, self._lower)
-        self.image = torch.cat(
-            [
-                gaussian.mean + gaussian.covariance_times(block.rows.T @ block.lower(weights)[:, 0])
-                for block, gaussian in zip(blocks, gaussians, strict=True)
-            ]
+    def __init__(self, blocks: Sequence[Block], truths: Sequence[Tensor], numerics: NumericsOptions) -> None:
+        self._blocks, self._truths, self._numerics = blocks, truths, numerics
+        self._gaussians: Sequence[LocalGaussian] = ()
+        self._lower: Tensor | None = None
+        self._stale = True
+        self._weights = torch.zeros(blocks[0].height).to(blocks[0].rows)
+        self._right = self._weights
+
+    def solve(self, gaussians: Sequence[LocalGaussian]) -> Tensor:
+        """x̂, `(n,)`, under the prior of each block's images, as precisely as another reweighting needs it."""
+        self._gaussians = gaussians
+        moves = [truth - gaussian.mean for gaussian, truth in zip(gaussians, self._truths, strict=True)]
+        self._right = self._lift([b.rows @ move for b, move in zip(self._blocks, moves, strict=True)])
+        found = solve_by_old_factor(self._times, self._right, self._weights, self._lower, self._numerics)
+        self._stale = found is not None
+        self._weights = solve_cholesky(self._factor(), self._right) if found is None else found
+        return self._image
+
+    def refined(self) -> Tensor:
+        """The same to the end, by a factor of the system itself."""
+        if self._stale:
+            self._weights = solve_cholesky(self._factor(), self._right)
+        return self._image
+
+    @property
+    def _image(self) -> Tensor:
+        means = torch.cat([gaussian.mean for gaussian in self._gaussians])
+        return means + torch.cat(self._pictures(self._weights))
+
+    def _pictures(self, weights: Tensor) -> list[Tensor]:
+        """`C_i A_iᵀ` times weights `(m,)`."""
+        return [
+            gaussian.covariance_times(block.rows.T @ block.lower(weights[:, None])[:, 0])
+            for block, gaussian in zip(self._blocks, self._gaussians, strict=True)
+        ]
+
+    def _lift(self, values: Sequence[Tensor]) -> Tensor:
+        """`Σ L_i v_i`, `(m,)`."""
+        return sum(
+            (block.lift(v[:, None])[:, 0] for block, v in zip(self._blocks, values, strict=True)), torch.zeros(())
         )
 
+    def _times(self, weights: Tensor) -> Tensor:
+        """The system times weights `(m,)`."""
+        pictures = self._pictures(weights)
+        return weights + self._lift([b.rows @ p for b, p in zip(self._blocks, pictures, strict=True)])
+
+    def _factor(self) -> Tensor:
+        """The lower Cholesky factor `(m, m)`."""
+        self._lower = None  # it goes before the next one comes
+        size, like = self._blocks[0].height, self._blocks[0].rows
+        system = torch.eye(size, dtype=like.dtype, device=like.device)
+        for block, gaussian in zip(self._blocks, self._gaussians, strict=True):
+            half = gaussian.times_root(block.rows)
+            system += block.lift(block.lift(half @ half.T).T.contiguous())
+        self._lower, self._stale = cholesky(system, (0.0, *JITTERS)), False
+        return self._lower
+
     def variances(self) -> tuple[Tensor, Tensor]:
-        """Posterior variance of each entry, and the share of it that the noise brings in, `(n,)` each.
+        """Posterior variance of each entry under the last prior, and the share that the noise brings in, `(n,)` each.
 
         With K the matrix from noise to picture, the latter is the diagonal of K Kᵀ.
         """
+        lower = self._factor() if self._stale or self._lower is None else self._lower
         posterior, by_noise = [], []
         for block, gaussian in zip(self._blocks, self._gaussians, strict=True):
-            half = torch.linalg.solve_triangular(self._lower, block.lift(gaussian.covariance(block.rows)), upper=False)
+            half = torch.linalg.solve_triangular(lower, block.lift(gaussian.covariance(block.rows)), upper=False)
             posterior.append(gaussian.variance - half.square().sum(0))
-            by_noise.append(torch.linalg.solve_triangular(self._lower.T, half, upper=True).square().sum(0))
+            by_noise.append(torch.linalg.solve_triangular(lower.T, half, upper=True).square().sum(0))
         return torch.cat(posterior).clamp_min(0), torch.cat(by_noise).clamp_min(0)
 
 
@@ -63,30 +104,76 @@ class PrimalSystem:
     Args:
         jacobian: A, `(m, n)`.
         gram: `Aᵀ A`.
-        gaussian: The prior.
         truth: x*, `(n,)`.
-        corrections: Of the solution, by what it leaves of the normal equations.
-
-    Attributes:
-        image: x̂, `(n,)`.
+        numerics: How often a solution is corrected by what it leaves of the normal equations, and how precisely the
+            system is solved by an old factor.
     """
 
-    def __init__(
-        self, jacobian: Tensor, gram: Tensor, gaussian: LocalGaussian, truth: Tensor, corrections: int
-    ) -> None:
-        self._gram = gram
-        precision = gaussian.precision_matrix()
-        target = jacobian @ (truth - gaussian.mean)
-        self._lower = cholesky(gram + precision, (0.0, *JITTERS))
-        move = solve_cholesky(self._lower, jacobian.T @ target)
-        for _ in range(corrections):
-            move += solve_cholesky(self._lower, jacobian.T @ (target - jacobian @ move) - gaussian.precision(move))
-        self.image = gaussian.mean + move
+    def __init__(self, jacobian: Tensor, gram: Tensor, truth: Tensor, numerics: NumericsOptions) -> None:
+        self._jacobian, self._gram, self._truth, self._numerics = jacobian, gram, truth, numerics
+        self._lower = self._image = torch.empty(0)
 
-    @cached_property
-    def _inverse(self) -> Tensor:
-        return torch.cholesky_inverse(self._lower)
+    def solve(self, gaussians: Sequence[LocalGaussian]) -> Tensor:
+        """x̂, `(n,)`, under the prior, which is one of all images, to the end."""
+        (gaussian,) = gaussians
+        target = self._jacobian @ (self._truth - gaussian.mean)
+        self._lower = torch.empty(0)  # it goes before the next one comes
+        self._lower = cholesky(self._gram + gaussian.precision_matrix(), (0.0, *JITTERS))
+        move = solve_cholesky(self._lower, self._jacobian.T @ target)
+        for _ in range(self._numerics.corrections):
+            rest = self._jacobian.T @ (target - self._jacobian @ move) - gaussian.precision(move)
+            move += solve_cholesky(self._lower, rest)
+        self._image = gaussian.mean + move
+        return self._image
+
+    def refined(self) -> Tensor:
+        """The same."""
+        return self._image
 
     def variances(self) -> tuple[Tensor, Tensor]:
         """As those of `DualSystem`."""
-        return self._inverse.diagonal().clamp_min(0), (self._inverse @ self._gram * self._inverse).sum(1).clamp_min(0)
+        inverse = torch.cholesky_inverse(self._lower)
+        return inverse.diagonal().clamp_min(0), (inverse @ self._gram * inverse).sum(1).clamp_min(0)
+
+
+def solve_by_old_factor(
+    times: Callable[[Tensor], Tensor],
+    right: Tensor,
+    guess: Tensor,
+    lower: Tensor | None,
+    numerics: NumericsOptions,
+) -> Tensor | None:
+    """x of `M x = right`, by conjugate gradients preconditioned by the factor of a system that M was.
+
+    Args:
+        times: M times a vector, symmetric and positive.
+        right: `(m,)`.
+        guess: Where to begin, `(m,)`.
+        lower: Cholesky factor of a matrix near M, `(m, m)`; None where there is none yet.
+        numerics: The relative error of x in the norm of M, which bounds the picture's in the prior's norm, and how
+            many products may be made.
+
+    Returns:
+        x, `(m,)`; None where there is no factor or it is too far from M.
+
+    >>> matrix = torch.diag(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64))
+    >>> right, lower = torch.ones(3, dtype=torch.float64), torch.linalg.cholesky(matrix + 0.1)
+    >>> solve_by_old_factor(lambda v: matrix @ v, right, 0 * right, lower, NumericsOptions(rough=1e-9))
+    tensor([1.0000, 0.5000, 0.2500], dtype=torch.float64)
+    """
+    if lower is None:
+        return None
+    x, rest = guess, right - times(guess)
+    z = solve_cholesky(lower, rest)
+    direction, energy = z, rest @ z
+    goal = numerics.rough**2 * (right @ solve_cholesky(lower, right))
+    for _ in range(numerics.products_by_old_factor):
+        if energy <= goal:
+            return x
+        image = times(direction)
+        step = energy / (direction @ image)
+        x, rest = x + step * direction, rest - step * image
+        z = solve_cholesky(lower, rest)
+        before, energy = energy, rest @ z
+        direction = z + energy / before * direction
+    return None

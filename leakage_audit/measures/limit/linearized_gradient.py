@@ -9,12 +9,13 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from leakage_audit.equations.count_sketch import sketch_gradients
-from leakage_audit.measures.limit.compression import Entries, Functionals, Sums, tangent
+from leakage_audit.equations.count_sketch import CountSketch
+from leakage_audit.measures.limit.compression import Entries, Functionals, tangent
 from leakage_audit.measures.limit.options import LimitOptions
 from leakage_audit.runtime import Budget
 
@@ -25,7 +26,7 @@ class Block:
 
     Attributes:
         rows: R, `(r, k)`.
-        spread: L, `(m, r)`, sparse; None for the identity.
+        spread: L, `(m, r)`, in compressed rows; None for the identity.
     """
 
     rows: Tensor
@@ -42,7 +43,12 @@ class Block:
 
     def lower(self, values: Tensor) -> Tensor:
         """Lᵀ times `values (m, …)`."""
-        return values if self.spread is None else torch.sparse.mm(self.spread.t(), values)
+        return values if self.spread is None else torch.sparse.mm(self._transposed, values)
+
+    @cached_property
+    def _transposed(self) -> Tensor:
+        assert self.spread is not None
+        return self.spread.t().to_sparse_csr()
 
 
 class LinearizedGradient:
@@ -60,6 +66,7 @@ class LinearizedGradient:
         rows: m.
         columns: n.
         functionals: What is kept of each gradient, by name.
+        summed: Whether the rows are random sums of their values.
     """
 
     def __init__(
@@ -77,8 +84,11 @@ class LinearizedGradient:
         values = {name: found[name] / std[name] for name in std}
         self.functionals = self._functionals(values)
         kept = [self.functionals[name](value) for name, value in values.items()]
-        self._y = torch.cat(kept) if kept else self._x.flatten()[:0]
-        self.rows = len(self._y)
+        every = torch.cat(kept) if kept else self._x.flatten()[:0]
+        # E[SᵀS] = I: JᵀSᵀSJ is on average what all of them tell.
+        most = int(options.rows_per_unknown * self.columns)
+        self._y = CountSketch(len(every), most, torch.Generator().manual_seed(options.seed))(every)
+        self.rows, self.summed = len(self._y), len(self._y) < len(every)
         self._dual, self._pulled = self._transposed(self._y)
         most = options.numerics.passes_at_once
         self._at_once = int(min(max(options.max_memory_gb * 1e9 / 32 / footprint, 1), most))
@@ -100,13 +110,7 @@ class LinearizedGradient:
                 found[name] = (
                     tangent(g.detach(), [d.reshape(g.shape) for d in changes], options.numerics) or found[name]
                 )
-        most = int(options.rows_per_unknown * self.columns)
-        compressed = {name: found[name](g.detach()) for name, g in values.items()}
-        if sum(g.numel() for g in compressed.values()) <= most:
-            return found
-        # Each entry goes into one sum: E[SᵀS] = I, so that JᵀSᵀSJ is on average what all entries tell.
-        sums, _ = sketch_gradients(compressed, most, 0.0, options.seed)
-        return {name: Sums(s, found[name]) for s, name in zip(sums, compressed, strict=True)}
+        return found
 
     def _transposed(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """u, and Jᵀu as a differentiable function of it."""

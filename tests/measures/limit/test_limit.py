@@ -7,7 +7,7 @@ from limit_networks import NETWORKS, batch, build
 from torch import nn
 
 from leakage_audit.equations.base import relative_error_of
-from leakage_audit.measures.limit import GradientNoise, LimitOptions, reconstruction_limit
+from leakage_audit.measures.limit import GradientNoise, LimitOptions, NumericsOptions, reconstruction_limit
 from leakage_audit.observation import observe
 from leakage_audit.priors import TotalVariation
 
@@ -74,7 +74,12 @@ def test_against_autograds_jacobian_and_a_direct_solve(name, count, others, rela
     network = build(name)
     seen = observe(network, images, labels, mean=0.5)
     options = LimitOptions(
-        noise=GradientNoise(relative=relative), rows_per_unknown=1e9, max_reweightings=4, settled=1e-9
+        noise=GradientNoise(relative=relative),
+        rows_per_unknown=1e9,
+        max_reweightings=4,
+        settled=1e-9,
+        hidden=0.0,  # nothing is granted
+        numerics=NumericsOptions(rough=1e-10),
     )
     limit = reconstruction_limit(seen, images, labels, others=others, options=options)
     relative = math.hypot(relative, relative_error_of(torch.float64), 1e-7)

@@ -51,6 +51,27 @@ def test_noise_lowers_it_and_random_sums_keep_it():
     assert found == sorted(found, reverse=True)
 
 
+@pytest.mark.parametrize("rows", [2.0, 4.0])
+def test_random_sums_of_many_small_layers_say_as_much(rows):
+    """No layer alone has as many entries as there are unknowns: sums of each by itself would lose what they share."""
+    torch.manual_seed(0)
+    images, labels = batch(1, 6)
+    layers = [nn.Conv2d(3, 8, 3, padding=1), nn.Tanh()]
+    for _ in range(3):
+        layers += [nn.Conv2d(8, 8, 3, padding=1), nn.Tanh()]
+    network = nn.Sequential(*layers, nn.AvgPool2d(3), nn.Flatten(), nn.Linear(32, 5)).double()
+    seen = observe(network, images, labels, mean=0.5)
+    noise = GradientNoise(relative=1e-3)
+    every, sums = (
+        reconstruction_limit(seen, images, labels, options=LimitOptions(noise=noise, rows_per_unknown=k))
+        for k in (1e9, rows)
+    )
+    assert sums.equations == rows * 108 < every.equations
+    # Of Gaussian sums the variance is that of all entries by 1 / (1 − unknowns / sums) in the mean.
+    assert every.psnr_with_noise[0] - 10 * math.log10(rows / (rows - 1)) - 1.5 < sums.psnr_with_noise[0]
+    assert sums.psnr_with_noise[0] < every.psnr_with_noise[0] + 0.5
+
+
 def test_noise_in_the_gradients_own_units():
     images, labels = batch()
     seen = observe(build("strided tanh"), images, labels, mean=0.5)
