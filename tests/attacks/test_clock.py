@@ -38,7 +38,9 @@ def step(kind):
 
 @pytest.mark.parametrize("kind", ["rectifiers", "smooth"])
 @pytest.mark.parametrize(
-    "attack", [Joint(), Joint(max_memory_gb=1e-3), CosineTV(iterations=10**6), DLG(iterations=10**6)], ids=str
+    "attack",
+    [Joint(), Joint(max_memory_gb=1e-3), CosineTV(iterations=10**6), DLG(iterations=10**6)],
+    ids=["joint", "joint without a Jacobian", "cosine_tv", "dlg"],
 )
 def test_an_attack_on_a_whole_step_ends_in_time(attack, kind):
     seen, _, _ = step(kind)
