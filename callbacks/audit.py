@@ -65,7 +65,7 @@ class LeakageAudit(Callback):
         background: Attack in a process of its own while training goes on; what is left at the end is waited for. Not
             with several processes; the script's own work must stand under `if __name__ == "__main__":`.
         seed: Picks the images within a batch.
-        optimizer: Index of the optimiser whose steps are audited, where there are several, and whose parameters alone.
+        optimizer: Index of the optimiser whose steps are audited, where there are several.
         mean: Of the images' normalisation; None looks for it in datamodule and transforms.
         std: Of the images' normalisation; None looks for it in datamodule and transforms.
         value_range: Lowest and highest value of an image before normalisation.

@@ -1,6 +1,6 @@
 """Which gradients of a step are audited: of single images or the step's own, as they are once a defence has acted."""
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -50,31 +50,26 @@ class Selection:
             return None
         return self._defence.share_step(self._trainer, self._module, optimizer)
 
-    def of(
-        self, shared: Shared | None, own: dict[str, Tensor], names: Set[str], window: Sequence[MicroBatch]
-    ) -> list[Capture]:
+    def of(self, shared: Shared | None, own: dict[str, Tensor], window: Sequence[MicroBatch]) -> list[Capture]:
         """What is audited of a step.
 
         Args:
             shared: What `shared` gave.
             own: The step's gradients by name before any defence, for an audit of them.
-            names: Of the parameters that the audited optimiser steps.
             window: The step's batches.
         """
         if self._settings.gradient == "sample":
-            return self.samples(window, distributed.share(self._trainer, self._settings.samples), names)
+            return self.samples(window, distributed.share(self._trainer, self._settings.samples))
         whole = self._reader.whole(self._trainer, self._module, own)
         whole = whole if shared is None else [self._through(shared, captured) for captured in whole]
         return [partial(_itself, captured) for captured in whole]
 
-    def samples(self, window: Sequence[MicroBatch], count: int, names: Set[str] | None = None) -> list[Capture]:
-        """So many single images' gradients.
+    def samples(self, window: Sequence[MicroBatch], count: int) -> list[Capture]:
+        """So many single images' gradients, of every parameter: what another optimiser steps by is shared as well.
 
         Args:
             window: The step's batches.
             count: How many images.
-            names: Of the parameters that the audited optimiser steps: nobody shares the gradients of others. None
-                takes all.
         """
         batch = self._reader.pairs(self._trainer, self._module, list(window))[0]
         most = distributed.share(self._trainer, self._settings.samples)
@@ -82,14 +77,10 @@ class Selection:
         world, rank = self._trainer.world_size, self._trainer.global_rank
         # Draw 0 is the step's.
         pairs = enumerate(zip(images, labels, strict=True))
-        return [partial(self._one, x, y, 1 + i * world + rank, names) for i, (x, y) in pairs]
+        return [partial(self._one, x, y, 1 + i * world + rank) for i, (x, y) in pairs]
 
-    def _one(self, x: Tensor, label: Tensor, draw: int, names: Set[str] | None) -> CapturedSample:
+    def _one(self, x: Tensor, label: Tensor, draw: int) -> CapturedSample:
         captured = self._reader.sample(self._trainer, self._module, x, label)
-        if names is not None:
-            seen = captured.seen
-            kept = {name: g for name, g in seen.gradients.items() if self._reader.outer(seen.network, name) in names}
-            captured = replace(captured, seen=replace(seen, gradients=kept))
         if self._defence is None:
             return captured
         seen = captured.seen

@@ -255,10 +255,9 @@ class Session:
             self.retries.note(str(reason))
             raise
         self.retries.note(None)
-        check, names = read.check, frozenset(read.gradients)
-        own = read.gradients if self.settings.gradient == "step" else {}
+        check, own = read.check, read.gradients if self.settings.gradient == "step" else {}
         del read  # single images' audits need the step's gradient no more
-        look = partial(self._looked_at, lambda: self._selection.of(shared, own, names, self._window), budget)
+        look = partial(self._looked_at, lambda: self._selection.of(shared, own, self._window), budget)
         found = distributed.together(self.trainer, look)
         if found.parcel is not None:
             return replace(found, gradient_check=check)

@@ -32,6 +32,7 @@ NAMED = {
     "callbacks/output/progress_bar NUMBERS": "columns of a terminal, a matter of layout",
     "callbacks/output/progress_bar WIDE": "columns of a terminal, a matter of layout",
     "callbacks/output/image_grid COLUMNS": LAYOUT,
+    "report/page NARROW": LAYOUT,
     "callbacks/output/image_grid REASON": LAYOUT,
     "compare/progress MEASURABLE": "when an estimate of the time left is shown; no result depends on it",
     "compare/table TABLE_3": "the paper's figures",

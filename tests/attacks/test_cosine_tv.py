@@ -63,7 +63,7 @@ def _weights():
 )
 def test_modern_reconstructs_through_any_network(build):
     seen = look(build())
-    found = CosineTV(iterations=300)(seen)
+    found = CosineTV(iterations=600)(seen)
     grey = torch.full((1, 3, 16, 16), 0.5)
     assert psnr(found.images, smooth()) > psnr(grey, smooth()) + 6
     assert found.converged

@@ -59,8 +59,8 @@ class TestTrace:
 
         class Watch(LeakageAudit):
             def on_train_batch_start(self, *_):
-                if audit._session.reader._start is not None:
-                    held.append(weakref.ref(audit._session.reader._start))
+                if audit._session.reader.copies._start is not None:
+                    held.append(weakref.ref(audit._session.reader.copies._start))
 
         fit(tmp_path, audit, Watch(attacks=[]))
         gc.collect()

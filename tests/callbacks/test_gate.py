@@ -34,9 +34,9 @@ def audited(**settings):
 
 @pytest.fixture
 def grey(monkeypatch):
-    from leakage_audit.callbacks.evaluation import evaluate
+    from leakage_audit.readings import attackers
 
-    monkeypatch.setattr(evaluate, "score", lambda images, truth: real(images, torch.full_like(truth, 0.5)))
+    monkeypatch.setattr(attackers, "score", lambda images, truth: real(images, torch.full_like(truth, 0.5)))
 
 
 def real(images, truth):

@@ -132,9 +132,9 @@ CASES = [
     Case("bf16-mixed", Classifier, trainer={"precision": "bf16-mixed"}),
     Case("64-true", Classifier, trainer={"precision": "64-true"}),
     Case("by hand", Manual),
-    Case("two optimisers, the first", Pair),
-    Case("two optimisers, the second", Pair, audit={"optimizer": 1}),
-    Case("alternating optimisers, the second", Alternating, audit={"optimizer": 1}),
+    Case("two optimisers, the first", Pair, alone=False),
+    Case("two optimisers, the second", Pair, audit={"optimizer": 1}, alone=False),
+    Case("alternating optimisers, the second", Alternating, audit={"optimizer": 1}, alone=False),
     Case("sharpness-aware", Sharpness, refused="differs from the recomputed gradient"),
     Case("gradients changed after backward", Clamps, refused="differs from the recomputed gradient"),
 ]

@@ -282,7 +282,7 @@ CASES = [
     Case("stochastic depth and label smoothing", Timm, alone=False),
     Case("network by name of hyperparameters", Hyper),
     Case("images, labels and file names", WithPaths, _loader(with_paths)),
-    Case("toggled optimisers, the first", Toggled),
+    Case("toggled optimisers, the first", Toggled, alone=False),
     Case("toggled optimisers, the second", Toggled, audit={"optimizer": 1}),
     Case("margin at the right class", Margin, refused=r"images or scores are changed.*`loss`"),
     Case("two passes with dropout", RDrop, refused=r"several losses.*`loss`"),
