@@ -82,7 +82,7 @@ def test_lightning_demo(tmp_path):
 
 
 def test_resnet18(tmp_path):
-    audit = load("resnet18")["main"](max_steps=1, iterations=2, root=tmp_path, max_seconds=60)
+    audit = load("resnet18")["main"](max_steps=1, iterations=2, root=tmp_path, max_seconds=15)
     assert audit.latest.skipped is None
     assert "audit/c" not in audit.latest.metrics
     assert "before it converged" in audit.latest.no_results["cosine_tv"][1]  # two steps are no result
