@@ -212,7 +212,7 @@ class LeakageAudit(Callback):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        refuse_unsupported(trainer, self.settings.optimizer, self.settings.background)
+        refuse_unsupported(trainer, pl_module, self.settings)
         self.begin(trainer, pl_module)
 
     @override

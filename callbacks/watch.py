@@ -96,7 +96,7 @@ class Watch:
         self._in_training = False  # the model, when these streams were taken
         training.callbacks = [audit] if gate is None else [audit, gate]
         audit.setup(self._trainer, self._module, "fit")
-        refuse_unsupported(self._trainer, audit.settings.optimizer, audit.settings.background)
+        refuse_unsupported(self._trainer, self._module, audit.settings)
         if gate is not None:
             gate.on_fit_start(self._trainer, self._module)
         self._hook = model.register_forward_pre_hook(self._before_forward)

@@ -1,13 +1,17 @@
-"""Which trainers can be audited; the others are refused before the fit begins, with the reason.
+"""Which trainers can be audited, and as what; the others are refused before the fit begins, with the reason.
 
 Lightning is installed under two names, `lightning` and `pytorch_lightning`, whose classes are no relatives: what an
 object is, is asked by the names of its classes, and nothing is imported from a package that the trainer is not of.
 """
 
 import importlib
+import inspect
 from typing import Any
 
+from torch import nn
 from torch.optim import LBFGS
+
+from leakage_audit.callbacks.capture.model_copy import resolve
 
 _WHY = {
     "FSDPStrategy": "each process holds only a shard of every gradient",
@@ -33,18 +37,18 @@ def misconfiguration(trainer: Any, message: str) -> Exception:
     return error
 
 
-def refuse_unsupported(trainer: Any, optimizer: int, background: bool = False) -> None:
-    """Raise where the gradient of a step cannot be read rightly.
+def refuse_unsupported(trainer: Any, module: nn.Module, settings: Any) -> None:
+    """Raise where the gradient of a step cannot be read rightly, or a setting names what is not there.
 
     Args:
         trainer: Connected to its strategy and optimisers (from `on_fit_start` on).
-        optimizer: Index of the optimiser whose steps are audited.
-        background: Whether attacks are to run in a process of their own.
+        module: That is trained.
+        settings: Of the audit.
 
     Raises:
         MisconfigurationException: With the reason.
     """
-    reason = _reason(trainer, optimizer, background)
+    reason = _reason(trainer, settings.optimizer, settings.background) or _misnamed(module, settings)
     if reason is not None:
         error = misconfiguration(trainer, reason)
         raise error
@@ -69,3 +73,21 @@ def _reason(trainer: Any, optimizer: int, background: bool) -> str | None:
     if isinstance(trainer.optimizers[optimizer], LBFGS):
         return "LeakageAudit cannot audit L-BFGS: it evaluates several gradients within one step, at different weights"
     return None
+
+
+def _misnamed(module: nn.Module, settings: Any) -> str | None:
+    """Which of the names given leads nowhere; no property of the module is evaluated."""
+    for setting in ("forward", "loss", "unpack"):
+        name = getattr(settings, setting)
+        if not isinstance(name, str) or _has(module, name.split(".")[0]):
+            continue
+        try:
+            resolve(name)
+        except ValueError as error:
+            return f"LeakageAudit({setting}={name!r}): {error}"
+    return None
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    registered = name in module._modules or name in module._parameters or name in module._buffers
+    return registered or inspect.getattr_static(module, name, None) is not None

@@ -200,6 +200,10 @@ def test_prior_names_the_mistake(options, said, tmp_path, capsys):
             ["--trainer.max_epochs=1", "--trainer.callbacks+=LeakageAudit", "--trainer.callbacks.optimizer=5"],
             "no such optimiser; there are 1",
         ),
+        (
+            ["--trainer.max_epochs=1", "--trainer.callbacks+=LeakageAudit", "--trainer.callbacks.forward=no.such"],
+            "LeakageAudit(forward='no.such')",
+        ),
         (["--trainer.callbacks+=LeakageAudit", "--trainer.callbacks.std=0"], "std must be positive, got 0"),
         (["--ckpt_path=pyproject.toml"], "pyproject.toml is no checkpoint"),
     ],

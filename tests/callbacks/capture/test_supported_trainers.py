@@ -136,18 +136,33 @@ def test_loss_scaling_is_undone(tmp_path, module, gradient):
 def test_strategies_that_hide_the_gradient_are_refused_with_the_reason(strategy, reason):
     trainer = SimpleNamespace(strategy=strategy, optimizers=[torch.optim.SGD([nn.Parameter(torch.ones(1))], 1.0)])
     with pytest.raises(MisconfigurationException, match=reason):
-        refuse_unsupported(trainer, 0)
+        refuse_unsupported(trainer, nn.Module(), LeakageAudit().settings)
 
 
 def test_no_optimiser_is_refused():
     trainer = SimpleNamespace(strategy=SingleDeviceStrategy("cpu"), optimizers=[])
     with pytest.raises(MisconfigurationException, match="configure_optimizers returned none"):
-        refuse_unsupported(trainer, 0)
+        refuse_unsupported(trainer, nn.Module(), LeakageAudit().settings)
 
 
 def test_an_optimiser_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(MisconfigurationException, match=r"optimizer=2\): no such optimiser; there are 2"):
         fit(tmp_path, LeakageAudit(attacks=[Grey()], limit=0, optimizer=2), module=Manual)
+
+
+@pytest.mark.parametrize("setting", ["forward", "loss", "unpack"])
+def test_a_name_that_leads_nowhere_is_refused_before_the_fit(tmp_path, setting):
+    audit = LeakageAudit(attacks=[Grey()], limit=0, **{setting: "no.such"})
+    with pytest.raises(MisconfigurationException, match=rf"{setting}='no\.such'\): .* is neither on the Lightning"):
+        fit(tmp_path, audit)
+    assert audit.count == 0
+
+
+@pytest.mark.parametrize("given", [{"forward": "net"}, {"loss": "torch.nn.functional.cross_entropy"}])
+def test_names_that_lead_somewhere_are_not(tmp_path, given):
+    audit = LeakageAudit(attacks=[Grey()], limit=0, **given)
+    fit(tmp_path, audit)
+    assert audit.latest.skipped is None
 
 
 def test_lbfgs_is_refused(tmp_path):

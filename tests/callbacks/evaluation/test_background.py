@@ -109,7 +109,7 @@ def test_what_cannot_be_sent_is_said(tmp_path):
 def test_several_processes_are_refused():
     trainer = SimpleNamespace(strategy=SingleDeviceStrategy("cpu"), optimizers=[object()], world_size=2)
     with pytest.raises(MisconfigurationException, match="with several processes"):
-        refuse_unsupported(trainer, 0, background=True)
+        refuse_unsupported(trainer, nn.Module(), background().settings)
 
 
 def test_a_worker_killed_while_idle_is_replaced(tmp_path):
