@@ -108,6 +108,7 @@ class GradientCheck:
         rest: The same for factor 1.
         tolerance: What rounding can explain.
         missing: Parameters with a gradient that the audited network does not have.
+        decay: Whether what remains follows the weights: that is a term of the loss, whatever the type would round.
     """
 
     scale: float
@@ -115,24 +116,33 @@ class GradientCheck:
     rest: float
     tolerance: float
     missing: tuple[str, ...] = ()
+    decay: bool = False
 
     @property
     def same(self) -> bool:
         """Equal to rounding."""
-        return self.rest <= self.tolerance and not self.missing
+        return self.rest <= self.tolerance and not self.missing and not self.decay
 
     @property
     def parallel(self) -> bool:
         """Equal to rounding up to a positive factor (a scaled loss, a gradient clipped by hand)."""
-        return self.error <= self.tolerance and self.scale > 0 and not self.missing
+        return self.error <= self.tolerance and self.scale > 0 and not self.missing and not self.decay
 
     def __str__(self) -> str:
         if self.same:
             return f"equals the recomputed gradient (relative difference {self.rest:.1e})"
         if self.missing:
             return f"includes parameters outside the audited network ({', '.join(self.missing[:3])})"
+        if self.decay:
+            return (
+                f"differs from the recomputed gradient by {100 * self.rest:.3g} %, in the direction of the weights: is "
+                "there an L2 term in the loss? Name `loss`, or leave the term to the optimiser's `weight_decay`"
+            )
         if self.parallel:
-            return f"is {self.scale:.4g} times the recomputed gradient: is the loss scaled, or clipped by hand?"
+            return (
+                f"is {self.scale:.4g} times the recomputed gradient: is the loss scaled, are labels smoothed, or is the "
+                "gradient clipped by hand?"
+            )
         return (
             f"differs from the recomputed gradient by {100 * self.rest:.3g} %: is there label smoothing, mixup, an "
             "augmentation or another term of the loss in the training step? Name `forward`, `loss` or `unpack`"
@@ -166,15 +176,18 @@ class CheckOptions(Checked):
         float32: Of float32.
         bfloat16: Of bfloat16, autocast included.
         float16: Of float16, autocast included.
+        decay: Above this cosine with the weights, a difference beyond float32's is no rounding but a term of the loss,
+            in any type. Rounding of n entries has a cosine of about 1/√n, an L2 term of 1.
     """
 
     float64: float = 1e-9
     float32: float = 1e-4
     bfloat16: float = 1e-2
     float16: float = 4e-3
+    decay: float = 0.7
 
     def __post_init__(self) -> None:
-        self.check(positive=("float64", "float32", "bfloat16", "float16"))
+        self.check(positive=("float64", "float32", "bfloat16", "float16", "decay"))
 
     def of(self, dtype: torch.dtype) -> float:
         """That of one of these types."""
@@ -186,6 +199,7 @@ def compare(
     recomputed: Mapping[str, Tensor],
     compute: torch.dtype,
     options: CheckOptions = CheckOptions(),
+    weights: Mapping[str, Tensor] | None = None,
 ) -> GradientCheck:
     """Compare the step's gradient with the recomputed one, in float64.
 
@@ -194,6 +208,7 @@ def compare(
         recomputed: The same at the parameters that the audited network has.
         compute: The coarsest floating type in the forward pass.
         options: What rounding can explain.
+        weights: At which both were taken, by the same names; None does not look for an L2 term.
     """
     missing = tuple(name for name in step if name not in recomputed)
     g2 = r2 = gr = rest = error = 0.0
@@ -204,7 +219,20 @@ def compare(
     size = max(g2, 1e-300) ** 0.5
     for g, r in _pieces(step, recomputed):
         error += float((g - scale * r).square().sum())
-    return GradientCheck(scale, error**0.5 / size, rest**0.5 / size, options.of(compute), missing)
+    error, rest, tolerance = error**0.5 / size, rest**0.5 / size, options.of(compute)
+    # What is more than the tolerance says so itself.
+    hidden = weights is not None and not missing and options.float32 < min(error, rest) <= tolerance
+    decay = hidden and _cosine(step, recomputed, weights or {}) > options.decay
+    return GradientCheck(scale, error, rest, tolerance, missing, decay)
+
+
+def _cosine(step: Mapping[str, Tensor], recomputed: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> float:
+    """Between what the step's gradient has beyond the recomputed one, and the weights."""
+    product = difference = size = 0.0
+    for (g, r), (_, w) in zip(_pieces(step, recomputed), _pieces(step, weights), strict=True):
+        product += float((g - r) @ w)
+        difference, size = difference + float((g - r).square().sum()), size + float(w.square().sum())
+    return product / max(difference * size, 1e-300) ** 0.5
 
 
 def _pieces(step: Mapping[str, Tensor], recomputed: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

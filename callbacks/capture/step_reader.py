@@ -29,7 +29,7 @@ from leakage_audit.callbacks.capture.gradient_check import (
 )
 from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.listening import Heard, listen
-from leakage_audit.callbacks.capture.model_copy import Forward
+from leakage_audit.callbacks.capture.model_copy import Forward, plain
 from leakage_audit.callbacks.capture.module_copy import hooks_left_out
 from leakage_audit.callbacks.capture.own_copy import clone
 from leakage_audit.callbacks.capture.readings import Reading, common, find_readings, why_unheard
@@ -276,10 +276,11 @@ class StepReader:
     ) -> ReadStep:
         """By hand one may sum over the window, or divide by another number of batches: a factor that is undone."""
         compute = compute_type(trainer, module)
-        check = compare(own, again, compute, self._check)
+        weights = {plain(name): parameter.detach() for name, parameter in module.named_parameters()}
+        check = compare(own, again, compute, self._check, weights)
         if check.parallel and not check.same and not steps_by_itself(trainer, module):
             own = without_factor(own, check, length, loss_scale(trainer))
-            check = compare(own, again, compute, self._check)
+            check = compare(own, again, compute, self._check, weights)
         return ReadStep(own, check)
 
     def _why_not(self, problem: Exception | None) -> str:

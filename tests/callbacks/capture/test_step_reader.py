@@ -201,3 +201,22 @@ def test_rounding_does_not_hide_label_smoothing(precision):
     heard = Reads()
     fit(Net(smoothing=0.04), heard, precision=precision)
     assert all(check.same for check in heard.verdicts)
+
+
+class Decayed(Net):
+    """With an L2 term that moves the gradient by less than bfloat16 may round it."""
+
+    def training_step(self, batch, batch_idx):
+        """Cross entropy, and half the squared norm of the weights times the gradient's share of it."""
+        loss = super().training_step(batch, batch_idx)
+        size = sum(p.square().sum() for p in self.parameters())
+        slope = torch.autograd.grad(loss, tuple(self.parameters()), retain_graph=True)
+        share = 0.004 * (sum(g.square().sum() for g in slope) / size).sqrt().detach()
+        return loss + share * size / 2
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_rounding_does_not_hide_an_l2_term(precision):
+    fit(Decayed(), reads := Reads(), precision=precision)
+    assert not any(check.same or check.parallel for check in reads.verdicts)
+    assert all("L2 term" in str(check) for check in reads.verdicts)
