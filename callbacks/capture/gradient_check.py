@@ -43,8 +43,11 @@ def step_gradients(trainer: Trainer, module: LightningModule, optimizer: Optimiz
     """The gradients that this optimiser is about to use, by plain parameter name, off the training's memory.
 
     Lightning has undone the loss scaling of 16-mixed by now, except for optimisers that do it themselves (fused ones):
-    there it is undone here.
+    there it is undone here. Where Lightning leaves the backward pass out (the epoch in which stochastic weight averaging
+    recomputes batch statistics) what lies in `.grad` is an earlier step's, and there is none.
     """
+    if getattr(getattr(trainer, "fit_loop", None), "_skip_backward", False):
+        return {}
     mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
     scale = loss_scale(trainer) if getattr(optimizer, "_step_supports_amp_scaling", False) else 1.0
     return {

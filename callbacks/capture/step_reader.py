@@ -185,7 +185,7 @@ class StepReader:
         """The step's own gradients, on every rank before anything that a rank might fail at."""
         own = step_gradients(trainer, module, optimizer)
         if not own:
-            raise AuditSkipped("the optimiser's parameters have no gradient in this step")
+            raise AuditSkipped("the optimiser's parameters have no gradient in this step: no loss went back to them")
         bad = next((name for name, g in own.items() if not is_finite(g)), None)
         if bad is not None:
             raise AuditSkipped(f"the gradient of {bad} holds NaN or infinite values")

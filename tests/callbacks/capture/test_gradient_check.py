@@ -199,3 +199,14 @@ def test_the_coarsest_type_of_a_step(precision, dtype, expected):
     module.steps = nn.Parameter(torch.zeros(1, dtype=torch.long), requires_grad=False)
     module._parameters.move_to_end("steps", last=False) if hasattr(module._parameters, "move_to_end") else None
     assert compute_type(Trainer(precision), module) == expected
+
+
+def test_an_epoch_without_a_backward_pass_has_no_gradients():
+    """Stochastic weight averaging's last: what lies in `.grad` there is of an earlier step."""
+    layer = nn.Linear(2, 2)
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer = torch.optim.SGD(layer.parameters(), 0.1)
+    trainer = SimpleNamespace(fit_loop=SimpleNamespace(_skip_backward=False), precision_plugin=None)
+    assert set(step_gradients(trainer, layer, optimizer)) == {"weight", "bias"}
+    trainer.fit_loop._skip_backward = True
+    assert step_gradients(trainer, layer, optimizer) == {}
