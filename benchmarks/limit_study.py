@@ -141,7 +141,7 @@ def measure(case: Case, data: str) -> dict[str, Any]:
     row["chance"] = chance_floor(pictures(data, case.size)[0].mean(0), x).psnr
     limit = noisy_limit(seen, x, y, budget=CpuBudget(SECONDS["limit"]))
     row |= {"limit": limit.psnr, "limit_solved": limit.solved, "limit_ended": limit.ended}
-    row |= {"scale_granted": limit.scale_granted, "limit_seconds": limit.seconds, "unknowns": limit.unknowns}
+    row |= {"granted": " ".join(limit.granted), "limit_seconds": limit.seconds, "unknowns": limit.unknowns}
     joint = Joint()(seen, CpuBudget(SECONDS["joint"]))
     row |= {"joint": in_order(joint.images, x), "joint_converged": joint.converged, "joint_ended": joint.ended}
     row |= {"joint_seconds": joint.seconds, "separated_by": joint.details.get("separated_by") or ""}
@@ -199,7 +199,7 @@ def main() -> None:
 
 
 FIELDS = (
-    *Case.__annotations__, "parameters", "chance", "limit", "limit_solved", "limit_ended", "scale_granted",
+    *Case.__annotations__, "parameters", "chance", "limit", "limit_solved", "limit_ended", "granted",
     "limit_seconds", "unknowns", "joint", "joint_converged", "joint_ended", "joint_seconds", "separated_by",
     "succeeded", "misfit", "cosine", "cosine_ended", "cosine_seconds", "cpu_seconds", "error",
 )  # fmt: skip

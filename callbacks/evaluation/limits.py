@@ -58,4 +58,4 @@ def _measured(
     low, high = seen.value_range
     images = (found.images.detach().cpu() - low) / (high - low)
     # With a defence's noise what it adds in expectation counts, where it is known.
-    return LimitOutcome(list(found.psnr), found.solved, images.to(torch.float32))
+    return LimitOutcome(list(found.psnr), found.solved, images.to(torch.float32), found.granted)

@@ -96,7 +96,7 @@ def _describe(outcome: AttackOutcome, floor: Scores) -> AttackEntry:
 
 
 def _limit(found: LimitOutcome | None) -> LimitEntry | None:
-    return None if found is None else {"psnr": [*found.psnr], "solved": found.solved}
+    return None if found is None else {"psnr": [*found.psnr], "solved": found.solved, "granted": [*found.granted]}
 
 
 @cache
@@ -182,7 +182,10 @@ def _scores(outcome: AttackOutcome) -> str:
 
 
 def _limit_text(found: LimitOutcome | None) -> str:
-    return "–" if found is None else ("" if found.solved else "at least ") + _join(found.psnr, ".1f")
+    if found is None:
+        return "–"
+    granted = f" ({', '.join(found.granted)} granted)" if found.granted else ""
+    return ("" if found.solved else "at least ") + _join(found.psnr, ".1f") + granted
 
 
 def _join(values: Sequence[float], form: str) -> str:

@@ -48,11 +48,13 @@ class LimitOutcome:
         psnr: In dB, an image each.
         solved: Whether it was solved to its end; otherwise the numbers are lower bounds.
         image: The image that is determined `(B, C, H, W)` in [0, 1], on the CPU.
+        granted: What the gradient hides of the images and the attacker was told, as `Limit.granted`.
     """
 
     psnr: list[float]
     solved: bool
     image: Tensor | None = None
+    granted: tuple[str, ...] = ()
 
 
 @dataclass

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from leakage_audit.measures.limit.dense import Solved, bytes_needed, flops_needed, solve_dense
-from leakage_audit.measures.limit.hidden_scale import CONTRAST, Gradient, hidden_numbers, with_numbers
+from leakage_audit.measures.limit.hidden_scale import Gradient, hidden_numbers, with_numbers
 from leakage_audit.measures.limit.linearized_gradient import LinearizedGradient
 from leakage_audit.measures.limit.matrix_free import solve_free
 from leakage_audit.measures.limit.options import GradientNoise, LimitOptions, NumericsOptions
@@ -56,7 +56,8 @@ class Limit:
         unknowns: Columns of J.
         equations: Rows of J, after compression.
         others: What the attacker knows of the other images of the batch.
-        scale_granted: Whether the gradient hides the images' contrast, and the attacker was told it (`hidden_scale`).
+        granted: Numbers of the images that the gradient hides and the attacker was told: their contrast, the mean of a
+            channel (`hidden_scale`). The limit is a ceiling for those who must guess them.
         solved: Whether every linear problem was solved to the end and the prior's reweighting settled.
         residual: Largest relative error of a linear solve in the prior's norm, by its normal equations; 0 where
             factored, NaN where the time was up before.
@@ -73,7 +74,7 @@ class Limit:
     unknowns: int
     equations: int
     others: Others
-    scale_granted: bool
+    granted: tuple[str, ...]
     solved: bool
     residual: float
     ended: str
@@ -161,7 +162,7 @@ def reconstruction_limit(
         unknowns=found[0][0].columns,
         equations=max(linear.rows for linear, _ in found),
         others=others,
-        scale_granted=any(CONTRAST in linear.functionals for linear, _ in found),
+        granted=tuple(dict.fromkeys(name for linear, _ in found for name in linear.functionals)),
         solved=all(s.solved for _, s in found),
         residual=max((s.residual for _, s in found), key=lambda r: (math.isnan(r), r)),
         ended=next((s.ended for _, s in found if not s.solved), found[-1][1].ended),

@@ -20,7 +20,7 @@ from torch import Tensor
 from leakage_audit.measures.limit.linearized_gradient import LinearizedGradient
 
 Gradient = Callable[[Tensor], dict[str, Tensor]]
-CONTRAST, COLOUR = "contrast of the images", "colour {} of the images"  # their names among the gradients
+CONTRAST, COLOUR = "contrast", "mean of channel {}"  # their names among the gradients
 
 
 def hidden_numbers(linear: LinearizedGradient, images: Tensor, zero: Tensor, share: float) -> dict[str, Tensor]:
@@ -41,7 +41,7 @@ def hidden_numbers(linear: LinearizedGradient, images: Tensor, zero: Tensor, sha
     ...     linear = LinearizedGradient(image, gradient, {"layer": torch.tensor(1.0)}, 1, LimitOptions())
     ...     return list(hidden_numbers(linear, image, torch.zeros(()), 0.05))
     >>> hides(lambda x: {"layer": x.flatten() ** 2}), hides(lambda x: {"layer": x.flatten() / x.norm()})
-    ([], ['contrast of the images'])
+    ([], ['contrast'])
     """
     if not linear.rows:
         return {}
