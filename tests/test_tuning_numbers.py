@@ -66,7 +66,6 @@ NAMED = {
     "report/run WRONG": LAYOUT,
     "report/sections REASONS": LAYOUT,
     "report/verdict REASONS": LAYOUT,
-    "scores/metrics PIXELS": "memory against calls; no result depends on it",
     "scores/metrics PSNR_CAP": DEFINITION,
     "scores/metrics WORST_MSE": DEFINITION,
     "scores/metrics PEAK_255": "a conversion of units",

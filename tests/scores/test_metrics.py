@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from torchmetrics.functional.image import structural_similarity_index_measure
 
-from leakage_audit.scores import metrics
 from leakage_audit.scores.metrics import chance_floor, score
 
 
@@ -167,24 +167,17 @@ def test_mean_image_of_another_shape_is_refused():
         chance_floor(torch.zeros(3, 4, 4), torch.zeros(3, 8, 8))
 
 
-@pytest.mark.parametrize("size", [(40, 33), (11, 50), (5, 9), (2, 30)])
-def test_ssim_by_strips_is_that_of_the_whole_image(size, monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    truth, images = (torch.rand(2, 3, *size, generator=generator) for _ in range(2))
-    whole = score(images, truth).ssim
-    monkeypatch.setattr(metrics, "PIXELS", 1)
-    assert score(images, truth).ssim == pytest.approx(whole, abs=1e-12)
+@pytest.mark.parametrize("size", [(40, 33), (11, 50), (32, 32)])
+def test_ssim_is_torchmetrics_without_its_mirrored_margin(size):
+    truth = draw(2, 3, *size)
+    images = truth + 0.3 * draw(2, 3, *size, seed=1)
+    _, around = structural_similarity_index_measure(
+        images, truth, data_range=1.0, sigma=1.5, reduction="none", return_full_image=True
+    )
+    assert score(images, truth).ssim == pytest.approx(around[:, :, 5:-5, 5:-5].mean((1, 2, 3)).tolist(), abs=1e-12)
 
 
-def test_ssim_of_a_large_image_takes_no_memory_to_speak_of(monkeypatch):
-    taken = []
-    measure = metrics.structural_similarity_index_measure
-
-    def strip(images, truth, **how):
-        taken.append(images.numel() // 3)
-        return measure(images, truth, **how)
-
-    monkeypatch.setattr(metrics, "structural_similarity_index_measure", strip)
-    truth = torch.rand(1, 3, 300, 301)
-    score(truth, truth)
-    assert max(taken) <= metrics.PIXELS + 10 * 301
+def test_what_is_not_finite_has_the_worst_ssim_and_no_warning():
+    truth, image = draw(3, 12, 12), draw(3, 12, 12, seed=1)
+    image[0, 3, 3] = torch.inf
+    assert score(image, truth).ssim == [-1.0]
