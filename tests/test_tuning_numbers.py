@@ -53,6 +53,7 @@ NAMED = {
     "layerwise/factorization TOLERANCE": "the one default of `tolerance` in RGAP, Hybrid, PeelingOptions, NoiseOptions",
     "models VARIANTS": "the paper's networks",
     "networks/activations _TABLE": "PyTorch's own defaults",
+    "measures/limit/__init__ LINEARIZED": "when the time is asked; no result depends on it",
     "priors/base GREY": DEFINITION,
     "priors/precision_operator FIRST": "a difference's stencil",
     "priors/precision_operator SECOND": "a difference's stencil",

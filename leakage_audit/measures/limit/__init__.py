@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from leakage_audit.measures.limit.dense import Solved, bytes_needed, flops_needed, solve_dense
-from leakage_audit.measures.limit.hidden_scale import Gradient, hidden_numbers, with_numbers
+from leakage_audit.measures.limit.hidden_scale import PASS, Gradient, hidden_numbers, with_numbers
 from leakage_audit.measures.limit.linearized_gradient import LinearizedGradient
 from leakage_audit.measures.limit.matrix_free import solve_free
 from leakage_audit.measures.limit.options import GradientNoise, LimitOptions, NumericsOptions
@@ -38,7 +38,7 @@ from leakage_audit.scores.metrics import PSNR_CAP
 __all__ = ["GradientNoise", "Limit", "LimitOptions", "NumericsOptions", "reconstruction_limit"]
 
 Others = Literal["unknown", "known"]
-PASS, LINEARIZED = "limit: gradient", 3.0  # the gradient in double precision, and what linearizes it, in such passes
+LINEARIZED = 9.0  # what linearizes the gradient takes, in evaluations of it (ResNet-18)
 
 
 @dataclass(frozen=True)
@@ -145,14 +145,14 @@ def reconstruction_limit(
         with budget.work(kind=PASS):
             std = noise_of(step, seen.dtype, options)
         found = [
-            (linear, _solve(linear, truth.flatten(), prior, options, share))
-            for linear, truth, share in _problems(step, std, others, options, budget)
+            (linear, numbers, _solve(linear, truth.flatten(), prior, options, share))
+            for linear, numbers, truth, share in _problems(step, std, others, options, budget)
         ]
     truth = step.images.flatten(1)
-    picture = torch.cat([s.image for _, s in found]).reshape(truth.shape)
+    picture = torch.cat([s.image for *_, s in found]).reshape(truth.shape)
     error = (picture - truth).square().mean(1)
-    by_noise, spread = (_joined([getattr(s, name) for _, s in found]) for name in ("noise_variance", "std"))
-    ranks = [s.rank for _, s in found if s.rank is not None]
+    by_noise, spread = (_joined([getattr(s, name) for *_, s in found]) for name in ("noise_variance", "std"))
+    ranks = [s.rank for *_, s in found if s.rank is not None]
     return Limit(
         psnr=_decibels(error),
         psnr_with_noise=None if by_noise is None else _decibels(error + by_noise.reshape(truth.shape).mean(1)),
@@ -160,12 +160,12 @@ def reconstruction_limit(
         std=None if spread is None else spread.reshape(step.images.shape),
         rank=tuple(ranks) if len(ranks) == len(found) else None,
         unknowns=found[0][0].columns,
-        equations=max(linear.rows for linear, _ in found),
+        equations=max(linear.rows for linear, *_ in found),
         others=others,
-        granted=tuple(dict.fromkeys(name for linear, _ in found for name in linear.functionals)),
-        solved=all(s.solved for _, s in found),
-        residual=max((s.residual for _, s in found), key=lambda r: (math.isnan(r), r)),
-        ended=next((s.ended for _, s in found if not s.solved), found[-1][1].ended),
+        granted=tuple(dict.fromkeys(name for _, numbers, _ in found for name in numbers)),
+        solved=all(s.solved for *_, s in found),
+        residual=max((s.residual for *_, s in found), key=lambda r: (math.isnan(r), r)),
+        ended=next((s.ended for *_, s in found if not s.solved), found[-1][-1].ended),
         seconds=time.perf_counter() - start,
         settings={"others": others, "prior": type(prior).__name__, **asdict(options), "seconds": budget.seconds},
     )
@@ -185,39 +185,37 @@ def _problem(seen: Observation, images: Tensor, labels: Tensor, others: str) -> 
 
 def _problems(
     step: Step, std: dict[str, Tensor], others: Others, options: LimitOptions, budget: Budget
-) -> Iterator[tuple[LinearizedGradient, Tensor, Budget]]:
-    """Each linear problem with its true images and its share of the time."""
+) -> Iterator[tuple[LinearizedGradient, list[str], Tensor, Budget]]:
+    """Each linear problem with the names of what is granted, its true images and its share of the time."""
 
     def single(i: int) -> LinearizedGradient:
-        footprint = footprint_of(step, alone=True)
-        return LinearizedGradient(step.images[i, None], lambda x: step.of_one(i, x), std, footprint, options)
+        return linearized(step.images[i, None], partial(step.of_one, i), {})
 
-    def told(linear: LinearizedGradient, gradient: Gradient, images: Tensor) -> LinearizedGradient:
-        """The same, with the images' contrast and colours where the gradient hides them."""
-        zero = step.seen.to_image(torch.zeros_like(images))
-        numbers = hidden_numbers(linear, images, zero, options.hidden)
-        if not numbers:
-            return linear
-        known = dict.fromkeys(numbers, options.least_noise * (images - zero).norm())
+    def linearized(images: Tensor, gradient: Gradient, numbers: dict[str, Tensor]) -> LinearizedGradient:
+        """Of one image or all, with the numbers that the gradient hides and an attacker is told."""
         footprint = footprint_of(step, alone=len(images) == 1)
-        return LinearizedGradient(images, with_numbers(gradient, numbers), std | known, footprint, options)
+        if numbers:
+            known = dict.fromkeys(numbers, options.least_noise * (images - zero).norm())
+            return LinearizedGradient(images, with_numbers(gradient, numbers), std | known, footprint, options)
+        if len(images) == 1 or step.images_mix:
+            return LinearizedGradient(images, gradient, std, footprint, options)
+        return SeparableGradient(images, gradient, single, std, footprint, options)
+
+    zero = step.seen.to_image(torch.zeros_like(step.images[:1]))
+
+    def told(images: Tensor, gradient: Gradient, share: Budget, kind: str) -> tuple[LinearizedGradient, list[str]]:
+        numbers = hidden_numbers(
+            gradient, images, zero, std, options.hidden, options.numerics.difference, share, PASS + kind
+        )
+        with share.work(LINEARIZED, PASS + kind):
+            return linearized(images, gradient, numbers), list(numbers)
 
     if others == "known":
         for i, image in enumerate(step.images):
             share = budget.share(1 / (len(step.images) - i))
-            with share.work(LINEARIZED, f"{PASS} of one"):
-                linear = told(single(i), partial(step.of_one, i), image[None])
-            yield linear, image[None], share
+            yield *told(image[None], partial(step.of_one, i), share, " of one"), image[None], share
         return
-    whole = step.images, step.of_batch
-    footprint = footprint_of(step, alone=False)
-    with budget.work(LINEARIZED, PASS):
-        if len(step.images) == 1 or step.images_mix:
-            linear = LinearizedGradient(*whole, std, footprint, options)
-        else:
-            linear = SeparableGradient(*whole, single, std, footprint, options)
-        linear = told(linear, step.of_batch, step.images)
-    yield linear, step.images, budget
+    yield *told(step.images, step.of_batch, budget, ""), step.images, budget
 
 
 def _solve(linear: LinearizedGradient, truth: Tensor, prior: Prior, options: LimitOptions, budget: Budget) -> Solved:

@@ -17,37 +17,61 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from leakage_audit.measures.limit.linearized_gradient import LinearizedGradient
+from leakage_audit.runtime import Budget
 
 Gradient = Callable[[Tensor], dict[str, Tensor]]
 CONTRAST, COLOUR = "contrast", "mean of channel {}"  # their names among the gradients
+PASS = "limit: gradient"  # one evaluation of it in double precision
 
 
-def hidden_numbers(linear: LinearizedGradient, images: Tensor, zero: Tensor, share: float) -> dict[str, Tensor]:
+def hidden_numbers(
+    gradient: Gradient,
+    images: Tensor,
+    zero: Tensor,
+    std: Mapping[str, Tensor],
+    share: float,
+    difference: float,
+    budget: Budget,
+    kind: str = PASS,
+) -> dict[str, Tensor]:
     """What the gradient hides of contrast and colours, as functionals `(B, C, H, W)` of norm one, by name.
 
-    It hides a change of the images that changes it far less than a picture of the same frequencies does.
+    It hides a change of the images that changes it far less than a picture of the same frequencies does. Changes are
+    differences of the gradient itself: they take no graph of its derivative, which may be as large as all else.
 
     Args:
-        linear: J.
-        images: At which it was taken, `(B, C, H, W)`.
+        gradient: ∂L/∂p by name as a function of the images, in float64.
+        images: At which it is taken, `(B, C, H, W)`.
         zero: What the network takes for 0, for broadcasting.
+        std: Standard deviation of each gradient's entries; gradients not named are left out.
         share: Most of the mirrored images' effect, at the same norm, that counts as hidden.
+        difference: Of the images, relative to their norm.
+        budget: Time; asked before each evaluation.
+        kind: Of work that an evaluation is, for the budget.
 
-    >>> from leakage_audit.measures.limit.options import LimitOptions
+    Raises:
+        OutOfTime: If the time was up before it was known.
+
     >>> generator = torch.Generator().manual_seed(0)
-    >>> image = torch.rand(1, 1, 4, 4, generator=generator, dtype=torch.float64)
+    >>> image, std = torch.rand(1, 1, 4, 4, generator=generator, dtype=torch.float64), {"layer": torch.tensor(1.0)}
     >>> def hides(gradient):
-    ...     linear = LinearizedGradient(image, gradient, {"layer": torch.tensor(1.0)}, 1, LimitOptions())
-    ...     return list(hidden_numbers(linear, image, torch.zeros(()), 0.05))
+    ...     return list(hidden_numbers(gradient, image, torch.zeros(()), std, 0.05, 1e-8, Budget()))
     >>> hides(lambda x: {"layer": x.flatten() ** 2}), hides(lambda x: {"layer": x.flatten() / x.norm()})
     ([], ['contrast'])
     """
-    if not linear.rows:
+    if not std or share == 0:
         return {}
 
+    def at(x: Tensor) -> dict[str, Tensor]:
+        with budget.work(kind=kind):
+            return {name: g.detach() for name, g in gradient(x).items() if name in std}
+
+    here, length = at(images), difference * images.norm()
+
     def effect(change: Tensor) -> float:
-        return float(linear.push(change.flatten()).norm() / change.norm().clamp_min(torch.finfo(change.dtype).tiny))
+        unit = change / change.norm().clamp_min(torch.finfo(change.dtype).tiny)
+        there = at(images + length * unit)
+        return float(sum(((there[name] - here[name]) / std[name]).square().sum() for name in std)) ** 0.5
 
     least = share * effect((images - zero).flip(-1))
     found = {}

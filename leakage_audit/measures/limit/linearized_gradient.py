@@ -84,11 +84,12 @@ class LinearizedGradient:
         values = {name: found[name] / std[name] for name in std}
         self.functionals = self._functionals(values)
         kept = [self.functionals[name](value) for name, value in values.items()]
-        every = torch.cat(kept) if kept else self._x.flatten()[:0]
+        every = sum(len(value) for value in kept)
         # E[SᵀS] = I: JᵀSᵀSJ is on average what all of them tell.
         most = int(options.rows_per_unknown * self.columns)
-        self._y = CountSketch(len(every), most, torch.Generator().manual_seed(options.seed))(every)
-        self.rows, self.summed = len(self._y), len(self._y) < len(every)
+        sketch = CountSketch(every, most, torch.Generator().manual_seed(options.seed))
+        self._y = sketch.of_parts(kept) if kept else self._x.flatten()[:0]
+        self.rows, self.summed = len(self._y), len(self._y) < every
         self._dual, self._pulled = self._transposed(self._y)
         most = options.numerics.passes_at_once
         self._at_once = int(min(max(options.max_memory_gb * 1e9 / 32 / footprint, 1), most))
@@ -98,18 +99,16 @@ class LinearizedGradient:
         options, kept = self.options, {name: Entries(g.shape) for name, g in values.items()}
         found: dict[str, Functionals] = dict(kept)
         generator = torch.Generator().manual_seed(options.seed)
-        if any(g.ndim == 2 for g in values.values()):
-            flat = torch.cat([g.flatten() for g in values.values()])
-            dual, pulled = self._transposed(flat)
-            sizes, probes = [g.numel() for g in values.values()], []
+        matrices = {name: g for name, g in values.items() if g.ndim == 2}  # nothing else has fewer
+        if matrices:
+            dual, pulled = self._transposed(torch.cat([g.flatten() for g in matrices.values()]))
+            sizes, probes = [g.numel() for g in matrices.values()], []
             for _ in range(options.numerics.probes):
-                v = torch.randn(self.shape, generator=generator, dtype=torch.float64).to(flat)
+                v = torch.randn(self.shape, generator=generator, dtype=torch.float64).to(dual)
                 probes.append(self._grad(pulled, dual, v).split(sizes))
-            for name, *changes in zip(list(values), *probes, strict=True):
-                g = values[name]
-                found[name] = (
-                    tangent(g.detach(), [d.reshape(g.shape) for d in changes], options.numerics) or found[name]
-                )
+            for (name, g), *changes in zip(matrices.items(), *probes, strict=True):
+                derivatives = [d.reshape(g.shape) for d in changes]
+                found[name] = tangent(g.detach(), derivatives, options.numerics) or found[name]
         return found
 
     def _transposed(self, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -87,6 +87,8 @@ class NumericsOptions(Checked):
         dependent: Singular values of a gradient below this share of its largest are rounding of float64.
         outside: Share of a derivative's norm outside the tangent space, or between two ways to make one, that may be
             rounding.
+        difference: Of the images, relative to their norm, by which it is seen what the gradient hides: its rounding
+            is 1e-8 of the effect, and hardly a rectifier flips.
         room: Directions by which the room for them grows.
         least_directions: Directions that must fit in memory.
         flat: Eigenvalues of the small system below this share of its largest are rounding of float64.
@@ -103,6 +105,7 @@ class NumericsOptions(Checked):
     probes: int = 2
     dependent: float = 1e-10
     outside: float = 1e-8
+    difference: float = 1e-8
     room: int = 64
     least_directions: int = 8
     flat: float = 1e-16
@@ -112,7 +115,7 @@ class NumericsOptions(Checked):
             ("typical", "passes_at_once", "probes", "room", "least_directions"),
             ("corrections", "products_by_old_factor"),
         )
-        self.check(share=("lost", "low_rank", "same", "dependent", "outside", "flat", "rough"))
+        self.check(share=("lost", "low_rank", "same", "dependent", "outside", "flat", "rough", "difference"))
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ def test_the_scale_is_granted_where_it_is_divided_out(name, others):
     seen = observe(network(name), images, labels, mean=0.5)
     limit = reconstruction_limit(seen, images, labels, others=others)
     assert ("contrast" in limit.granted) is NORMS[name][1 if others == "unknown" else 2]
+    assert set(limit.granted) <= {"contrast", *(f"mean of channel {k}" for k in range(3))}
 
 
 @pytest.mark.parametrize("count", [1, 2])
