@@ -55,12 +55,16 @@ def untagged(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def suffix_of(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
-    """What tells a record's attacks from those of the run's other audits; nothing where there is one."""
-    if tag_of(record) != "audit":
-        return f" ({tag_of(record).removeprefix('audit_').replace('_', ' ')})"
-    kinds = {one.get("gradient") for one in records}
-    return f" ({record.get('gradient')})" if len(kinds) > 1 else ""
+def suffixes(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What tells each record's attacks from those of the run's other audits; nothing where there is one."""
+    several = len({record.get("gradient") for record in records}) > 1
+
+    def suffix(record: Mapping[str, Any]) -> str:
+        if tag_of(record) != "audit":
+            return f" ({tag_of(record).removeprefix('audit_').replace('_', ' ')})"
+        return f" ({record.get('gradient')})" if several else ""
+
+    return [suffix(record) for record in records]
 
 
 def _status(record: Mapping[str, Any], found: Mapping[str, Numbers], missing: bool) -> Any:

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any, cast
 
 from leakage_audit.report import gates
-from leakage_audit.report.audits import digest, leak, suffix_of, tag_of
+from leakage_audit.report.audits import digest, leak, suffixes, tag_of
 from leakage_audit.report.curves import thin
 from leakage_audit.report.records.report_file import SCHEMA as SCHEMA
 from leakage_audit.report.records.report_file import (
@@ -24,7 +24,8 @@ from leakage_audit.report.verdict import judge
 
 def build(run: Run) -> Report:
     """Everything that the report says about a run, apart from its pictures."""
-    audits = [digest(record, suffix_of(record, run.records)) for record in run.records]
+    told = suffixes(run.records)
+    audits = [digest(record, suffix) for record, suffix in zip(run.records, told, strict=True)]
     logged = {tag_of(record) + "/" for record in run.records}
     judged = [gates.digest(record, run.records) for record in run.gates]
     measured = next((record for record in reversed(run.records) if record.get("layers")), {})
@@ -45,7 +46,7 @@ def build(run: Run) -> Report:
         },
         "verdict": judge(audits, judged),
         "gates": judged,
-        "attacks": _attacks(run.records, audits),
+        "attacks": _attacks(run.records, told, audits),
         "layers": measured.get("layers", []),
         "assumptions": _assumptions(run.records),
         "problems": _problems(run.records),
@@ -65,14 +66,14 @@ def _name(run: Run) -> str:
     return f"{folder.parent.name}/{folder.name}" if folder.name.startswith("version_") else folder.name
 
 
-def _attacks(records: list[Record], audits: list[AuditDigest]) -> list[AttackSummary]:
+def _attacks(records: list[Record], told: list[str], audits: list[AuditDigest]) -> list[AttackSummary]:
     """Each attack over the whole run: the audit in which most leaked, the last one, time and manner of ending."""
     found = []
     for name in dict.fromkeys(name for audit in audits for name in audit["attacks"]):
         own: list[AttackAtStep] = [
             {**audit["attacks"][name], "step": audit["step"]} for audit in audits if name in audit["attacks"]
         ]
-        results = [x for record in records for x in _results(record, name, suffix_of(record, records))]
+        results = [x for record, suffix in zip(records, told, strict=True) for x in _results(record, name, suffix)]
         last: dict[str, Any] = results[-1] if results else {}
         highest = max(own, key=lambda x: leak(x["highest"]))
         seconds = [result["seconds"] for result in results if result.get("seconds") is not None]
