@@ -43,8 +43,8 @@ def step_gradients(trainer: Trainer, module: LightningModule, optimizer: Optimiz
     """The gradients that this optimiser is about to use, by plain parameter name, off the training's memory.
 
     Lightning has undone the loss scaling of 16-mixed by now, except for optimisers that do it themselves (fused ones):
-    there it is undone here. Where Lightning leaves the backward pass out (the epoch in which stochastic weight averaging
-    recomputes batch statistics) what lies in `.grad` is an earlier step's, and there is none.
+    there it is undone here. Where Lightning leaves the backward pass out (in the epoch in which stochastic weight
+    averaging recomputes batch statistics), what lies in `.grad` is an earlier step's, and there is none.
     """
     if getattr(getattr(trainer, "fit_loop", None), "_skip_backward", False):
         return {}
@@ -143,8 +143,8 @@ class GradientCheck:
             )
         if self.parallel:
             return (
-                f"is {self.scale:.4g} times the recomputed gradient: is the loss scaled, are labels smoothed, or is the "
-                "gradient clipped by hand?"
+                f"is {self.scale:.4g} times the recomputed gradient: is the loss scaled, are labels smoothed, or is "
+                "the gradient clipped by hand?"
             )
         return (
             f"differs from the recomputed gradient by {100 * self.rest:.3g} %: is there label smoothing, mixup, an "

@@ -73,7 +73,7 @@ class Notes(Net):
 
 def test_the_audit_sees_exactly_what_the_optimiser_gets(tmp_path):
     attack, module = Keeps(), Notes()
-    audit = LeakageAudit(every_n_steps=2, attacks=[attack], gradient="step", on_error="raise")
+    audit = LeakageAudit(every_n_steps=2, attacks=[attack], gradient="step", on_error="raise", limit=0)
     fit(tmp_path, audit, GradientDefence(clip=0.1, noise=0.01), module=module, max_steps=5)
     assert len(attack.seen) == 6
     for seen, got in zip(attack.seen[1::2], module.got[::2], strict=True):
@@ -85,7 +85,7 @@ def test_the_audit_sees_exactly_what_the_optimiser_gets(tmp_path):
 
 def test_single_images_are_defended_likewise(tmp_path):
     attack = Keeps()
-    fit(tmp_path, LeakageAudit(attacks=[attack]), GradientDefence(clip=0.1), max_steps=1)
+    fit(tmp_path, LeakageAudit(attacks=[attack], limit=0), GradientDefence(clip=0.1), max_steps=1)
     # By who knows the clipping, which he undoes, and by who does not.
     assert [float(norm(seen)) for seen in attack.seen[1::2]] == pytest.approx([0.1, 0.1])
     assert all(norm(seen) > 0.1 for seen in attack.seen[::2])
@@ -94,7 +94,7 @@ def test_single_images_are_defended_likewise(tmp_path):
 def test_the_defence_trains_alike_with_and_without_audit(tmp_path):
     found = [
         traces(*fit(tmp_path, *audit, GradientDefence(noise=0.1), max_steps=12))
-        for audit in ([], [LeakageAudit(every_n_steps=3, attacks=[Grey()])])
+        for audit in ([], [LeakageAudit(every_n_steps=3, attacks=[Grey()], limit=0)])
     ]
     assert same(*found)
 

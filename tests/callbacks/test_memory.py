@@ -24,9 +24,9 @@ class Watch(Callback):
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("gradient", ["sample", "step"])
-def test_two_hundred_audits_need_no_more_memory_than_twenty(tmp_path, gradient):
+def test_a_hundred_audits_need_no_more_memory_than_twenty(tmp_path, gradient):
     watch = Watch()
     audit = LeakageAudit(every_n_steps=1, attacks=[Grey()], gradient=gradient, samples=1, limit=0)
-    fit(tmp_path, audit, watch, max_steps=200)
-    assert audit.latest.optimizer_step == 199
+    fit(tmp_path, audit, watch, max_steps=100)
+    assert audit.latest.optimizer_step == 99
     assert watch.seen[-1] < 1.05 * watch.seen[20]

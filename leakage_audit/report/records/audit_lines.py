@@ -16,7 +16,9 @@ class LimitEntry(TypedDict):
     psnr: Annotated[list[Number], "In dB, an image each."]
     solved: Annotated[bool, "Whether it was solved to its end; otherwise the numbers are lower bounds."]
     granted: NotRequired[
-        Annotated[list[str], "Numbers that the gradient hides of the images and the attacker was told: contrast, means."]
+        Annotated[
+            list[str], "Numbers that the gradient hides of the images and the attacker was told: contrast, a mean."
+        ]
     ]
 
 
