@@ -67,13 +67,19 @@ def test_layers_above_the_first_that_does_not_fit_keep_their_ranks():
     assert layers[1][0].condition is not None
 
 
+def measured(step, memory_gb):
+    """c(M) within a memory limit, and the bytes that it held at most."""
+    tracemalloc.start()
+    try:
+        return security_metric(step, budget=Budget(memory_gb=memory_gb)), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize("channels", [32, 64])
 def test_many_channels_at_32_pixels_are_not_begun(channels):
     step = seen(channels, 32)  # whose Gram matrices between unknowns hold 8.6 and 34 GB
-    tracemalloc.start()
-    found = security_metric(step, budget=Budget(memory_gb=2.0))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    found, peak = measured(step, 2.0)
     assert "max_memory_gb = 2" in found.counted
     assert peak < 1e8
 
@@ -83,10 +89,7 @@ def test_nor_is_one_large_image():
     first, second = nn.Conv2d(3, 8, 3, stride=2), nn.Conv2d(8, 8, 3, stride=2)
     network = nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), nn.Flatten(), nn.Linear(8 * 99**2, 5))
     step = observe(network, torch.rand(3, 400, 400), 2, mean=0.5)
-    tracemalloc.start()
-    found = security_metric(step, budget=Budget(memory_gb=0.2))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
+    found, peak = measured(step, 0.2)
     assert "max_memory_gb = 0.2 allows less" in found.counted
     assert peak < 2e8
 
