@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from leakage_audit.callbacks.capture.gradient_check import MicroBatch, loss_scale, step_gradients
 from leakage_audit.callbacks.capture.model_copy import plain, resolve
 from leakage_audit.callbacks.capture.rng_isolation import isolated
 from leakage_audit.callbacks.capture.sample_gradients import PerSample
 from leakage_audit.callbacks.capture.set_aside import set_aside
+from leakage_audit.callbacks.capture.step_gradients import MicroBatch, loss_scale, step_gradients
 from leakage_audit.defences import Clip, Composition, GaussianNoise, Mechanism, Shared
 
 

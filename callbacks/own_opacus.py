@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from leakage_audit.callbacks.capture.gradient_check import loss_scale
 from leakage_audit.callbacks.capture.model_copy import plain
+from leakage_audit.callbacks.capture.step_gradients import loss_scale
 from leakage_audit.callbacks.capture.supported_trainers import is_kind
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.output.loggers import log_step

@@ -10,8 +10,8 @@ from torch.optim import Optimizer
 
 from leakage_audit.callbacks.capture import distributed
 from leakage_audit.callbacks.capture.captured_sample import CapturedSample
-from leakage_audit.callbacks.capture.gradient_check import MicroBatch
 from leakage_audit.callbacks.capture.probe import Probe
+from leakage_audit.callbacks.capture.step_gradients import MicroBatch
 from leakage_audit.callbacks.capture.step_reader import StepReader
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.settings import Settings

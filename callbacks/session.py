@@ -14,11 +14,12 @@ from torch.optim import Optimizer
 
 from leakage_audit.callbacks.capture import distributed
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
-from leakage_audit.callbacks.capture.gradient_check import GradientCheck, MicroBatch, ReadStep
+from leakage_audit.callbacks.capture.gradient_check import GradientCheck, ReadStep
 from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.probe import Probe
 from leakage_audit.callbacks.capture.rng_isolation import RngState, isolated
 from leakage_audit.callbacks.capture.set_aside import set_aside
+from leakage_audit.callbacks.capture.step_gradients import MicroBatch
 from leakage_audit.callbacks.capture.step_reader import StepReader
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.evaluation.baseline import BaselineImage

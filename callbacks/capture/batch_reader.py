@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from leakage_audit.callbacks.capture import batches
 from leakage_audit.callbacks.capture.batches import Target
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
-from leakage_audit.callbacks.capture.gradient_check import MicroBatch
 from leakage_audit.callbacks.capture.loss_lookup import named
 from leakage_audit.callbacks.capture.own_copy import clone, own
+from leakage_audit.callbacks.capture.step_gradients import MicroBatch
 
 Unpack = str | Callable[[Any], tuple[Tensor, Tensor]]
 

@@ -9,9 +9,9 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from leakage_audit.callbacks.capture import distributed
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
-from leakage_audit.callbacks.capture.gradient_check import loss_scale
 from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.model_copy import Classifier
+from leakage_audit.callbacks.capture.step_gradients import loss_scale
 from leakage_audit.observation import Loss, Observation, observe_with
 
 

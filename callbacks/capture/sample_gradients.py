@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
-from leakage_audit.callbacks.capture.gradient_check import MicroBatch
 from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.model_copy import Forward
+from leakage_audit.callbacks.capture.step_gradients import MicroBatch
 from leakage_audit.callbacks.capture.step_reader import StepReader
 from leakage_audit.defences.clip_per_sample import sample_gradients
 from leakage_audit.observation import Loss

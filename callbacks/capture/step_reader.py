@@ -15,18 +15,7 @@ from leakage_audit.callbacks.capture import batches, distributed
 from leakage_audit.callbacks.capture.batch_reader import BatchReader, Unpack, moved
 from leakage_audit.callbacks.capture.captured_sample import CapturedSample, one_image, whole_step
 from leakage_audit.callbacks.capture.distributed import AuditSkipped
-from leakage_audit.callbacks.capture.gradient_check import (
-    CheckOptions,
-    MicroBatch,
-    ReadStep,
-    compare,
-    compute_type,
-    loss_scale,
-    recompute,
-    step_gradients,
-    steps_by_itself,
-    without_factor,
-)
+from leakage_audit.callbacks.capture.gradient_check import CheckOptions, ReadStep, compare, compute_type, without_factor
 from leakage_audit.callbacks.capture.input_range import InputRange
 from leakage_audit.callbacks.capture.listening import Heard, listen
 from leakage_audit.callbacks.capture.model_copy import Forward, plain
@@ -35,6 +24,13 @@ from leakage_audit.callbacks.capture.own_copy import clone
 from leakage_audit.callbacks.capture.readings import Reading, common, find_readings, why_unheard
 from leakage_audit.callbacks.capture.rng_isolation import RngState, isolated
 from leakage_audit.callbacks.capture.step_copies import StepCopies
+from leakage_audit.callbacks.capture.step_gradients import (
+    MicroBatch,
+    loss_scale,
+    recompute,
+    step_gradients,
+    steps_by_itself,
+)
 from leakage_audit.observation import Loss, is_finite
 from leakage_audit.runtime import Budget, OutOfTime
 

@@ -10,16 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from leakage_audit.callbacks.capture.gradient_check import (
-    CheckOptions,
-    GradientCheck,
-    compare,
-    compute_type,
-    loss_scale,
-    recompute,
-    step_gradients,
-)
+from leakage_audit.callbacks.capture.gradient_check import CheckOptions, GradientCheck, compare, compute_type
 from leakage_audit.callbacks.capture.rng_isolation import RngState
+from leakage_audit.callbacks.capture.step_gradients import loss_scale, recompute, step_gradients
 
 
 class Trainer:
