@@ -33,7 +33,7 @@ from leakage_audit import Observation, observe, score
 from leakage_audit.attacks import CosineTV, Joint
 from leakage_audit.cli.commands import images_at
 from leakage_audit.measures.noisy_limit import noisy_limit
-from leakage_audit.runtime import Budget
+from leakage_audit.runtime import Budget, OutOfTime
 from leakage_audit.scores.metrics import chance_floor
 
 NETWORKS, TRAINED_STEPS = 120, 200
@@ -142,11 +142,16 @@ def measure(case: Case, data: str) -> dict[str, Any]:
     limit = noisy_limit(seen, x, y, budget=CpuBudget(SECONDS["limit"]))
     row |= {"limit": limit.psnr, "limit_solved": limit.solved, "limit_ended": limit.ended}
     row |= {"granted": " ".join(limit.granted), "limit_seconds": limit.seconds, "unknowns": limit.unknowns}
-    joint = Joint()(seen, CpuBudget(SECONDS["joint"]))
-    row |= {"joint": in_order(joint.images, x), "joint_converged": joint.converged, "joint_ended": joint.ended}
-    row |= {"joint_seconds": joint.seconds, "separated_by": joint.details.get("separated_by") or ""}
-    row |= {"succeeded": joint.succeeded, "misfit": joint.misfit, "cosine": "", "cosine_ended": ""}
-    if not joint.succeeded:
+    row |= {"joint": "", "joint_converged": False, "succeeded": False, "cosine": "", "cosine_ended": ""}
+    try:
+        joint = Joint()(seen, CpuBudget(SECONDS["joint"]))
+    except OutOfTime as error:  # before it had an image
+        row["joint_ended"] = str(error)
+    else:
+        row |= {"joint": in_order(joint.images, x), "joint_converged": joint.converged, "joint_ended": joint.ended}
+        row |= {"joint_seconds": joint.seconds, "separated_by": joint.details.get("separated_by") or ""}
+        row |= {"succeeded": joint.succeeded, "misfit": joint.misfit}
+    if not row["succeeded"]:
         cosine = CosineTV(iterations=ITERATIONS, restarts=1)(seen, CpuBudget(SECONDS["cosine"]))
         row |= {"cosine": in_order(cosine.images, x), "cosine_ended": cosine.ended, "cosine_seconds": cosine.seconds}
         row["succeeded"] |= cosine.succeeded

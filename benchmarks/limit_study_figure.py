@@ -48,7 +48,7 @@ class Found:
         """Of a row, by column, that was measured."""
         names = ("chance", "limit", "joint", "cosine")
         chance, limit, joint, cosine = (np.array(row[name].split(), dtype=float) for name in names)
-        best = np.maximum(joint, cosine) if len(cosine) else joint
+        best = np.maximum(*(found if len(found) else np.full_like(limit, -np.inf) for found in (joint, cosine)))
         return cls(
             int(row["case"]), int(row["network"]), row["family"], int(row["trained"]) > 0, int(row["batch"]),
             float(row["noise"]), row["limit_solved"] == "True", row["joint_converged"] == "True",
