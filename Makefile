@@ -52,7 +52,7 @@ lint: $(INSTALLED) staged ## Check style, docstrings, types and the direction of
 
 docs: $(INSTALLED) staged ## Build the documentation's site into build/site, offline; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
-	@echo "The site: build/site/index.html"
+	@echo "The site: build/site/index.html, or with search: python3 -m http.server --directory build/site"
 
 dist: $(INSTALLED) ## Build wheel and sdist into dist, and check them
 	rm -rf dist
