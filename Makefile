@@ -15,7 +15,9 @@ demo: $(INSTALLED) ## Train a small network on drawn images and watch what it le
 	$(BIN)/leakage-audit fit --config configs/quickstart.yaml --trainer.default_root_dir $(RUNS)/quickstart
 
 dashboard: $(INSTALLED) ## Show the demo's results in TensorBoard, until Ctrl-C
-	$(BIN)/tensorboard --logdir $(RUNS)/quickstart --samples_per_plugin images=200
+	$(BIN)/tensorboard --logdir $(RUNS)/quickstart --samples_per_plugin images=200 --load_fast=false
+
+# TensorBoard's fast loader leaves out what each tag means.
 
 # Reduced iterations and epochs by default; FULL=1 takes the paper's, which is hours of one core.
 TABLE3 := $(RUNS)/table3$(if $(FULL),_full)

@@ -75,8 +75,6 @@ NAMED = {
     "scores/severity SHARE": DEFINITION,
     "sweep/labels AWAY": LAYOUT,
     "sweep/labels DIRECTIONS": LAYOUT,
-    "sweep/labels LETTER": LAYOUT,
-    "sweep/labels LINE": LAYOUT,
     "sweep/labels SIZE": LAYOUT,
     "sweep/experiment DEFAULT": "the strengths that a configuration replaces",
     "sweep/filter DRAWS": "how often a filter is called to tell whether it is random; twice would do",

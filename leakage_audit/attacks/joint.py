@@ -133,10 +133,10 @@ class Joint(Attack):
         options, memory = self.options, min(self.max_memory_gb * 1e9, budget.memory)
         if seen.batch_size == 1:
             equations = self._of_one(seen, relative_error, budget)
-            found = self._solve(equations, shared, budget)
-            if equations.calibrated and self._misfit(equations, found) > options.ending.noise_units**2:
-                found = self._from_blind_start(equations, found, seen, shared, relative_error, budget)
-            return equations, found, None, None
+            solution = self._solve(equations, shared, budget)
+            if equations.calibrated and self._misfit(equations, solution) > options.ending.noise_units**2:
+                solution = self._from_blind_start(equations, solution, seen, shared, relative_error, budget)
+            return equations, solution, None, None
         rounding, half = relative_error_of(shared.dtype, 1.0), memory / 2e9
         separated = separate(seen, relative_error, rounding, budget, options.separation, options.hidden, half)
         if separated is None or not may_be_solved_per_image(*separated):

@@ -36,18 +36,18 @@ def table(rows: Sequence[PointRow]) -> RenderableType:
     guesses = [row.chance for row in rows if row.chance is not None]
     several = len({row.attack for row in rows if row.attack}) > 1
     found = Table(
-        box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title="What each defence costs and leaves",
+        box=SIMPLE_HEAD, show_edge=False, padding=0, title="What each defence costs and leaves",
         title_justify="left", caption=_caption(guesses, any(row.knows is False for row in rows)),
         caption_justify="left",
     )  # fmt: skip
     found.add_column("defence", no_wrap=True)
     for name in ("accuracy", "ε", "c(M)", "c_ε(M)", "limit", "limit, batch", "attack"):
-        found.add_column(name, justify="right", no_wrap=" " not in name)
+        found.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
     found.add_column("status", no_wrap=True)
     for row in rows:
         found.add_row(
-            named(row), _number(row.accuracy, ".3f"), _number(row.epsilon, ".2f"), _number(row.c, ".1f"),
-            _number(row.c_epsilon, ".1f"), _limit(row.limit, row.limit_solved),
+            named(row), _number(row.accuracy, ".3f"), _number(row.epsilon, ".2f"), _number(row.c, ".4g"),
+            _number(row.c_epsilon, ".4g"), _limit(row.limit, row.limit_solved),
             _limit(row.limit_unknown, row.limit_unknown_solved), _attack(row, several), row.status,
         )  # fmt: skip
     problems = [Text(f"{named(row)}: {row.problem}") for row in rows if row.problem]
@@ -74,4 +74,4 @@ def _limit(value: float | None, solved: bool) -> str:
 
 
 def _number(value: float | None, form: str) -> str:
-    return "–" if value is None else format(round(value, 3) + 0.0, form)  # no "-0.0"
+    return "–" if value is None else format(round(value, 3) + 0.0, form)  # no "-0"

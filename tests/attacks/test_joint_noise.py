@@ -110,5 +110,5 @@ def test_a_solve_that_ends_far_away_begins_again_where_the_blind_attack_ends(mon
         return replace(found, image=black, r=equations.evaluate(black))
 
     monkeypatch.setattr(joint, "gauss_newton", astray)
-    assert score(Joint()(known).images, image).psnr[0] == pytest.approx(expected, abs=2)
+    assert score(Joint()(known).images, image).psnr[0] > expected - 5  # black has no more than a third of it
     assert calls == [True, False, True]
