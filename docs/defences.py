@@ -11,19 +11,16 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PAGE = HERE / "what-should-i-do.md"
-HEAD = (
-    "| mechanism | strength | accuracy | ε | c(M) | c_ε(M) | limit | limit, both images unknown | attack | knows | "
-    "does not | status |"
-)
+HEAD = "| defence | accuracy | ε | c_ε(M) | limit | limit, both unknown | attack, knows | does not | status |"
 
 
 def line(row: dict[str, str]) -> str:
     """A row of `results.csv` as one of the table."""
     cells = [
-        row["mechanism"], f"{float(row['strength']):g}", _number(row["accuracy"], ".3f"),
-        _number(row["epsilon"], ".2f"), _number(row["c"], ".4g"), _number(row["c_epsilon"], ".0f"),
+        row["mechanism"] + ("" if row["mechanism"] == "none" else f" {float(row['strength']):g}"),
+        _number(row["accuracy"], ".3f"), _number(row["epsilon"], ".2f"), _number(row["c_epsilon"], ".0f"),
         _limit(row, "limit"), _limit(row, "limit_unknown"),
-        *(_number(row[name], ".1f") for name in ("psnr", "psnr_knows", "psnr_not_knows")), row["status"],
+        *(_number(row[name], ".1f") for name in ("psnr_knows", "psnr_not_knows")), row["status"],
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
 
@@ -38,7 +35,7 @@ def _number(value: str, form: str) -> str:
 
 
 def _limit(row: dict[str, str], name: str) -> str:
-    return ("" if row[f"{name}_solved"] == "True" or not row[name] else "≥ ") + _number(row[name], ".1f")
+    return ("" if row[f"{name}_solved"] == "True" or not row[name] else "≥\u00a0") + _number(row[name], ".1f")
 
 
 def main() -> None:
@@ -49,7 +46,7 @@ def main() -> None:
     with (output / "results.csv").open(newline="", encoding="utf-8") as file:
         found = table(list(csv.DictReader(file)))
     lines = PAGE.read_text(encoding="utf-8").splitlines()
-    first = next(i for i, text in enumerate(lines) if text.startswith("| mechanism | strength |"))
+    first = next(i for i, text in enumerate(lines) if text.startswith(HEAD))
     after = next(i for i, text in enumerate(lines) if i > first and not text.startswith("|"))
     PAGE.write_text("\n".join([*lines[:first], found, *lines[after:], ""]), encoding="utf-8")
     shutil.copy(output / "pareto.png", HERE / "what-should-i-do.png")
