@@ -15,7 +15,9 @@ demo: $(INSTALLED) ## Train a small network on drawn images and watch what it le
 	$(BIN)/leakage-audit fit --config configs/quickstart.yaml --trainer.default_root_dir $(RUNS)/quickstart
 
 dashboard: $(INSTALLED) ## Show the demo's results in TensorBoard, until Ctrl-C
-	$(BIN)/tensorboard --logdir $(RUNS)/quickstart --samples_per_plugin images=200
+	$(BIN)/tensorboard --logdir $(RUNS)/quickstart --samples_per_plugin images=200 --load_fast=false
+
+# TensorBoard's fast loader leaves out what each tag means.
 
 # Reduced iterations and epochs by default; FULL=1 takes the paper's, which is hours of one core.
 TABLE3 := $(RUNS)/table3$(if $(FULL),_full)
@@ -52,7 +54,7 @@ lint: $(INSTALLED) staged ## Check style, docstrings, types and the direction of
 
 docs: $(INSTALLED) staged ## Build the documentation's site into build/site, offline; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
-	@echo "The site: build/site/index.html"
+	@echo "The site: build/site/index.html, or with search: python3 -m http.server --directory build/site"
 
 dist: $(INSTALLED) ## Build wheel and sdist into dist, and check them
 	rm -rf dist

@@ -133,7 +133,10 @@ class Joint(Attack):
         options, memory = self.options, min(self.max_memory_gb * 1e9, budget.memory)
         if seen.batch_size == 1:
             equations = self._of_one(seen, relative_error, budget)
-            return equations, self._solve(equations, shared, budget), None, None
+            solution = self._solve(equations, shared, budget)
+            if equations.calibrated and self._misfit(equations, solution) > options.ending.noise_units**2:
+                solution = self._from_blind_start(equations, solution, seen, shared, relative_error, budget)
+            return equations, solution, None, None
         rounding, half = relative_error_of(shared.dtype, 1.0), memory / 2e9
         separated = separate(seen, relative_error, rounding, budget, options.separation, options.hidden, half)
         if separated is None or not may_be_solved_per_image(*separated):
@@ -168,7 +171,30 @@ class Joint(Attack):
         rounding = relative_error / options.rounding_units
         return equations_of_one(seen, relative_error, *how, budget, rounding, memory / 2e9)
 
-    def _solve(self, equations: Equations, shared: Observation, budget: Budget) -> Solution:
+    def _misfit(self, equations: Equations, found: Solution) -> float:
+        """Mean square of the residual in units of the equations' noise, one at the truth."""
+        return float((found.r / equations.noise.clamp_min(self.options.solver.floor)).square().mean())
+
+    def _from_blind_start(
+        self, equations: Equations, found: Solution, seen: Observation, shared: Observation, relative_error: float,
+        budget: Budget,
+    ) -> Solution:  # fmt: skip
+        """Where a solution does not explain a noisy gradient: the better of it and one that begins elsewhere.
+
+        Who knows the noise may begin where one who does not know it ends. To which of the two the gradient is likelier
+        he knows as well.
+        """
+        try:
+            blind = self._of_one(replace(seen, noise={}), relative_error, budget)
+            begin = self._solve(blind, replace(shared, noise={}), budget).image.reshape(equations.shape)
+            again = self._solve(equations, shared, budget, begin)
+        except (ValueError, FloatingPointError, OutOfTime):  # there is one solution all the same
+            return found
+        return min(found, again, key=lambda solution: self._misfit(equations, solution))
+
+    def _solve(
+        self, equations: Equations, shared: Observation, budget: Budget, begin: Tensor | None = None
+    ) -> Solution:
         """With a Jacobian if it is cheap enough and fits in memory with what is made of it, otherwise without."""
         equations.within(budget, self.options.equations)
         options, prior = self.options.solver, self._prior
@@ -181,7 +207,7 @@ class Joint(Attack):
             found = read_off_one(equations, shared if shared.batch_size == 1 else equations.seen, self.options.matched)
             if found is not None:
                 return found
-        begin, kinked, before = None, _kinked(equations), ""
+        kinked, before = _kinked(equations), ""
         # Inputs with as many entries as the image leave so few kinks below them that averages do without a Jacobian.
         wide = isinstance(equations, RecoveredInputEquations) and equations.known >= n
         dense = cheap and not (wide and kinked)

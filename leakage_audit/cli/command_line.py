@@ -99,6 +99,8 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for a mistake in the options or input, 3 for a fit that a `LeakageGate` failed.
     """
+    if args is None:  # networks, filters and modules that lie where the command is run are found, as by python -m
+        sys.path.append(str(Path.cwd()))
     command, *options = list(sys.argv[1:] if args is None else args) or ["--help"]
     if command in ("-h", "--help"):
         print(USAGE)

@@ -10,7 +10,7 @@ from leakage_audit.cli.commands import images_at
 from leakage_audit.cli.words import numbers, words
 from leakage_audit.sweep import DEFAULT, Recipe, Sweep, read_record, run_point, run_sweep
 from leakage_audit.sweep.filter import audit_filter
-from leakage_audit.sweep.plot import cells
+from leakage_audit.sweep.terminal import sentence
 
 
 def sweep(
@@ -142,5 +142,5 @@ def _again(path: str) -> None:
     held = {name: value for name, value in record["row"].items() if name != "seconds"}
     found = {name: value for name, value in asdict(row).items() if name != "seconds"}
     differing = [f"{name}: {held[name]} then, {found[name]} now" for name in held if held[name] != found[name]]
-    print("  ".join(cells(row)))
+    print(sentence(row))
     print("; ".join(differing) if differing else "the same as in the record")

@@ -105,7 +105,10 @@ def import_dotted(dotted: str) -> Any:
     try:
         found = getattr(importlib.import_module(module), attribute) if module else None
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"{dotted!r} cannot be imported: {error}") from error
+        raise ValueError(
+            f"{dotted!r} cannot be imported: {error}; modules are looked for among those installed, in the folder "
+            "where the command is run, and in PYTHONPATH"
+        ) from error
     if not callable(found):
         raise ValueError(f"{dotted!r} names nothing that can be called, such as my.module.function")
     return found

@@ -137,16 +137,25 @@ def checked(name: str, before: Gradients, after: Any) -> dict[str, Tensor]:
         DefenceError: If there are others, shapes have changed, or one is not finite.
     """
     if not isinstance(after, Mapping):
-        raise DefenceError(f"{name} must return gradients by name, got {type(after).__name__}")
+        how = "; does it end without a return?" if after is None else ""
+        raise DefenceError(f"{name} must return gradients by name, got {type(after).__name__}{how}")
     unknown = [k for k in after if k not in before]
     if unknown or not after:
         raise DefenceError(f"{name} must return gradients of {', '.join(before)}, got {', '.join(after) or 'none'}")
     for k, g in after.items():
         if not isinstance(g, Tensor) or g.shape != before[k].shape:
             shape = tuple(g.shape) if isinstance(g, Tensor) else type(g).__name__
-            raise DefenceError(f"{name} changes the shape of {k} from {tuple(before[k].shape)} to {shape}")
-        if not torch.isfinite(g).all():
-            raise DefenceError(f"{name} returns NaN or infinite values for {k}")
+            raise DefenceError(
+                f"{name} changes the shape of {k} from {tuple(before[k].shape)} to {shape}: every gradient must come "
+                "back in its own shape, entries that are not shared as zeros, parameters that are not shared not at all"
+            )
+        wrong = ~torch.isfinite(g)
+        if wrong.any():
+            raise DefenceError(
+                f"{name} returns NaN or infinite values for {k}: {int(wrong.sum())} of its {wrong.numel()} entries, "
+                f"the first of them {float(g[wrong][0])} where the gradient is {float(before[k][wrong][0]):.3g}; does "
+                "it divide by zero, or take a logarithm of it?"
+            )
     return {k: after[k].to(before[k]) for k in before if k in after}
 
 

@@ -30,7 +30,7 @@ class Clip(Mechanism):
 
     def __init__(self, bound: float = 1.0, by: Literal["whole", "layer"] = "whole") -> None:
         if not bound > 0:
-            raise ValueError(f"clip must be positive or None, got {bound}")
+            raise ValueError(f"clip must be positive, got {bound}; leave it out where nothing is to be clipped")
         if by not in ("whole", "layer"):
             raise ValueError(f"by must be whole or layer, got {by!r}")
         self.bound, self.by = bound, by

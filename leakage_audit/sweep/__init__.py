@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import Strategy
 from rich.console import Console
 
 from leakage_audit.compare.sharing import SharedWork, share_out
-from leakage_audit.sweep import plot
+from leakage_audit.sweep import plot, terminal
 from leakage_audit.sweep.experiment import DEFAULT, Point, Sweep
 from leakage_audit.sweep.point import COLUMNS, PointRow, measure_point
 from leakage_audit.sweep.recipe import Recipe
@@ -32,7 +32,7 @@ class _Points(SharedWork):
         self._store.put(row)
         if self._console is not None:
             done = sum(self._store.has(point) for point in self._sweep.points)
-            self._console.print(f"{done}/{len(self._sweep.points)}  {'  '.join(plot.cells(row))}")
+            self._console.print(f"{done}/{len(self._sweep.points)}  {terminal.sentence(row)}", highlight=False)
 
 
 def run_point(sweep: Sweep, point: Point) -> PointRow:
@@ -85,7 +85,7 @@ def run_sweep(
     plot.figure(rows, store.folder / "pareto.png")
     plot.page(rows, sweep.identity, store.folder / "sweep.html")
     if console is not None:
-        console.print(plot.table(rows))
+        console.print(terminal.table(rows))
         console.print(f"{store.csv}\n{store.folder / 'pareto.png'}\n{store.folder / 'sweep.html'}", soft_wrap=True)
     return rows
 

@@ -61,7 +61,7 @@ class Sweep:
                 from leakage_audit.defences.dp_sgd import refuse_unsupported
 
                 if not strength > 0:
-                    raise ValueError(f"the strength of dp_sgd is ε and must be positive, got {strength}")
+                    raise ValueError(f"dp_sgd at strength {strength:g} (ε of the whole training): it must be positive")
                 refuse_unsupported(self.recipe.build().train())
         for name in self.attacks:
             attacks.build(name)

@@ -76,7 +76,11 @@ def mechanisms_of(name: str, strength: float, parameters: Sequence[str]) -> list
     0.1
     """
     if name in MECHANISMS:
-        return MECHANISMS[name].build(strength, parameters)
+        known = MECHANISMS[name]
+        try:
+            return known.build(strength, parameters)
+        except ValueError as error:
+            raise ValueError(f"{name} at strength {strength:g} ({known.strength}): {error}") from error
     if "." not in name:
         raise ValueError(f"unknown mechanism {name!r}; there are {', '.join(MECHANISMS)}, or a dotted name of your own")
     try:

@@ -1,4 +1,4 @@
-"""A sweep as pictures and tables: accuracy against leak, one line a mechanism."""
+"""A sweep as a picture and a page: accuracy against leak, one line a mechanism."""
 
 from collections.abc import Sequence
 from html import escape
@@ -6,11 +6,12 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from rich.table import Table
 
+from leakage_audit.sweep.labels import label_apart
 from leakage_audit.sweep.mechanisms import MECHANISMS, NONE
 from leakage_audit.sweep.point import PointRow
 
+SHAPES = "os^DvPXh<>"  # a mechanism each: colour alone does not tell them apart for everybody
 SHOWN = (
     "mechanism",
     "strength",
@@ -50,38 +51,41 @@ def leak(row: PointRow) -> float | None:
 
 def figure(rows: Sequence[PointRow], path: Path) -> None:
     """Accuracy against what the gradient determines (lines) and what the best attack got (crosses)."""
-    drawing = Figure(figsize=(8, 5), layout="constrained")
+    drawing = Figure(figsize=(9, 6), layout="constrained")
     FigureCanvasAgg(drawing)
     axes = drawing.add_subplot()
+    marks: list[tuple[float, float, str, str]] = []
+    crosses: list[tuple[float, float]] = []
     for i, mechanism in enumerate(dict.fromkeys(row.mechanism for row in rows)):
         mine = [(row, row.accuracy) for row in rows if row.mechanism == mechanism and row.accuracy is not None]
-        colour = "black" if mechanism == NONE else f"C{i - 1}"
-        lines = [(row.limit, accuracy) for row, accuracy in mine if row.limit is not None]
-        if lines:
-            style = "*" if mechanism == NONE else "-"
-            axes.plot([x for x, _ in lines], [y for _, y in lines], style, color=colour, label=mechanism)
+        colour = "black" if mechanism == NONE else f"C{(i - 1) % 10}"
+        shape = "*" if mechanism == NONE else SHAPES[(i - 1) % len(SHAPES)]
+        limits = [(row.limit, accuracy, row) for row, accuracy in mine if row.limit is not None]
+        if limits:
+            axes.plot([x for x, *_ in limits], [y for _, y, _ in limits], "-", color=colour, linewidth=1.2)
+            axes.plot([], [], f"{shape}-", color=colour, label=mechanism)
+        for limit, accuracy, row in limits:  # hollow where the limit is only "at least"
+            axes.plot(limit, accuracy, shape, color=colour, markerfacecolor=colour if row.limit_solved else "white")
         for row, accuracy in mine:
-            if row.limit is not None and mechanism != NONE:  # hollow where the limit is only "at least"
-                filled = colour if row.limit_solved else "white"
-                axes.plot(row.limit, accuracy, "o", color=colour, markerfacecolor=filled)
             if row.psnr is not None:
                 axes.plot(row.psnr, accuracy, "x", color=colour, alpha=0.6)
+                crosses.append((row.psnr, accuracy))
             at = leak(row)
             if at is not None and mechanism != NONE:
-                where = (at, accuracy)
-                beside = (4, 4) if i % 2 else (4, -9)  # neighbours' words do not lie on each other
-                axes.annotate(f"{row.strength:g}", where, beside, fontsize=7, color=colour, textcoords="offset points")
+                marks.append((at, accuracy, f"{row.strength:g}", colour))
     chances = [row.chance for row in rows if row.chance is not None]
     if chances:
         axes.axvline(max(chances), color="grey", linestyle=":", label="a guess")
-    axes.set_xlabel("leak in dB: limit (dots; hollow: at least), best attack (crosses)")
+    axes.set_xlabel("leak in dB: limit (joined; hollow: at least), best attack (crosses)")
     axes.set_ylabel("accuracy on held-out images")
     axes.legend(fontsize=8)
+    drawing.draw_without_rendering()  # where points lie is known from here on
+    label_apart(axes, marks, crosses)
     drawing.savefig(path, dpi=150)
 
 
 def cells(row: PointRow) -> list[str]:
-    """A row as `SHOWN` has it."""
+    """A row of the page, as `SHOWN` has it."""
     at_least = "" if row.limit_solved else "≥ "
     batch = "" if row.limit_unknown_solved else "≥ "
     who = {None: "", True: ", knows", False: ", does not"}[row.knows]
@@ -93,14 +97,6 @@ def cells(row: PointRow) -> list[str]:
         "–" if row.limit_unknown is None else batch + _number(row.limit_unknown, ".1f"),
         attack, _number(row.chance, ".1f"), row.problem or row.status,
     ]  # fmt: skip
-
-
-def table(rows: Sequence[PointRow]) -> Table:
-    """For the terminal."""
-    found = Table(*SHOWN, title="What each defence costs and leaves", caption="limit, attack and guess in dB")
-    for row in rows:
-        found.add_row(*cells(row))
-    return found
 
 
 def page(rows: Sequence[PointRow], about: dict, path: Path) -> None:
@@ -118,8 +114,8 @@ def page(rows: Sequence[PointRow], about: dict, path: Path) -> None:
         "<!doctype html><html lang=en><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width'><title>Defences</title><style>body{font:15px/1.5 sans-serif;"
         "max-width:70rem;margin:2rem auto;padding:0 1rem}table{border-collapse:collapse}td,th{padding:.2rem .6rem;"
-        "border-bottom:1px solid #ccc;text-align:left;white-space:nowrap}.best{background:#e8f4e8}img{max-width:100%}"
-        ".wide{overflow-x:auto}li{overflow-wrap:anywhere}</style>"
+        "border-bottom:1px solid #8884;text-align:left;white-space:nowrap}.best{background:#4a44}img{max-width:100%}"
+        ":root{color-scheme:light dark}.wide{overflow-x:auto}li{overflow-wrap:anywhere}</style>"
         "<h1>What each defence costs and leaves</h1>"
         "<img src=pareto.png alt='Accuracy against leak, one line a mechanism'>"
         "<p>Green: no other point has both a higher accuracy and a lower leak. <b>limit</b>: PSNR that one image's "

@@ -1,11 +1,13 @@
 """Joint against a gradient with noise, as who knows its size and who does not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from scipy.stats import spearmanr
 
 from leakage_audit import models, observe, score
-from leakage_audit.attacks import Joint
+from leakage_audit.attacks import Joint, joint
 from leakage_audit.data import Synthetic
 from leakage_audit.defences import Composition, GaussianNoise, Prune, Quantize
 from leakage_audit.equations.autograd import AutogradEquations
@@ -90,3 +92,23 @@ def test_entries_that_were_left_out_are_filled_in():
     sure = found.std < 1e-5
     assert sure.float().mean() > 0.8
     assert torch.allclose(found.product[sure], full.product[sure], atol=1e-4)
+
+
+def test_a_solve_that_ends_far_away_begins_again_where_the_blind_attack_ends(monkeypatch):
+    """Who knows the noise can tell that his solution does not explain the gradient, and where another one does."""
+    seen, image, _ = seen_of()
+    known = noisy(seen, 0.01).seen_by(seen, knows=True)
+    expected = score(Joint()(known).images, image).psnr[0]
+    real, calls = joint.gauss_newton, []
+
+    def astray(equations, *args):
+        found = real(equations, *args)
+        calls.append(equations.calibrated)
+        if len(calls) > 1:
+            return found
+        black = torch.zeros_like(found.image)
+        return replace(found, image=black, r=equations.evaluate(black))
+
+    monkeypatch.setattr(joint, "gauss_newton", astray)
+    assert score(Joint()(known).images, image).psnr[0] > expected - 5  # black has no more than a third of it
+    assert calls == [True, False, True]

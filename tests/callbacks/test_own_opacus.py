@@ -124,3 +124,46 @@ def test_what_cannot_be_seen_through_is_said_in_one_sentence(tmp_path, caplog, s
 def test_a_second_defence_is_refused(tmp_path, other):
     with pytest.raises(ValueError, match=f"in the place of what {type(other).__name__} leaves"):
         run(tmp_path, audit(Keeps()), other, module=Own)
+
+
+def other_optimizer(**settings):
+    """As `make_private` left it, then set up otherwise."""
+
+    class Otherwise(Own):
+        def configure_optimizers(self):
+            private = super().configure_optimizers()
+            for name, value in settings.items():
+                setattr(private, name, value)
+            return private
+
+    return Otherwise
+
+
+def test_noise_that_cannot_be_drawn_again_is_not_seen_through(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "leakage_audit"):
+        run(tmp_path, audit(Keeps()), module=other_optimizer(secure_mode=True), steps=1)
+    assert "secure_mode draws noise that cannot be drawn again" in caplog.text
+
+
+def test_batches_in_several_parts_are_skipped_with_the_reason(tmp_path):
+    """What BatchMemoryManager does: steps that only add to the sum are none, and the last sees a part of the batch."""
+
+    class InParts(Own):
+        def on_after_backward(self):
+            self.optimizers().optimizer.signal_skip_step(do_skip=self.trainer.fit_loop.batch_idx % 2 == 0)
+
+    quiet = LeakageAudit(every_n_steps=1, attacks=[Keeps()], gradient="step", limit=0)
+    run(tmp_path, quiet, module=InParts, steps=2)
+    assert [line for line in lines(tmp_path) if "several parts" in str(line.get("skipped"))]
+
+
+def test_a_loss_in_half_precision_is_seen_through(tmp_path):
+    """bf16-mixed has no scale; what is audited is what the optimiser uses."""
+    attack = Keeps()
+    _, module = fit(
+        tmp_path, audit(attack), module=Own, max_steps=2, max_epochs=-1, batch_size=16, data=images(64),
+        precision="bf16-mixed",
+    )  # fmt: skip
+    assert len(attack.seen) == 4
+    for seen, used in zip(attack.seen[1::2], module.used, strict=True):
+        assert all(torch.equal(seen[name], used[name]) for name in used)

@@ -204,8 +204,15 @@ def test_anybodys_own_mechanism():
     ("own", "message"),
     [
         (lambda g: {k: v.flatten() for k, v in g.items()}, "changes the shape of conv.weight"),
-        (lambda g: {k: v * float("nan") for k, v in g.items()}, "returns NaN or infinite values for conv.weight"),
-        (lambda g: None, "must return gradients by name, got NoneType"),
+        (
+            lambda g: {k: v * float("nan") for k, v in g.items()},
+            "returns NaN or infinite values for conv.weight: 162 of its 162 entries, the first of them nan where",
+        ),
+        (
+            lambda g: {"fc.bias": g["fc.bias"] / 0},
+            "returns NaN .* for fc.bias: 10 .* the first of them -inf where .* -1.27",
+        ),
+        (lambda g: None, "must return gradients by name, got NoneType; does it end without a return"),
         (lambda g: {"new": torch.ones(1)}, "must return gradients of conv.weight"),
         (lambda g: {k: 1.0 for k in g}, "changes the shape of conv.weight .* to float"),
     ],

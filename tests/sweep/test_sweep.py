@@ -1,16 +1,21 @@
 """A sweep's points, its files, its resumption, and each point by itself from its record."""
 
 import csv
+import io
+import itertools
 import json
 
 import pytest
 import torch
+from matplotlib.figure import Figure
+from rich.console import Console
 
 from leakage_audit.cli.command_line import main
 from leakage_audit.data import Synthetic
 from leakage_audit.defences import Prune
-from leakage_audit.sweep import Recipe, Sweep, run_sweep
+from leakage_audit.sweep import Recipe, Sweep, run_sweep, terminal
 from leakage_audit.sweep import point as point_module
+from leakage_audit.sweep.labels import label_apart
 from leakage_audit.sweep.plot import pareto
 from leakage_audit.sweep.point import PointRow
 
@@ -103,7 +108,10 @@ def test_a_mechanism_of_ones_own(tmp_path, monkeypatch):
     ("options", "message"),
     [
         (['--mechanisms={"magic": [1]}'], "unknown mechanism 'magic'"),
-        (['--mechanisms={"prune": [1.5]}'], "share must be above 0 and at most 1"),
+        (
+            ['--mechanisms={"prune": [1.5]}'],
+            "prune at strength 1.5 (share of the entries that is kept): share must be above 0 and at most 1",
+        ),
         (['--mechanisms={"gaussian": [-1]}'], "noise must be at least 0"),
         (['--mechanisms={"quantize": [2.5]}'], "bits must be a whole number"),
         (['--mechanisms={"partial": [9]}'], "partial shares the last 1 to 2 layers"),
@@ -135,3 +143,42 @@ def test_a_record_holds_what_is_needed(tmp_path):
     assert record["point"] == {"mechanism": "prune", "strength": 0.5}
     assert {"network", "steps", "seed", "lr", "images", "attacks"} <= record["sweep"].keys()
     assert {"torch", "leakage-audit"} <= record["versions"].keys()
+
+
+def test_the_terminals_table_fits_80_columns():
+    """Every number of every row can be read, and problems stand below in full."""
+    wide = {
+        "accuracy": 0.8125,
+        "epsilon": 49.99,
+        "c": -1356.0,
+        "c_epsilon": -1356.4,
+        "limit": 139.4,
+        "chance": 14.7,
+        "limit_unknown": 21.0,
+    }
+    rows = [
+        PointRow("percentile", 99, **wide, psnr=100.1, attack="joint", knows=False, status="protected"),
+        PointRow("none", 0, **wide | {"c_epsilon": -1e-9}, limit_solved=True, psnr=35.7, attack="joint"),
+        PointRow("svt", 0.01, problem="a sentence that is longer than a column of the table " * 2),
+    ]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(terminal.table(rows))
+    said = console.export_text()
+    assert max(map(len, said.splitlines())) <= 80
+    for shown in ("percentile 99", "0.812", "49.99", "-1356", "≥ 139.4", "≥ 21.0", "100.1*", "protected", "14.7"):
+        assert shown in said
+    assert "-0 " not in said
+    assert "…" not in said
+    assert " ".join(said.split()).count("longer than a column") == 2
+
+
+def test_labels_lie_neither_on_each_other_nor_on_points():
+    axes = Figure(figsize=(4, 3)).add_subplot()
+    marks = [(1.0, 1.0, "0.001", "C0"), (1.02, 1.0, "0.001", "C1"), (1.0, 1.01, "50", "C2"), (2.0, 2.0, "8", "C3")]
+    axes.plot(*zip(*(mark[:2] for mark in marks), strict=True), "o")
+    axes.get_figure().draw_without_rendering()
+    label_apart(axes, marks)
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    places = axes.transData.transform([mark[:2] for mark in marks])
+    assert not any(box.contains(*place) for box in boxes for place in places)

@@ -6,6 +6,7 @@ import torch
 
 from leakage_audit.attacks.base import Reconstruction
 from leakage_audit.callbacks.output.image_grid import picture
+from leakage_audit.callbacks.output.records import summary
 from leakage_audit.figures.sheet import PAPER, RULE
 from leakage_audit.readings.evaluation import AttackOutcome, Evaluation, LimitOutcome
 from leakage_audit.scores.metrics import Scores
@@ -53,3 +54,13 @@ def test_a_low_limit_that_was_not_solved_is_hatched_without_a_word():
     assert "unrecognisable" not in text
     solved, _ = picture([evaluation(out_of_time=True, limit=LimitOutcome([9.0], True, GREY))], "step 0")
     assert np.mean(solved.numpy() == 128) > 0.1
+
+
+def test_an_attack_that_the_time_did_not_reach_has_its_row_in_the_summary():
+    """In the text of TensorBoard, W&B and MLflow as in the picture: a row that is missing would not be missed."""
+    found = evaluation()
+    found.problems["late"] = "out of time: audit of 60 s"
+    said = summary([found], {"optimizer_step": 3, "knowledge": "single images"})
+    (row,) = [line for line in said.splitlines() if line.startswith("| 1 | late |")]
+    assert row == "| 1 | late | no result: out of time: audit of 60 s | – | – | 9.0 | – | – |"
+    assert "| 1 | a | unrecognisable | 10.0 | 0.10 | 9.0 | – | 1.0 |" in said
