@@ -66,7 +66,7 @@ def test_nothing_where_there_are_no_zeros_and_ones_or_no_average(network):
 def test_a_gradient_that_no_pattern_makes_gives_none():
     seen, _ = see()
     seen.gradients["conv2.weight"] += 0.1 * seen.gradients["conv2.weight"].std() * draw(24, 20, 3, 3)
-    assert found_in(seen, rounds=10) == []
+    assert found_in(seen, rounds=2) == []
 
 
 def test_with_it_a_network_opens_behind_the_pooling():
@@ -94,5 +94,5 @@ def test_a_binary_factor_is_found_and_wrong_ones_are_refused(channels):
     torch.testing.assert_close(problem.solve(Budget()), s)
     wrong = s.clone()
     wrong[0, [int(s[0].argmax()), int(s[0].argmin())]] = torch.tensor([0.0, 1.0]).double()
-    assert problem.is_right(s)
-    assert not problem.is_right(wrong)
+    assert not problem.fit(s)[1].any()
+    assert problem.fit(wrong)[1].tolist() == [True] + 29 * [False]
