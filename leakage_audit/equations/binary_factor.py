@@ -96,6 +96,8 @@ class BinaryFactor:
             count, alternations = int(wrong.sum()), options.alternations
             if not count:
                 return found
+            if bool(wrong.all()):  # a gradient that carries more than rounding, or another problem
+                return None
             if count == before:  # stuck: these rows from anew
                 noise = torch.randn(count, self.positions, generator=generator, dtype=torch.float64).to(s)
                 s[wrong] = (self._count[wrong, None] / self.positions + options.spread * noise).clamp(0, 1)

@@ -10,7 +10,7 @@ bilinear in S and A (`binary_factor`). How many units of a channel are on is kno
 normalisation, or a bias) over `f d`.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
@@ -26,7 +26,8 @@ from leakage_audit.priors import GREY
 from leakage_audit.runtime import Budget, OverBudget
 
 
-class _Reader(NamedTuple):
+@dataclass(frozen=True)
+class _Reader:
     """A convolution below the rectifier: its name, `f_k d_k (c_out,)`, and how many units of each channel are on."""
 
     name: str
@@ -92,11 +93,11 @@ def _rectifier(
             return None
         if derivative.ndim == 4 and patterns.is_rectifier(node):
             return node, derivative
-        pulled = [flow.pull_back(node, guess, derivative)[inputs[0]] for guess in guesses]
+        pulled, other = (flow.pull_back(node, guess, derivative)[inputs[0]] for guess in guesses)
         users = [n for n in inputs[0].users if is_differentiable(guesses[0].get(n))]
-        if len(users) > 1 or not torch.allclose(*pulled, rtol=options.same, atol=0):
+        if len(users) > 1 or not torch.allclose(pulled, other, rtol=options.same, atol=0):
             return None
-        node, derivative = inputs[0], pulled[0]
+        node, derivative = inputs[0], pulled
     return None
 
 
@@ -119,7 +120,7 @@ def _readers(
     for count in counts:
         off = float((count - count.round()).abs().max())
         if off <= options.whole and bool((count.round() >= 0).all()):
-            return [_Reader(*one, count.round()) for one in found]
+            return [_Reader(name, slope, count.round()) for name, slope in found]
     return []
 
 
@@ -153,7 +154,8 @@ def _pattern(
     (height, width), kernel = guess[fed].shape[2:], gradient.shape[2:]
     if module.groups > 1 or max(module.stride) > 1 or max(kernel) == 1 or module.padding_mode != "zeros":
         return None
-    read = reads((height, width), (kernel[0], kernel[1]), (1, 1), module.padding, module.dilation).to(gradient.device)
+    padding, dilation = ((two[0], two[1]) for two in (module.padding, module.dilation))
+    read = reads((height, width), (kernel[0], kernel[1]), (1, 1), padding, dilation).to(gradient.device)
     live = reader.count > 0
     count = reader.count[live]
     taps = (gradient[live] / reader.slope[live, None, None, None]).flatten(2).permute(2, 0, 1)
