@@ -1,73 +1,31 @@
-"""Joint beside the best first-order recipe in the same time, on networks that people train.
+"""Joint beside the best first-order recipe in the same time and the limit, on networks that people train.
 
-    python benchmarks/same_time.py DATA [--networks lenet,convnet,resnet8] [--indices 1,3] [--seconds 3,10,60]
+    python benchmarks/same_time.py DATA CELLS [--networks lenet,resnet8] [--indices 1,3] [--seconds 60]
+        [--attacks limit,joint,cosine_tv] [--trained 200 --train-on FOLDER] [--stop-after 400]
 
-DATA is an image folder of CIFAR-10 images named by number. Seconds are CPU seconds of the process, on one thread, so
-that a machine that is busy otherwise gives the same table. The networks are new, seed 10, labels not granted.
+DATA is an image folder of CIFAR-10 images named by number, labels are not granted. Seconds are CPU seconds of the
+process, on one thread, so that a machine that is busy otherwise gives the same table. CELLS is a file of finished
+cells, one a line: what is in it is not computed again, so that the table may be made bit by bit, and remade in part by
+deleting lines. A limit of which `≥` stands was not solved to the end within its time.
 """
 
 import argparse
+import json
 import time
-from collections.abc import Callable
-from itertools import pairwise
+from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from everyday_networks import NETWORKS, network
 
-from leakage_audit import observe, score
+from leakage_audit import Observation, observe, score
 from leakage_audit.attacks import CosineTV, Joint
 from leakage_audit.attacks.base import Attack
 from leakage_audit.data import ImageFolder
+from leakage_audit.measures.limit import LimitOptions, reconstruction_limit
 from leakage_audit.runtime import Budget
 
-
-class LeNet5(nn.Module):
-    """Rectifiers, max pooling, 400-120-84-10."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.conv2 = nn.Conv2d(3, 6, 5), nn.Conv2d(6, 16, 5)
-        self.fc1, self.fc2, self.fc3 = nn.Linear(400, 120), nn.Linear(120, 84), nn.Linear(84, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Inputs `(B, 3, 32, 32)` to class scores `(B, 10)`."""
-        for conv in (self.conv1, self.conv2):
-            x = F.max_pool2d(conv(x).relu(), 2)
-        return self.fc3(self.fc2(self.fc1(x.flatten(1)).relu()).relu())
-
-
-def convnet(width: int = 16) -> nn.Module:
-    """Six convolutions with batch normalisation, two poolings, in eval mode."""
-    layers: list[nn.Module] = []
-    widths = [3, width, 2 * width, 2 * width, 4 * width, 4 * width, 4 * width]
-    for i, (one, two) in enumerate(pairwise(widths)):
-        layers += [nn.Conv2d(one, two, 3, padding=1), nn.BatchNorm2d(two), nn.ReLU()]
-        layers += [nn.MaxPool2d(2)] if i in (3, 5) else []
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * width * 64, 10)).eval()
-
-
-class _Block(nn.Module):
-    def __init__(self, one: int, two: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1, self.norm1 = nn.Conv2d(one, two, 3, stride, 1, bias=False), nn.BatchNorm2d(two)
-        self.conv2, self.norm2 = nn.Conv2d(two, two, 3, 1, 1, bias=False), nn.BatchNorm2d(two)
-        self.short: nn.Module = nn.Identity()
-        if stride > 1 or one != two:
-            self.short = nn.Sequential(nn.Conv2d(one, two, 1, stride, bias=False), nn.BatchNorm2d(two))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (self.norm2(self.conv2(self.norm1(self.conv1(x)).relu())) + self.short(x)).relu()
-
-
-def resnet8() -> nn.Module:
-    """Three residual blocks of 16, 32 and 64 channels with batch normalisation, global average pooling, eval mode."""
-    stem = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-    body = [_Block(16, 16), _Block(16, 32, 2), _Block(32, 64, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return nn.Sequential(*stem, *body, nn.Linear(64, 10)).eval()
-
-
-NETWORKS: dict[str, Callable[[], nn.Module]] = {"lenet": LeNet5, "convnet": convnet, "resnet8": resnet8}
+ATTACKS: dict[str, type[Attack]] = {"joint": Joint, "cosine_tv": CosineTV}
+KEYS = ("network", "trained", "index", "what", "seconds")
 
 
 class CpuBudget(Budget):
@@ -82,32 +40,61 @@ class CpuBudget(Budget):
         """CPU seconds since construction."""
         return time.process_time() - self._begun
 
+    def share(self, part: float = 1.0) -> Budget:
+        """A part of what is left, likewise."""
+        given = CpuBudget(max(part * self.left, 1e-9))
+        given._unit = self._unit
+        return given
+
+
+def cell(what: str, seen: Observation, image: torch.Tensor, label: int, seconds: float) -> dict:
+    """PSNR, CPU seconds and a sentence."""
+    start = time.process_time()
+    if what == "limit":
+        options, budget = LimitOptions(uncertainty=False), CpuBudget(seconds)
+        limit = reconstruction_limit(seen, image[None], torch.tensor([label]), options=options, budget=budget)
+        found = {"psnr": limit.psnr[0], "at_least": not limit.solved, "ended": f"rank {limit.rank}: {limit.ended}"}
+    else:
+        reached = ATTACKS[what]()(seen, CpuBudget(seconds))
+        found = {"psnr": float(score(reached.images, image[None]).psnr[0]), "ended": reached.ended}
+        found |= {"residual": reached.residual, "succeeded": reached.succeeded}
+    return found | {"cpu": time.process_time() - start}
+
 
 def main() -> None:
-    """Print one line a network, image and time limit."""
+    """Compute what is missing, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
-    parser.add_argument("--networks", default="lenet,convnet,resnet8")
+    parser.add_argument("cells", type=Path)
+    parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--indices", default="1,3")
-    parser.add_argument("--seconds", default="3,10,60")
+    parser.add_argument("--seconds", default="60")
+    parser.add_argument("--attacks", default="limit,joint,cosine_tv")
+    parser.add_argument("--trained", type=int, default=0, help="steps of Adam")
+    parser.add_argument("--train-on", default="", help="the image folder for them")
+    parser.add_argument("--stop-after", type=float, default=float("inf"), help="begin no cell after so many seconds")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    images = ImageFolder(asked.data)
+    asked.cells.touch()
+    cells = {tuple(c[k] for k in KEYS): c for c in map(json.loads, asked.cells.read_text().splitlines())}
     for name in asked.networks.split(","):
+        images, model = ImageFolder(asked.data, image_size=NETWORKS[name][1]), None
         for index in map(int, asked.indices.split(",")):
-            image, label, _ = images.image_at(index)
-            torch.manual_seed(10)
-            seen = observe(NETWORKS[name](), image, label, mean=0.5)
             for seconds in map(float, asked.seconds.split(",")):
-                attacks: dict[str, Attack] = {"joint": Joint(), "cosine_tv": CosineTV()}
-                cells, ended = [], ""
-                for what, attack in attacks.items():
-                    start = time.process_time()
-                    found = attack(seen, CpuBudget(seconds))
-                    psnr = float(score(found.images, image).psnr[0])
-                    cells.append(f"{what} {psnr:5.1f} dB in {time.process_time() - start:5.1f} s")
-                    ended = found.ended if what == "joint" else ended
-                print(f"{name:8} {index} {seconds:3.0f} s: {', '.join(cells)}; joint: {ended}", flush=True)
+                for what in asked.attacks.split(","):
+                    key = (name, asked.trained, index, what, seconds)
+                    if key not in cells and time.process_time() < asked.stop_after:
+                        model = model or network(name, asked.trained, asked.train_on)
+                        image, label, _ = images.image_at(index)
+                        seen = observe(model, image, label, mean=0.5)
+                        cells[key] = dict(zip(KEYS, key, strict=True)) | cell(what, seen, image, label, seconds)
+                        with asked.cells.open("a") as file:
+                            file.write(json.dumps(cells[key]) + "\n")
+                    if key in cells:
+                        one = cells[key]
+                        least = "≥" if one.get("at_least") else " "
+                        row = f"{name:18} {asked.trained:4} {index:6} {what:9} {seconds:4.0f} s"
+                        print(f"{row} {least}{one['psnr']:6.1f} dB in {one['cpu']:5.1f} s  {one['ended']}", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ Nothing is assumed of an operation (`dataflow`). Its derivative is taken where i
 at a few guesses of the images, and is known if it is the same for all. A rectifier's is known from its output.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -36,6 +37,7 @@ def recover_backwards(
     options: RecoveryOptions | None = None,
     start: Known | None = None,
     budget: Budget | None = None,
+    patterns: Mapping[str, Tensor] | None = None,
 ) -> list[RecoveredInput]:
     """The inputs that follow from the gradients alone, the last layer's first, the one nearest the image last.
 
@@ -46,6 +48,7 @@ def recover_backwards(
         options: How it is told what is known.
         start: Where to start; by default the last layer of a single image's network.
         budget: Limits of time and memory.
+        patterns: Which units `(B, …)` of some rectifiers were on, by the name of the operation, where that is known.
 
     Returns:
         Nothing where there is nothing to start from, or `torch.fx` cannot follow the network; where the time is up,
@@ -58,7 +61,11 @@ def recover_backwards(
     flow = None if start is None else read_dataflow(stateless(seen.network))
     if start is None or flow is None or flow.call(start.layer) is None or flow.fed(start.layer) is None:
         return []
-    return _Walk(seen, flow, start, rounding, seed, options or RecoveryOptions(), budget or Budget())()
+    walk = _Walk(seen, flow, start, rounding, seed, options or RecoveryOptions(), budget or Budget())
+    for node in flow.nodes:
+        if patterns and node.name in patterns:
+            walk.patterns.learn(node, patterns[node.name], torch.zeros_like(patterns[node.name]))
+    return walk()
 
 
 class _Walk:
@@ -94,7 +101,7 @@ class _Walk:
         self._given = set(self._derivatives)
         self._values: dict[fx.Node, Tensor] = {}
         noise = start.noise.view(-1, *[1] * (start.input.ndim - 1)).expand_as(start.input)
-        self._patterns = Patterns(flow, self._guesses[:2], options.pattern)
+        self.patterns = Patterns(flow, self._guesses[:2], options.pattern)
         self._learn(fed, start.input, noise)
         way = Arrangement.of(flow.network.get_submodule(start.layer), tuple(start.input.shape[1:]))
         value, spread = (torch.cat([way.matrix(one) for one in t], 1) for t in (start.input, noise))
@@ -151,7 +158,7 @@ class _Walk:
         inputs = [n for n in user.all_input_nodes if n.op != "get_attr"]
         if all(n in self._values for n in inputs):
             return self._flow.pull_back(user, self._values, derivative)[node]
-        shown = self._patterns.shown(user)
+        shown = self.patterns.shown(user)
         if shown is not None:
             return self._flow.pull_back(user, {node: shown}, derivative)[node]
         pulled = [self._flow.pull_back(user, guess, derivative)[node] for guess in self._guesses]
@@ -182,7 +189,7 @@ class _Walk:
         found, residual = solve()
         if found is None and residual == residual:
             calls = [call for _, call, _, _ in readers]
-            found = self._patterns.mend(calls, self._derivatives, again, residual, self._budget)
+            found = self.patterns.mend(calls, self._derivatives, again, residual, self._budget)
         if found is None:
             return
         self._found[node] = (readers[0][0], found)
@@ -215,7 +222,7 @@ class _Walk:
             others = [self._pulled(user, node) for user in node.users if user in self._counts and user not in own]
             size = None if any(part is None for part in others) else self._size(node, value, noise, parts, others)
             if size is None:
-                self._patterns.forget(node)
+                self.patterns.forget(node)
                 return False
             begin = value * size
         assert found is not None  # otherwise it has returned
@@ -239,10 +246,10 @@ class _Walk:
         norms = [norm for source in sources if (norm := self._normalised(source)) is not None]
         if not norms:
             return None
-        self._patterns.learn(node, value, noise)
+        self.patterns.learn(node, value, noise)
         axes, best = (0, *range(2, value.ndim)), (0.0, 0.0)
-        for cut in self._patterns.cuts if len(below) == 1 else ():
-            shown = self._patterns.shown(node, cut)
+        for cut in self.patterns.cuts if len(below) == 1 else ():
+            shown = self.patterns.shown(node, cut)
             if shown is None:
                 break
             varies, stays = (
@@ -256,7 +263,7 @@ class _Walk:
                 found = common_size(varies, shift - stays, self._options.statistics)
                 if found[1] > best[1]:
                     best = found
-                    self._patterns.choose(node, cut)
+                    self.patterns.choose(node, cut)
         return best[0] or None
 
     def _normalised(self, node: fx.Node) -> tuple[_BatchNorm, Tensor, Tensor] | None:
@@ -271,7 +278,7 @@ class _Walk:
         """A value, and with it that of what it is a mere reshaping of."""
         while True:
             self._values[node] = value
-            self._patterns.learn(node, value, noise)
+            self.patterns.learn(node, value, noise)
             below = [n for n in node.all_input_nodes if n.op.startswith("call") and n in self._counts]
             same = len(below) == 1 and all(torch.equal(g[node].flatten(), g[below[0]].flatten()) for g in self._guesses)
             if not same:

@@ -118,7 +118,9 @@ def mixed_inputs(
             budget.require("a convolution's null space", 16 * size**2, flops)
         except OverBudget:
             return None
-        values, vectors = _smallest(_gram(taps @ basis, read, positions), images + options.extra, options)
+        values, vectors = smallest_vectors(
+            eliminated_gram(taps @ basis, read, positions), images + options.extra, options
+        )
         below, above = float(values[:images].abs().max()), float(values[images])
         if above < options.gap * max(below, 1e-16):
             continue
@@ -143,7 +145,7 @@ def _ranks(taps: Tensor, positions: int, rounding: float, gap: float) -> Iterato
         yield images, vectors.flip(1)[:, : images * positions]
 
 
-def _gram(taps: Tensor, read: Tensor, positions: int) -> Tensor:
+def eliminated_gram(taps: Tensor, read: Tensor, positions: int) -> Tensor:
     """The Gram matrix of the equations in K_b's columns, D_b eliminated, `(P n, P n)`, of mean diagonal one."""
     n = taps.shape[2]
     products = torch.einsum("toi,soj->tsij", taps, taps) if len(taps) * n < 3000 else None
@@ -165,7 +167,7 @@ def _gram(taps: Tensor, read: Tensor, positions: int) -> Tensor:
     return gram.div_(gram.diagonal().mean())
 
 
-def _smallest(gram: Tensor, count: int, options: ConvolutionRangeOptions) -> tuple[Tensor, Tensor]:
+def smallest_vectors(gram: Tensor, count: int, options: ConvolutionRangeOptions) -> tuple[Tensor, Tensor]:
     """The smallest eigenvalues and their vectors by subspace iteration on the inverse; `gram` is overwritten."""
     generator = torch.Generator().manual_seed(options.seed)
     count = min(count, len(gram))

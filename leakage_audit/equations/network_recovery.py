@@ -2,7 +2,8 @@
 
 Each gives a place where every image's value and derivative are known; `backward_recovery` walks down from there. Where
 a walk from the last layer sticks, as behind an average pooling, a convolution that tells its inputs by itself
-(`convolution_separation`) opens what lies below: those nearest the image are tried first.
+(`convolution_separation`) opens what lies below: those nearest the image are tried first. Where none has the rank for
+that, the pattern of the last rectifier of a single image is found by itself (`pooled_pattern`).
 """
 
 import math
@@ -13,6 +14,7 @@ from torch import nn
 
 from leakage_audit.equations.backward_recovery import recover_backwards
 from leakage_audit.equations.batch_separation import SeparatedBatch
+from leakage_audit.equations.binary_factor import PooledPatternOptions
 from leakage_audit.equations.convolution_certificate import CertificateOptions, CertifiedInputs, certify
 from leakage_audit.equations.convolution_separation import ConvolutionSeparationOptions, separate_convolution
 from leakage_audit.equations.known_inputs import (
@@ -22,6 +24,7 @@ from leakage_audit.equations.known_inputs import (
     known_at_the_end,
     nearest_the_image,
 )
+from leakage_audit.equations.pooled_pattern import pooled_pattern
 from leakage_audit.networks.dataflow import Dataflow, read_dataflow
 from leakage_audit.networks.stateless import stateless
 from leakage_audit.observation import Observation
@@ -37,12 +40,14 @@ class NetworkRecoveryOptions(Checked):
         separation: When a convolution's inputs count as told apart.
         certificate: When they are certified.
         walk: How it is told what is known below.
+        pooled: How the last rectifier's pattern is found behind an average pooling.
         spare: Convolutions are tried that have at least this many input channels a position of all images.
     """
 
     separation: ConvolutionSeparationOptions = field(default_factory=ConvolutionSeparationOptions)
     certificate: CertificateOptions = field(default_factory=CertificateOptions)
     walk: RecoveryOptions = field(default_factory=RecoveryOptions)
+    pooled: PooledPatternOptions = field(default_factory=PooledPatternOptions)
     spare: float = 1.0
 
     def __post_init__(self) -> None:
@@ -86,11 +91,23 @@ def recover_network(
             return start.layer, found
     certified = certified_convolution(seen, rounding, budget, max_memory_gb, options)
     if certified is None:
-        return None
+        return None if start is None else _behind_pooling(seen, start, relative_error, budget, options)
     noise = certified.noise * certified.inputs.flatten(1).square().mean(1).sqrt()
     start = Known(certified.layer, certified.input_gradients, certified.inputs, noise, of_input=True)
     found = recover_backwards(seen, relative_error, options=options.walk, start=start, budget=budget)
     return (certified.layer, found) if _enough(found, seen) else None
+
+
+def _behind_pooling(
+    seen: Observation, start: Known, relative_error: float, budget: Budget, options: NetworkRecoveryOptions
+) -> tuple[str, list[RecoveredInput]] | None:
+    """The walk from the last layer, through the average pooling that it stuck at."""
+    flow = read_dataflow(stateless(seen.network))
+    patterns = {} if flow is None else pooled_pattern(seen, flow, start, options.walk, options.pooled, budget)
+    if not patterns:
+        return None
+    found = recover_backwards(seen, relative_error, options=options.walk, start=start, budget=budget, patterns=patterns)
+    return (start.layer, found) if _enough(found[1:], seen) else None
 
 
 def certified_convolution(

@@ -79,7 +79,7 @@ class Patterns:
 
         Rectifiers keep the sign of their input or make it zero, so that they have the same slope at their output.
         """
-        if node not in self._known or not self._is_rectifier(node):
+        if node not in self._known or not self.is_rectifier(node):
             return None
         value, noise = self._known[node]
         cut = self._cuts.get(node, self._options.cut) if cut is None else cut
@@ -181,7 +181,7 @@ class Patterns:
                     left.append(user)
         return found
 
-    def _is_rectifier(self, node: fx.Node) -> bool:
+    def is_rectifier(self, node: fx.Node) -> bool:
         """Whether the slope at the output is that at the input, entry by entry, at guesses."""
         if node not in self._rectifies:
             inputs = [n for n in node.all_input_nodes if n.op != "get_attr"]
