@@ -6,7 +6,7 @@ a walk from the last layer sticks, as behind an average pooling, a convolution t
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -38,15 +38,18 @@ class NetworkRecoveryOptions(Checked):
         certificate: When they are certified.
         walk: How it is told what is known below.
         spare: Convolutions are tried that have at least this many input channels a position of all images.
+        slack: Relative residual up to which an input fits below a certified convolution, in errors of the gradients
+            above it: these tell how well the step's own rounding let them be known.
     """
 
     separation: ConvolutionSeparationOptions = field(default_factory=ConvolutionSeparationOptions)
     certificate: CertificateOptions = field(default_factory=CertificateOptions)
     walk: RecoveryOptions = field(default_factory=RecoveryOptions)
     spare: float = 1.0
+    slack: float = 5.0
 
     def __post_init__(self) -> None:
-        self.check(positive=("spare",))
+        self.check(positive=("spare", "slack"))
 
 
 def recover_network(
@@ -87,9 +90,12 @@ def recover_network(
     certified = certified_convolution(seen, rounding, budget, max_memory_gb, options)
     if certified is None:
         return None
+    inputs = options.walk.inputs
+    inputs = replace(inputs, consistent=max(inputs.consistent, options.slack * certified.error))
+    walk = replace(options.walk, inputs=inputs)
     noise = certified.noise * certified.inputs.flatten(1).square().mean(1).sqrt()
     start = Known(certified.layer, certified.input_gradients, certified.inputs, noise, of_input=True)
-    found = recover_backwards(seen, relative_error, options=options.walk, start=start, budget=budget)
+    found = recover_backwards(seen, relative_error, options=walk, start=start, budget=budget)
     return (certified.layer, found) if _enough(found, seen) else None
 
 
