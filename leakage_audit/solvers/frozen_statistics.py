@@ -91,7 +91,8 @@ def at_frozen_statistics(
 def _scaled(equations: RecoveredInputEquations, image: Tensor, options: FrozenOptions) -> Tensor:
     """Images of the contrast that was decided on; a network without offsets does not notice."""
     zero = equations.seen.to_image(torch.zeros(equations.shape).to(image)).flatten()
-    return zero + (image - zero) * (options.contrast / max(rms(image - zero), 1e-9))
+    contrast = rms(image - zero)
+    return zero + (image - zero) * (options.contrast / contrast if contrast else 1.0)
 
 
 def _first_images(equations: RecoveredInputEquations, options: FrozenOptions) -> Tensor:

@@ -52,10 +52,10 @@ def test_at_the_true_images_statistics_they_solve_the_equations_the_gradients_to
 
 def test_images_come_back_up_to_their_contrast(opened):
     equations, images = opened
-    options = FrozenOptions(cheap=3, rounds=0)
+    options = FrozenOptions(steps=2, cheap=2, rounds=0)
     found = at_frozen_statistics(equations, TotalVariation(), 1e8, Budget(), None, options)
     error = (found.image.reshape(images.shape) - 0.5).flatten()
     truth = (images - 0.5).flatten()
     assert float(error.square().mean().sqrt()) == pytest.approx(options.contrast)
-    assert float(torch.nn.functional.cosine_similarity(error, truth, 0)) > 0.9
-    assert found.steps == 6
+    assert float(torch.nn.functional.cosine_similarity(error, truth, 0)) > 0.75
+    assert found.steps == 4
