@@ -182,11 +182,11 @@ class Joint(Attack):
             found = read_off_one(equations, shared if shared.batch_size == 1 else equations.seen, self.options.matched)
             if found is not None:
                 return found
-        begin, kinked, before = None, _kinked(equations), ""
         # Inputs with as many entries as the image leave so few kinks below them that averages do without a Jacobian.
         wide = isinstance(equations, RecoveredInputEquations) and equations.known >= n
         if isinstance(equations, RecoveredInputEquations) and wide and equations.mixes:
             return at_frozen_statistics(equations, prior, memory / 4, budget, options, self.options.frozen)
+        begin, kinked, before = None, _kinked(equations), ""
         dense = cheap and not (wide and kinked)
         if not dense:
             vectors = VECTORS * (n + m)

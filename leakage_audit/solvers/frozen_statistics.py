@@ -67,11 +67,14 @@ def at_frozen_statistics(
     """
     solver, options = solver or SolverOptions(), options or FrozenOptions()
     image = _first_images(equations, options)
-    steps, status = 0, Status.MAX_STEPS
+    steps, status, kinked = 0, Status.MAX_STEPS, False
     for turn in budget.steps(options.cheap + options.rounds, "Joint"):
         frozen = equations.at_statistics_of(image, gradients=turn >= options.cheap)
         begin = None if turn == 0 else image.reshape(equations.shape)
+        if turn:  # the network is the same, and to find out takes as long as a step
+            frozen.kinked = kinked
         found = gauss_newton_cg(frozen, prior, options.steps, memory, budget, begin, solver)
+        kinked = frozen.__dict__.get("kinked", False)
         frozen.close()
         if not found.steps:
             status = Status.TIME_UP
