@@ -35,6 +35,15 @@ def mean_of(row: dict[str, str], name: str) -> float | None:
 def told(row: dict[str, str] | None, name: str, share: str) -> tuple[float, str]:
     """Share of recognisable images (NaN without a result) and what is written there."""
     value = None if row is None else mean_of(row, name)
+    best = None if row is None else mean_of(row, "best")
+    if (
+        row is not None
+        and name == "limit"
+        and row["limit_solved"] != "True"
+        and best is not None
+        and best > (value or 0)
+    ):
+        return float(row["seen"]), f">{min(best, CAP):.0f}"  # what was got is determined
     if row is None or value is None:
         return float("nan"), "" if row is None else "–"
     more = ">" if name == "limit" and row["limit_solved"] != "True" else ""
