@@ -4,8 +4,8 @@
 
 Reads OUTPUT/frontier.csv. A field's colour is the share of the images that are recognisable (`scores.severity`), on the
 left at the limit and on the right as the best attack has them; its number the mean PSNR in dB, `>` where a limit was
-not solved to its end. Where no attack ended in its time the field is hatched: no result, which is no protection. Prints
-the same as a table.
+not solved to its end. Where no attack ended in its time the field is hatched: no result, which is no protection; what
+was not measured is empty. Prints the same as a table.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def draw(cells: dict[tuple[str, str, str, int], dict[str, str]], path: Path) -> 
     from matplotlib.patches import Rectangle
 
     sizes, rows = sorted({key[3] for key in cells}), lines(cells)
-    figure = Figure(figsize=(3.2 + 1.1 * len(sizes), 0.9 + 0.27 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(max(3.2 + 1.1 * len(sizes), 8.0), 0.9 + 0.27 * len(rows)), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     panels = (("limit", "limit_seen", "what the gradient determines"), ("best", "seen", "what the best attack got"))
     for ax, (name, share, title) in zip(axes, panels, strict=True):
@@ -79,7 +79,7 @@ def draw(cells: dict[tuple[str, str, str, int], dict[str, str]], path: Path) -> 
                 shown, text = told(row, name, share)
                 empty = np.isnan(shown)
                 colour = "white" if empty else matplotlib.colormaps["YlOrRd"](0.85 * shown)
-                hatch = "////" if empty else None
+                hatch = "////" if empty and row is not None else None
                 ax.add_patch(Rectangle((j, i), 1, 1, facecolor=colour, edgecolor="#999", linewidth=0.5, hatch=hatch))
                 dark = not empty and shown > 0.7
                 ax.text(j + 0.5, i + 0.52, text, ha="center", va="center", size=7, color="white" if dark else "black")
