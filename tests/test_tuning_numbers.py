@@ -90,9 +90,12 @@ UNNAMED = {
     "data/synthetic/canvas": ({1e-6}, DEFINITION),
     "data/synthetic/subjects": ({1e-4, 4e-4}, DEFINITION),
     "equations/batch_separation": ({1e-15}, ROUNDING),
-    "equations/batch_statistics": ({1e-300, 1e-3}, "rounding, and sums too small to divide by beside the largest"),
     "equations/convolution_certificate": ({1e-9, 1e-5, 2e-5}, "a central difference's step, and where steps end"),
     "equations/convolution_range": ({1e-18, 1e-16, 1e-13, 1e-8}, ROUNDING),
+    "equations/forgotten_by_statistics": (
+        {1e-300, 1e-3},
+        "rounding, and sums too small to divide by beside the largest",
+    ),
     "equations/gradient_range": ({1e-16}, ROUNDING),
     "equations/hidden_separation": (
         {1e-300, 1e-9, 1e-7, 1e-6, 1e-5},

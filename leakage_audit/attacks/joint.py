@@ -18,6 +18,7 @@ from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.observation import Observation, in_double_precision
 from leakage_audit.priors import GREY, PRIORS, Prior, load
 from leakage_audit.runtime import Budget, OutOfTime
+from leakage_audit.solvers.frozen_statistics import at_frozen_statistics
 from leakage_audit.solvers.gauss_newton import Solution, gauss_newton
 from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
 from leakage_audit.solvers.per_image import may_be_solved_per_image, observations, solve_per_image
@@ -207,9 +208,11 @@ class Joint(Attack):
             found = read_off_one(equations, shared if shared.batch_size == 1 else equations.seen, self.options.matched)
             if found is not None:
                 return found
-        kinked, before = _kinked(equations), ""
         # Inputs with as many entries as the image leave so few kinks below them that averages do without a Jacobian.
         wide = isinstance(equations, RecoveredInputEquations) and equations.known >= n
+        if isinstance(equations, RecoveredInputEquations) and wide and equations.mixes:
+            return at_frozen_statistics(equations, prior, memory / 4, budget, options, self.options.frozen)
+        kinked, before = _kinked(equations), ""
         dense = cheap and not (wide and kinked)
         if not dense:
             vectors = VECTORS * (n + m)

@@ -11,6 +11,7 @@ from leakage_audit.equations.hidden_separation import HiddenSeparationOptions
 from leakage_audit.equations.layer_peeling import PeelingOptions
 from leakage_audit.equations.network_recovery import NetworkRecoveryOptions
 from leakage_audit.options import Checked
+from leakage_audit.solvers.frozen_statistics import FrozenOptions
 from leakage_audit.solvers.options import SolverOptions
 
 
@@ -34,6 +35,7 @@ class JointOptions(Checked):
         separation: How a batch is taken apart at the last layer.
         hidden: When it counts as taken apart at a hidden one.
         ending: When it has succeeded.
+        frozen: How images below batch statistics are found at statistics that are held still.
         solver: When a solve ends, and how far it trusts its linearisations.
 
     >>> JointOptions(rounding_units=2.0).rounding_units  # gradients known to two units of their type's rounding
@@ -53,6 +55,7 @@ class JointOptions(Checked):
     separation: SeparationOptions = field(default_factory=SeparationOptions)
     hidden: HiddenSeparationOptions = field(default_factory=HiddenSeparationOptions)
     ending: EndingOptions = field(default_factory=EndingOptions)
+    frozen: FrozenOptions = field(default_factory=FrozenOptions)
     solver: SolverOptions = field(default_factory=SolverOptions)
 
     def __post_init__(self) -> None:

@@ -11,16 +11,17 @@ at a few guesses of the images, and is known if it is the same for all. A rectif
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from leakage_audit.equations.arrangement import Arrangement
-from leakage_audit.equations.batch_statistics import NormalisedReader, common_size, solve_through_statistics
+from leakage_audit.equations.batch_statistics import NormalisedReader, solve_through_statistics
+from leakage_audit.equations.forgotten_by_statistics import Lowest, agree
 from leakage_audit.equations.input_from_gradient import PartialInput, Reader, solve_for_input
 from leakage_audit.equations.known_inputs import Known, RecoveredInput, RecoveryOptions, known_at_the_end
+from leakage_audit.equations.normalisations_below import NormalisationsBelow
 from leakage_audit.equations.rectifier_pattern import Patterns
 from leakage_audit.networks.dataflow import Dataflow, is_differentiable, read_dataflow
 from leakage_audit.networks.layer_types import type_of
@@ -102,10 +103,11 @@ class _Walk:
         self._values: dict[fx.Node, Tensor] = {}
         noise = start.noise.view(-1, *[1] * (start.input.ndim - 1)).expand_as(start.input)
         self.patterns = Patterns(flow, self._guesses[:2], options.pattern)
+        self._norms = NormalisationsBelow(seen, flow, self.patterns, options.forgotten)
+        self._open_constants: dict[fx.Node, Tensor] = {}
         self._learn(fed, start.input, noise)
         way = Arrangement.of(flow.network.get_submodule(start.layer), tuple(start.input.shape[1:]))
-        value, spread = (torch.cat([way.matrix(one) for one in t], 1) for t in (start.input, noise))
-        whole = PartialInput(value, spread, None, way)
+        whole = PartialInput.whole(start.input, noise, way)
         self._found: dict[fx.Node, tuple[str, PartialInput]] = {fed: (start.layer, whole)}
 
     def __call__(self) -> list[RecoveredInput]:
@@ -119,6 +121,7 @@ class _Walk:
                     self._open(node, readers[node])
                 except OutOfTime:
                     break
+        self._fill_constants()
         return [
             RecoveredInput(name, known, self._derivatives.get(node), self._flow.is_cut(node))
             for node, (name, known) in self._found.items()
@@ -202,7 +205,7 @@ class _Walk:
         """Solve below batch normalisation in training mode; whether the input was found, in its own size."""
         known = []
         for _, call, module, gradient in readers:
-            norm = self._normalised(next(iter(call.users))) if len(call.users) == 1 else None
+            norm = self._norms.of(next(iter(call.users))) if len(call.users) == 1 else None
             derivative = self._derivative(next(iter(call.users))) if norm is not None else None
             if norm is None or derivative is None:
                 return False
@@ -215,64 +218,52 @@ class _Walk:
             )
             if found is None:
                 return False
-            value, noise = found.by_image(found.value), found.by_image(found.noise)
+            whole = found.input
+            value, noise = whole.by_image(whole.value), whole.by_image(whole.noise)
+            lowest = None
+            if found.constant is not None:
+                where = found.constant.reshape(len(value), *value.shape[2:])
+                lowest = Lowest.of(value, noise, where, options.pattern.cut, options.forgotten.zeros)
             with torch.no_grad():
                 own = {call: reader.delta(reader.layer(value)) for call, reader in zip(calls, known, strict=True)}
             parts = [self._flow.pull_back(call, {node: value}, delta)[node] for call, delta in own.items()]
             others = [self._pulled(user, node) for user in node.users if user in self._counts and user not in own]
-            size = None if any(part is None for part in others) else self._size(node, value, noise, parts, others)
-            if size is None:
+            told = (
+                None if any(p is None for p in others) else self._norms.size(node, value, noise, parts, others, lowest)
+            )
+            if told is None:
                 self.patterns.forget(node)
                 return False
-            begin = value * size
-        assert found is not None  # otherwise it has returned
-        assert size is not None
-        self._found[node] = (readers[0][0], replace(found, value=found.value * size, noise=found.noise * size))
-        self._derivatives.update({call: delta / size for call, delta in own.items()})
+            begin = value * told.size
+        assert told is not None  # otherwise it has returned
+        value, noise = value * told.size, noise * told.size
+        self._derivatives.update({call: delta / told.size for call, delta in own.items()})
         self._derivatives.pop(node, None)
-        self._learn(node, value * size, noise * size)
+        if lowest is None or not bool(lowest.open(told).any()):
+            self._learn(node, value, noise)
+        else:
+            self.patterns.learn(node, value, noise)
+            self._open_constants[node] = lowest.open(told)
+            noise = lowest.uncertain(told, value, noise)
+        self._found[node] = (readers[0][0], PartialInput.whole(value, noise, whole.arrangement))
         return True
 
-    def _size(
-        self, node: fx.Node, value: Tensor, noise: Tensor, free: list[Tensor], fixed: list[Tensor | None]
-    ) -> float | None:
-        """The common size of an input, from ∂L/∂β of the normalisation below the rectifier that made it.
-
-        What comes by way of normalised layers is inverse to the size, what comes by others does not depend on it; both
-        add up to a sum that was shared.
-        """
-        below = node.all_input_nodes
-        sources = [*below, *(n for b in below for n in b.all_input_nodes)]
-        norms = [norm for source in sources if (norm := self._normalised(source)) is not None]
-        if not norms:
-            return None
-        self.patterns.learn(node, value, noise)
-        axes, best = (0, *range(2, value.ndim)), (0.0, 0.0)
-        for cut in self.patterns.cuts if len(below) == 1 else ():
-            shown = self.patterns.shown(node, cut)
-            if shown is None:
-                break
-            varies, stays = (
-                self._flow.pull_back(node, {below[0]: shown}, total)[below[0]].sum(axes)
-                for parts in (free, fixed)
-                for total in [sum((p for p in parts if p is not None), torch.zeros_like(value))]
-            )
-            for _, shift, _ in norms:
-                if len(shift) != len(varies):
-                    continue
-                found = common_size(varies, shift - stays, self._options.statistics)
-                if found[1] > best[1]:
-                    best = found
-                    self.patterns.choose(node, cut)
-        return best[0] or None
-
-    def _normalised(self, node: fx.Node) -> tuple[_BatchNorm, Tensor, Tensor] | None:
-        """A batch normalisation in training mode, with the gradients of its shift and scale."""
-        module = self._flow.module(node)
-        if not isinstance(module, _BatchNorm) or not module.training or self._flow.call(str(node.target)) is None:
-            return None
-        shift, scale = (self._seen.gradient_of(str(node.target), kind) for kind in ("bias", "weight"))
-        return None if shift is None or scale is None else (module, shift, scale)
+    def _fill_constants(self) -> None:
+        """Constants that were open, by a forward pass from what was found below them."""
+        for node, places in reversed(self._open_constants.items()):
+            values = self._flow.forward(self._values, node)
+            name, found = self._found[node]
+            value = found.by_image(found.value)
+            if node not in values:
+                continue
+            below = values[node]
+            if agree(below, value, places, self._options.forgotten.same):
+                noise = found.by_image(found.noise)
+                value = torch.where(places, below, value)
+                typical = noise[~places].mean() if bool((~places).any()) else noise.min()
+                noise = torch.where(places, typical, noise)
+                self._found[node] = (name, PartialInput.whole(value, noise, found.arrangement))
+                self._values[node] = value
 
     def _learn(self, node: fx.Node, value: Tensor, noise: Tensor) -> None:
         """A value, and with it that of what it is a mere reshaping of."""

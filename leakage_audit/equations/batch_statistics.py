@@ -6,9 +6,9 @@ of `input_from_gradient` gives h, h gives x̂ and σ, and so on. The terms in x�
 the entries that are summed, so the map contracts, by 10 to 100 a step on ResNets. The residual of the linear problem at
 the fixed point is the certificate, as it is where δ is known.
 
-Two things the statistics forget, and are found elsewhere. *The common size* of h: see `backward_recovery`. *A constant*
-on positions that all windows read by one and the same tap, as with stride two: there the linear problem has a kernel of
-one dimension, and a rectifier's output is as low as it can be without becoming negative.
+Two things the statistics forget, and are found elsewhere: *the common size* of h, and *a constant* on positions that
+all windows read by one and the same tap, as with stride two, where the linear problem has a kernel of one dimension. No
+residual tells of either (`forgotten_by_statistics`).
 """
 
 import math
@@ -40,19 +40,29 @@ class StatisticsOptions(Checked):
         falls: Factor by which the residual must fall within `patience` steps.
         patience: Steps that it is given for that.
         kernel: Singular values of the linear problem below this share of the largest are zero.
-        tells: Error of a sum, relative to the root mean square of all, up to which it agrees with the common size.
-        agree: Least share of sums that do: one unit that was wrongly taken to be on or off spoils its channel's.
     """
 
     steps: int = 40
     falls: float = 0.7
     patience: int = 4
     kernel: float = 1e-3
-    tells: float = 1e-3
-    agree: float = 0.6
 
     def __post_init__(self) -> None:
-        self.check(positive=("steps", "falls", "patience", "kernel", "tells"), share=("agree",))
+        self.check(positive=("steps", "falls", "patience", "kernel"))
+
+
+@dataclass(frozen=True)
+class UpToConstants:
+    """An input below batch statistics.
+
+    Attributes:
+        input: Each channel as low as it can be without becoming negative, where a constant is open.
+        constant: The positions, of all images in a row, on which every channel has a constant of its own that the
+            gradients do not tell, `(B · positions,)`; None where they tell it.
+    """
+
+    input: PartialInput
+    constant: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,7 @@ def solve_through_statistics(
     options: StatisticsOptions,
     budget: Budget,
     begin: Tensor | None = None,
-) -> PartialInput | None:
+) -> UpToConstants | None:
     """The input of all images, of any common size; of its own if it begins there.
 
     Batch statistics forget the size but for the ε that is added to a variance, so that a solution of another size has a
@@ -136,7 +146,7 @@ def solve_through_statistics(
         solved = _positive_solution(k, g, options.kernel)
         if solved is None:
             return None
-        h, spread = solved
+        h, spread, constant = solved
         residual = float((k @ h - g).norm() / g.norm())
         done = len(residuals) > options.patience and residual > options.falls * residuals[-options.patience]
         residuals.append(residual)
@@ -150,39 +160,21 @@ def solve_through_statistics(
     size = float(h.square().mean().sqrt())
     error = max(residuals[-1], rounding) * float(g.square().mean().sqrt())
     noise = (error * spread).clamp_min(max(residuals[-1], rounding) * size)
-    return PartialInput(h.T.contiguous(), noise[:, None].expand_as(h).T.contiguous(), None, arrangement)
+    whole = PartialInput(h.T.contiguous(), noise[:, None].expand_as(h).T.contiguous(), None, arrangement)
+    return UpToConstants(whole, constant)
 
 
-def common_size(varies: Tensor, sums: Tensor, options: StatisticsOptions) -> tuple[float, float]:
-    """The s with `varies/s = sums` in most channels, and in what share of them; zero where it is in too few.
-
-    >>> common_size(torch.tensor([2.0, 4.0, 1.0, -6.0]), torch.tensor([1.0, 2.0, 7.0, -3.0]), StatisticsOptions())
-    (2.0, 0.75)
-    """
-    if not varies.any():
-        return 0.0, 0.0
-    ratios = (sums / varies)[varies.abs() > 1e-3 * varies.abs().max()]
-    inverse = float(ratios.median())
-    for _ in range(3):
-        agrees = (varies * inverse - sums).abs() < options.tells * sums.square().mean().sqrt()
-        share = float(agrees.double().mean())
-        if share < options.agree:
-            return 0.0, 0.0
-        inverse = float(varies[agrees] @ sums[agrees] / (varies[agrees] @ varies[agrees]).clamp_min(1e-300))
-    return (1 / inverse, share) if inverse > 0 else (0.0, 0.0)
-
-
-def _positive_solution(k: Tensor, g: Tensor, kernel: float) -> tuple[Tensor, Tensor] | None:
-    """`h ≥ 0` with `k h = g`, `(positions, channels)`, and by how much each position enlarges errors of g."""
+def _positive_solution(k: Tensor, g: Tensor, kernel: float) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """`h ≥ 0` with `k h = g`, `(positions, channels)`, how each position enlarges errors, and where k has a kernel."""
     squares, basis = torch.linalg.eigh(k.T @ k)
     kept = squares > kernel**2 * squares[-1]
     if not math.isfinite(float(squares[-1])) or int((~kept).sum()) > 1:
         return None
     h = (basis[:, kept] / squares[kept]) @ (basis[:, kept].T @ (k.T @ g))
-    spread = (basis[:, kept].square() / squares[kept]).sum(1).sqrt()
+    spread, on = (basis[:, kept].square() / squares[kept]).sum(1).sqrt(), None
     if not bool(kept.all()):
         free = basis[:, ~kept][:, 0]
         free = free * free.sum().sign()
         on = free > 0.3 * free.max()
         h = h + free[:, None] * (-h[on] / free[on, None]).amax(0)
-    return h.clamp_min(0), spread
+    return h.clamp_min(0), spread, on

@@ -62,6 +62,12 @@ class PartialInput:
     basis: Tensor | None
     arrangement: Arrangement
 
+    @classmethod
+    def whole(cls, value: Tensor, noise: Tensor, arrangement: Arrangement) -> "PartialInput":
+        """Of inputs known altogether, `(B, …)`, and the standard deviation of their entries."""
+        rows, spread = (torch.cat([arrangement.matrix(one) for one in t], 1) for t in (value, noise))
+        return cls(rows, spread, None, arrangement)
+
     def of(self, h: Tensor) -> Tensor:
         """What `value` would be for other inputs `(B, …)`."""
         h = torch.cat([self.arrangement.matrix(one) for one in h], 1)

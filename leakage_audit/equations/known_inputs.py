@@ -6,6 +6,7 @@ from torch import Tensor
 
 from leakage_audit.equations.base import Block
 from leakage_audit.equations.batch_statistics import StatisticsOptions
+from leakage_audit.equations.forgotten_by_statistics import ForgottenOptions
 from leakage_audit.equations.input_from_gradient import InputOptions, PartialInput
 from leakage_audit.equations.rectifier_pattern import PatternOptions
 from leakage_audit.layerwise.fully_connected import input_from_gradient
@@ -24,6 +25,7 @@ class RecoveryOptions(Checked):
         same: Relative difference between guesses below which a derivative is known; rounding leaves 1e-15.
         pattern: How rectifiers' patterns are read off their outputs.
         statistics: How inputs are found below batch normalisation in training mode.
+        forgotten: When what these statistics forget counts as told.
         inputs: When an input counts as found.
     """
 
@@ -32,6 +34,7 @@ class RecoveryOptions(Checked):
     same: float = 1e-6
     pattern: PatternOptions = field(default_factory=PatternOptions)
     statistics: StatisticsOptions = field(default_factory=StatisticsOptions)
+    forgotten: ForgottenOptions = field(default_factory=ForgottenOptions)
     inputs: InputOptions = field(default_factory=InputOptions)
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ that, the pattern of the last rectifier of a single image is found by itself (`p
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -42,6 +42,8 @@ class NetworkRecoveryOptions(Checked):
         walk: How it is told what is known below.
         pooled: How the last rectifier's pattern is found behind an average pooling.
         spare: Convolutions are tried that have at least this many input channels a position of all images.
+        slack: Relative residual up to which an input fits below a certified convolution, in errors of the gradients
+            above it: these tell how well the step's own rounding let them be known.
     """
 
     separation: ConvolutionSeparationOptions = field(default_factory=ConvolutionSeparationOptions)
@@ -49,9 +51,10 @@ class NetworkRecoveryOptions(Checked):
     walk: RecoveryOptions = field(default_factory=RecoveryOptions)
     pooled: PooledPatternOptions = field(default_factory=PooledPatternOptions)
     spare: float = 1.0
+    slack: float = 5.0
 
     def __post_init__(self) -> None:
-        self.check(positive=("spare",))
+        self.check(positive=("spare", "slack"))
 
 
 def recover_network(
@@ -92,9 +95,12 @@ def recover_network(
     certified = certified_convolution(seen, rounding, budget, max_memory_gb, options)
     if certified is None:
         return None if start is None else _behind_pooling(seen, start, relative_error, budget, options)
+    inputs = options.walk.inputs
+    inputs = replace(inputs, consistent=max(inputs.consistent, options.slack * certified.error))
+    walk = replace(options.walk, inputs=inputs)
     noise = certified.noise * certified.inputs.flatten(1).square().mean(1).sqrt()
     start = Known(certified.layer, certified.input_gradients, certified.inputs, noise, of_input=True)
-    found = recover_backwards(seen, relative_error, options=options.walk, start=start, budget=budget)
+    found = recover_backwards(seen, relative_error, options=walk, start=start, budget=budget)
     return (certified.layer, found) if _enough(found, seen) else None
 
 

@@ -53,7 +53,8 @@ class Patterns:
         self._known: dict[fx.Node, tuple[Tensor, Tensor]] = {}
         self._cuts: dict[fx.Node, float] = {}
         self._flipped: dict[fx.Node, Tensor] = {}
-        self._rectifies: dict[fx.Node, bool] = {}
+        self._switched: dict[fx.Node, tuple[Tensor, Tensor]] = {}
+        self._rectifier: dict[fx.Node, bool] = {}
 
     def learn(self, node: fx.Node, value: Tensor, noise: Tensor) -> None:
         """An operation's output `(B, …)` and the standard deviation of its entries."""
@@ -64,6 +65,7 @@ class Patterns:
         self._known.pop(node, None)
         self._cuts.pop(node, None)
         self._flipped.pop(node, None)
+        self._switched.pop(node, None)
 
     @property
     def cuts(self) -> tuple[float, ...]:
@@ -74,17 +76,31 @@ class Patterns:
         """Read an operation's output with this cut from now on."""
         self._cuts[node] = cut
 
+    def switch(self, node: fx.Node, on: Tensor, off: Tensor) -> None:
+        """Read an operation's output as on in some places, small as it may be there, and as off in others."""
+        self._switched[node] = on, off
+
+    def near(self, node: fx.Node) -> Tensor:
+        """By what factor, as a logarithm, each entry is away from where it would count as off or on, `(B, …)`."""
+        value, noise = self._known[node]
+        return ((value.abs() / noise).clamp_min(1) / self._cuts.get(node, self._options.cut)).log().abs()
+
     def shown(self, node: fx.Node, cut: float | None = None) -> Tensor | None:
         """An input at which a rectifier has the slope that it had; None for others, and where it is not known.
 
         Rectifiers keep the sign of their input or make it zero, so that they have the same slope at their output.
         """
-        if node not in self._known or not self.is_rectifier(node):
-            return None
+        return self.read(node, cut) if node in self._known and self.is_rectifier(node) else None
+
+    def read(self, node: fx.Node, cut: float | None = None) -> Tensor:
+        """A known output, with zeros where it counts as zero."""
         value, noise = self._known[node]
         cut = self._cuts.get(node, self._options.cut) if cut is None else cut
         off = value.abs() <= cut * noise
         shown = value.where(~off, 0.0)
+        if node in self._switched:
+            on, out = self._switched[node]
+            shown = torch.where(on & off, noise, shown).where(~out, 0.0)
         if node in self._flipped:
             shown = torch.where(self._flipped[node], torch.where(off, noise, 0.0), shown)
         return shown
@@ -139,10 +155,10 @@ class Patterns:
         """Flip the unit that helps most, and again."""
         units = []
         for node in rectifiers:
-            value, noise = self._known[node]
+            value = self._known[node][0]
             above = derivatives.get(node)
             counts = torch.ones_like(value, dtype=torch.bool) if above is None else above != 0
-            distance = (value.abs() / noise / self._cuts[node]).log().abs().where(counts, torch.inf).flatten()
+            distance = self.near(node).where(counts, torch.inf).flatten()
             near = distance.argsort()[: self._options.flips].tolist()
             units += [(float(distance[place]), node, place) for place in near]
             self._flipped[node] = torch.zeros(value.shape, dtype=torch.bool, device=value.device)
@@ -166,6 +182,18 @@ class Patterns:
             self._flipped[node].view(-1)[place] ^= True
         return None
 
+    def picks(self, node: fx.Node) -> bool:
+        """Whether an operation hands each derivative on to one entry of a rectifier's output, as max pooling does."""
+        inputs = [n for n in node.all_input_nodes if n.op != "get_attr"]
+        if len(inputs) != 1 or not self.is_rectifier(inputs[0]) or self._guesses[0][node].ndim < 3:
+            return False
+        for guess in self._guesses:
+            back = self._flow.pull_back(node, {inputs[0]: guess[inputs[0]]}, torch.ones_like(guess[node]))[inputs[0]]
+            whole, count = back.flatten(2).sum(2), guess[node][0, 0].numel()
+            if whole.shape != guess[node].shape[:2] or bool((back != back.round()).any() or (whole != count).any()):
+                return False
+        return True
+
     def _right_above(self, calls: Sequence[fx.Node]) -> set[fx.Node]:
         """The first rectifiers with a known output on the ways up from some layers."""
         found, left, met = set[fx.Node](), list(calls), set[fx.Node]()
@@ -183,10 +211,10 @@ class Patterns:
 
     def is_rectifier(self, node: fx.Node) -> bool:
         """Whether the slope at the output is that at the input, entry by entry, at guesses."""
-        if node not in self._rectifies:
+        if node not in self._rectifier:
             inputs = [n for n in node.all_input_nodes if n.op != "get_attr"]
-            self._rectifies[node] = len(inputs) == 1 and all(self._same(node, inputs[0], g) for g in self._guesses)
-        return self._rectifies[node]
+            self._rectifier[node] = len(inputs) == 1 and all(self._same(node, inputs[0], g) for g in self._guesses)
+        return self._rectifier[node]
 
     def _same(self, node: fx.Node, below: fx.Node, guess: Values) -> bool:
         if guess[node].shape != guess[below].shape:

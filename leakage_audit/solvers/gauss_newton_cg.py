@@ -4,8 +4,8 @@
 
 Products with J and Jᵀ are one forward and one reverse pass each; the preconditioner is the prior's, for P plus the
 average of Jᵀ N⁻¹ J. Each block of equations is trusted to the size of its own residual, so that blocks which jump do
-not hold the others back; on kinked equations that are cheap enough, r and J are averages over where the image may be
-(`statistical_linearization`). See docs/method.md, section 5.14, (M47).
+not hold the others back, and better where it turned out to be straight; on kinked equations that are cheap enough, r
+and J are averages over where the image may be (`statistical_linearization`). See docs/method.md, section 5.14, (M47).
 """
 
 from contextlib import suppress
@@ -68,6 +68,7 @@ def gauss_newton_cg(
     image, r = start(equations, options, begin)
     floor = equations.noise.clamp_min(options.floor)
     steps, averaged = 0, False
+    erred = torch.full((len(equations.sizes),), torch.inf, dtype=r.dtype, device=r.device)
     with suppress(TimeoutError):  # then no step is made either
         if StatisticalLinearization.affordable(equations, memory, pool.perturbations):
             averaged = equations.kinked
@@ -78,14 +79,18 @@ def gauss_newton_cg(
     with suppress(TimeoutError):  # a step that is broken off leaves the best before it
         for _ in budget.steps(max_steps, "Joint"):
             near = linearize(image, r)
-            own = torch.cat([b.square().mean().expand_as(b) for b in r.split(equations.sizes)])
+            own = torch.stack([b.square().mean() for b in r.split(equations.sizes)])
+            # No more than the last linearisation erred by, where that is known; no less, to be solvable, than a share.
+            errors = torch.minimum(cg.trust**2 * own, torch.maximum(pool.shrink**2 * erred, cg.least_trust**2 * own))
             variance = floor**2 + near.variance
-            noise = variance + cg.trust**2 * own
+            noise = variance + torch.cat([e.expand(size) for e, size in zip(errors, equations.sizes, strict=True)])
             move = _step(prior.local_gaussian(image.reshape(equations.shape)), near, noise, budget, cg)
             if averaged:  # an average knows of the kinks ahead; F itself may rise on the way
                 new, new_r = image + move, equations.evaluate(image + move)
             else:
-                _, new, new_r = backtrack(equations, image, r, image + move, noise, rule.solved, options.shares)
+                share, new, new_r = backtrack(equations, image, r, image + move, noise, rule.solved, options.shares)
+                missed = new_r - r - share * near.jvp(move)
+                erred = torch.stack([b.square().mean() for b in missed.split(equations.sizes)])
             change = rms(new - image)
             gained = weighted_residual(new_r, noise) <= (1 - cg.progress) * weighted_residual(r, noise)
             image, r, steps = new, new_r, steps + 1

@@ -76,6 +76,7 @@ class CGOptions(Checked):
 
     Attributes:
         trust: Each block is trusted to this share of its residual, as `shrink` does where the error is measured.
+        least_trust: Least share: what is trusted more takes more products than are left.
         products: Most products with J and Jᵀ a step: on smooth networks what a thousandth takes.
         exactness: Share of their right-hand side to which the normal equations are solved; a thousandth instead of a
             hundredth gains two decibels at 224 pixels.
@@ -88,6 +89,7 @@ class CGOptions(Checked):
     """
 
     trust: float = 0.3
+    least_trust: float = 0.1
     products: int = 100
     exactness: float = 1e-3
     products_averaged: int = 40
@@ -96,7 +98,7 @@ class CGOptions(Checked):
     stopping: StoppingOptions = field(default_factory=lambda: StoppingOptions(solved=1e-3, patience=2, stuck=0.1))
 
     def __post_init__(self) -> None:
-        positive = ("trust", "products", "products_averaged")
+        positive = ("trust", "least_trust", "products", "products_averaged")
         self.check(positive, ("progress",), ("exactness", "exactness_averaged"))
 
 

@@ -10,11 +10,13 @@ from leakage_audit.attacks.joint import Joint
 from leakage_audit.attacks.joint_options import JointOptions
 from leakage_audit.equations.autograd import AutogradEquations
 from leakage_audit.equations.base import Block, Equations, relative_error_of
+from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.observation import observe
 from leakage_audit.priors import TotalVariation
 from leakage_audit.runtime import Budget, OutOfTime
 from leakage_audit.scores.metrics import score
 from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
+from leakage_audit.solvers.options import CGOptions, SolverOptions
 from leakage_audit.solvers.statistical_linearization import PointLinearization, StatisticalLinearization
 
 EPS = relative_error_of(torch.float32)
@@ -123,3 +125,15 @@ class TestAverages:
         equations = Absolute(seen.to(torch.float64), torch.full((3, 16, 16), 0.5, dtype=torch.float64))
         assert StatisticalLinearization.affordable(equations, 64_000, 8)
         assert not StatisticalLinearization.affordable(equations, 63_999, 8)
+
+
+def test_what_turned_out_to_be_straight_is_trusted_more():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Flatten(), nn.Linear(8 * 16, 5)).double()
+    seen = observe(net, pictures()[:, :, 8:14, 8:14].double(), 2, mean=0.5)
+    ends = []
+    for least in (CGOptions().trust, CGOptions().least_trust):
+        options = SolverOptions(cg=CGOptions(least_trust=least))
+        ends.append(gauss_newton_cg(peel_layers(seen, EPS), TotalVariation(), 30, 0.0, Budget(), None, options))
+    assert all(end.solved for end in ends)
+    assert ends[1].steps < ends[0].steps

@@ -1,0 +1,219 @@
+"""What averaging over a batch hides: the limit and the best attack for batches of one to many images.
+
+    python benchmarks/frontier.py OUTPUT --data DIR [--networks mlp,lenet] [--batches 1,2,4,8,16] [--seconds 600]
+
+A cell is a network, untrained or trained, a number of images, and labels that are distinct as far as there are classes
+or all of two classes. Each is a row of OUTPUT/frontier.csv, those that are there are passed over: a run that was broken
+off goes on. Labels are never granted; gradients are float32; limits of time are of the process's own. The attack is
+Joint, and CosineTV with the time that is left where Joint did not succeed; the better of the two counts, by its mean
+PSNR. Where neither ended before its time the cell has no result. Afterwards `benchmarks/frontier_figure.py` draws.
+"""
+
+import argparse
+import csv
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from limit_study import CpuBudget, in_order, written
+from same_time import LeNet5
+from torch import Tensor, nn
+
+from leakage_audit import observe, score
+from leakage_audit.attacks import CosineTV, Joint
+from leakage_audit.cli.commands import images_at
+from leakage_audit.data.images import Images
+from leakage_audit.measures.limit import LimitOptions, reconstruction_limit
+from leakage_audit.models import build
+from leakage_audit.runtime import OverBudget
+from leakage_audit.scores.metrics import Scores, chance_floor
+from leakage_audit.scores.severity import SEVERITIES, severities
+
+STEPS, POOL, SEED = 200, 400, 10  # of Adam on batches of 32 of so many images; the attacked ones are others
+SEEN = SEVERITIES.index("recognisable")
+
+
+def perceptron() -> nn.Module:
+    """Three fully connected layers with rectifiers, 3072-256-256-10."""
+    hidden = [nn.Linear(3072, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU()]
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(256, 10))
+
+
+def transformer() -> nn.Module:
+    """torchvision's vision transformer, patches of 4 pixels, width 128, two blocks, its head drawn at random."""
+    net = torchvision.models.VisionTransformer(32, 4, 2, 4, 128, 256, num_classes=10)
+    nn.init.normal_(net.heads.head.weight, std=0.05)  # as torchvision has it, zero, nothing below has a gradient
+    return net.eval()
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "cnn2_v1": lambda: build("cnn2_v1"),
+    "cnn3_v1": lambda: build("cnn3_v1"),
+    "lenet": LeNet5,
+    "mlp": perceptron,
+    "vit": transformer,
+    "resnet18": lambda: torchvision.models.resnet18(num_classes=10).train(),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A place of the map."""
+
+    network: str
+    trained: int
+    labels: str
+    batch: int
+
+
+FIELDS = (
+    *Cell.__annotations__, "limit", "limit_solved", "limit_ended", "limit_seen", "attack", "best", "seen", "ended",
+    "chance", "limit_seconds", "seconds", "peak_gb", "error",
+)  # fmt: skip
+
+
+@lru_cache(maxsize=2)
+def data_at(place: str) -> Images:
+    """An image folder's training images at 32 × 32."""
+    images = images_at(place, 32)
+    images.setup("fit")
+    return images
+
+
+@lru_cache(maxsize=2)
+def pool(place: str) -> tuple[Tensor, Tensor]:
+    """The images that networks are trained on, and their classes."""
+    found = [data_at(place).image_at(i) for i in range(POOL)]
+    return torch.stack([one.image for one in found]), torch.tensor([one.label for one in found])
+
+
+@lru_cache(maxsize=8)
+def network_of(name: str, steps: int, place: str) -> nn.Module:
+    """The network, in the mode in which it shares gradients."""
+    torch.manual_seed(SEED)
+    net = NETWORKS[name]()
+    mode, adam = net.training, torch.optim.Adam(net.parameters(), lr=1e-3)
+    net.train()
+    for _ in range(steps):
+        x, y = pool(place)
+        chosen = torch.randint(POOL, (32,))
+        adam.zero_grad()
+        F.cross_entropy(net(x[chosen] - 0.5), y[chosen]).backward()
+        adam.step()
+    return net.train(mode)
+
+
+def batch_of(cell: Cell, place: str) -> tuple[Tensor, Tensor]:
+    """Images beyond the pool: of classes in turn, or of two classes in turn."""
+    images = data_at(place)
+    classes = images.num_classes if cell.labels == "distinct" else min(2, images.num_classes)
+    wanted = [i % classes for i in range(cell.batch)]
+    found: dict[int, Tensor] = {}
+    index = POOL
+    while len(found) < cell.batch:
+        one = images.image_at(index)
+        place_of = next((i for i, label in enumerate(wanted) if label == one.label and i not in found), None)
+        if place_of is not None:
+            found[place_of] = one.image
+        index += 1
+    return torch.stack([found[i] for i in range(cell.batch)]), torch.tensor(wanted)
+
+
+def seen_share(scores: Scores, floor: Scores) -> float:
+    """Share of the images of which one sees what they show."""
+    words = severities(scores, floor)
+    return sum(SEVERITIES.index(word) >= SEEN for word in words) / len(words)
+
+
+def measure(cell: Cell, place: str, limit_seconds: float, seconds: float) -> dict[str, Any]:
+    """The row of a cell."""
+    x, y = batch_of(cell, place)
+    seen = observe(network_of(cell.network, cell.trained, place), x, y, mean=0.5)
+    floor = chance_floor(pool(place)[0].mean(0), x)
+    row: dict[str, Any] = {"chance": floor.psnr}
+    cpu = time.process_time()
+    try:
+        limit = reconstruction_limit(
+            seen, x, y, options=LimitOptions(uncertainty=False), budget=CpuBudget(limit_seconds)
+        )
+        row |= {"limit": limit.psnr, "limit_solved": limit.solved, "limit_ended": limit.ended}
+        row["limit_seen"] = seen_share(score(limit.images, x), floor)
+    except OverBudget as error:
+        row["limit_ended"] = str(error)
+    row["limit_seconds"] = time.process_time() - cpu
+    cpu, budget = time.process_time(), CpuBudget(seconds)
+    found = [("joint", Joint()(seen, budget))]
+    if not found[0][1].succeeded and budget.left > 0:
+        found.append(("cosine_tv", CosineTV(iterations=500, restarts=1)(seen, budget)))
+    row["seconds"] = time.process_time() - cpu
+    ended = [(name, one) for name, one in found if one.converged]
+    if ended:
+        name, best = max(ended, key=lambda pair: sum(score(pair[1].images, x).psnr))
+        row |= {"attack": name, "best": in_order(best.images, x), "seen": seen_share(score(best.images, x), floor)}
+    return row | {"ended": "; ".join(f"{name}: {one.ended}" for name, one in found)}
+
+
+def missing(path: Path, options: argparse.Namespace) -> Iterator[Cell]:
+    """Cells that have no row yet, small batches first."""
+    done = set[tuple[str, ...]]()
+    if path.exists():
+        done = {tuple(row[k] for k in Cell.__annotations__) for row in csv.DictReader(path.open())}
+    sizes, networks = map(int, options.batches.split(",")), options.networks.split(",")
+    for batch, name, trained, labels in product(sizes, networks, (0, STEPS), options.labels.split(",")):
+        cell = Cell(name, trained, labels, batch)
+        alike = batch <= 2 and labels == "two classes"  # the same as distinct ones
+        if not alike and tuple(map(str, asdict(cell).values())) not in done:
+            yield cell
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """A whole row at once, so that a run that is broken off leaves none in halves."""
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        if not file.tell():
+            writer.writeheader()
+        writer.writerow({name: written(row.get(name, "")) for name in FIELDS})
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def main() -> None:
+    """Measure what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--data", default="synthetic")
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--batches", default="1,2,4,8,16")
+    parser.add_argument("--labels", default="distinct,two classes")
+    parser.add_argument("--limit", type=float, default=60.0, help="CPU seconds of a cell's limit")
+    parser.add_argument("--attack", type=float, default=60.0, help="CPU seconds of a cell's attacks")
+    parser.add_argument("--seconds", type=float, help="begin no cell after so long; the next run goes on")
+    options = parser.parse_args()
+    began = time.perf_counter()
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / "frontier.csv"
+    for cell in missing(path, options):
+        if options.seconds is not None and time.perf_counter() - began > options.seconds:
+            break
+        try:
+            row = measure(cell, options.data, options.limit, options.attack) | {"error": ""}
+        except (ValueError, TypeError, RuntimeError) as error:  # a cell that cannot be measured is a row too
+            row = {"error": f"{type(error).__name__}: {error}"}
+        row["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        append(path, asdict(cell) | row)
+        told = {k: sum(row[k]) / len(row[k]) for k in ("limit", "best") if row.get(k)}
+        print(cell, " ".join(f"{k} {v:.1f}" for k, v in told.items()), row.get("ended", row["error"]), flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

@@ -1,0 +1,126 @@
+"""The map of `benchmarks/frontier.py`: which share of a batch's images a gradient determines, and an attack gets.
+
+    python benchmarks/frontier_figure.py OUTPUT [--figure docs/frontier.svg]
+
+Reads OUTPUT/frontier.csv. A field's colour is the share of the images that are recognisable (`scores.severity`), on the
+left at the limit and on the right as the best attack has them; its number the mean PSNR in dB, `>` where a limit was
+not solved to its end. Where no attack ended in its time the field is hatched: no result, which is no protection; what
+was not measured is empty. Prints the same as a table.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import numpy as np
+
+NAMES = {
+    "cnn2_v1": "CNN2 V1", "cnn3_v1": "CNN3 V1", "lenet": "LeNet-5", "mlp": "MLP 3072-256-256-10",
+    "vit": "vision transformer", "resnet18": "ResNet-18, batch statistics",
+}  # fmt: skip
+CAP = 99.0  # dB: more is an exact image all the same
+
+
+def read(path: Path) -> dict[tuple[str, str, str, int], dict[str, str]]:
+    """The cells, by network, training, labels and batch size."""
+    rows = list(csv.DictReader(path.open()))
+    return {(r["network"], r["trained"], r["labels"], int(r["batch"])): r for r in rows}
+
+
+def mean_of(row: dict[str, str], name: str) -> float | None:
+    """Of a column of one number an image."""
+    return float(np.mean([float(x) for x in row[name].split()])) if row.get(name) else None
+
+
+def told(row: dict[str, str] | None, name: str, share: str) -> tuple[float, str]:
+    """Share of recognisable images (NaN without a result) and what is written there."""
+    value = None if row is None else mean_of(row, name)
+    best = None if row is None else mean_of(row, "best")
+    if (
+        row is not None
+        and name == "limit"
+        and row["limit_solved"] != "True"
+        and best is not None
+        and best > (value or 0)
+    ):
+        return float(row["seen"]), f">{min(best, CAP):.0f}"  # what was got is determined
+    if row is None or value is None:
+        return float("nan"), "" if row is None else "–"
+    more = ">" if name == "limit" and row["limit_solved"] != "True" else ""
+    return float(row[share]), f"{more}{min(value, CAP):.0f}"
+
+
+def lines(cells: dict[tuple[str, str, str, int], dict[str, str]]) -> list[tuple[str, str, str]]:
+    """The map's rows, in order."""
+    found = {key[:3] for key in cells}
+    order = [(n, t, k) for n in NAMES for t in ("0", "200") for k in ("distinct", "two classes")]
+    return [line for line in order if line in found]
+
+
+def draw(cells: dict[tuple[str, str, str, int], dict[str, str]], path: Path) -> None:
+    """Two maps beside each other."""
+    import matplotlib
+
+    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "frontier", "hatch.linewidth": 0.4}
+    from matplotlib.colors import ListedColormap, Normalize
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    sizes, rows = sorted({key[3] for key in cells}), lines(cells)
+    figure = Figure(figsize=(max(3.2 + 1.1 * len(sizes), 8.0), 0.9 + 0.27 * len(rows)), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    panels = (("limit", "limit_seen", "what the gradient determines"), ("best", "seen", "what the best attack got"))
+    for ax, (name, share, title) in zip(axes, panels, strict=True):
+        for i, line in enumerate(rows):
+            for j, size in enumerate(sizes):
+                row = cells.get((*line, size))
+                if row is None and size <= 2:  # two labels of two classes are distinct
+                    row = cells.get((line[0], line[1], "distinct", size))
+                shown, text = told(row, name, share)
+                empty = np.isnan(shown)
+                colour = "white" if empty else matplotlib.colormaps["YlOrRd"](0.85 * shown)
+                hatch = "////" if empty and row is not None else None
+                ax.add_patch(Rectangle((j, i), 1, 1, facecolor=colour, edgecolor="#999", linewidth=0.5, hatch=hatch))
+                dark = not empty and shown > 0.7
+                ax.text(j + 0.5, i + 0.52, text, ha="center", va="center", size=7, color="white" if dark else "black")
+        ax.set(xlim=(0, len(sizes)), ylim=(len(rows), 0), title=title, xlabel="images in the batch")
+        ax.set_xticks(np.arange(len(sizes)) + 0.5, [str(size) for size in sizes])
+        ax.tick_params(length=0)
+        ax.title.set_size(9)
+    words = [f"{NAMES[n]}, {'trained' if t != '0' else 'new'}, {k}" for n, t, k in rows]
+    axes[0].set_yticks(np.arange(len(rows)) + 0.5, words, size=7)
+    shades = ListedColormap(matplotlib.colormaps["YlOrRd"](np.linspace(0, 0.85, 256)))
+    scale = matplotlib.cm.ScalarMappable(Normalize(0, 1), shades)
+    figure.colorbar(scale, ax=axes, label="share of images recognisable", shrink=0.6, format="{x:.0%}")
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None, dpi=160)
+
+
+def table(cells: dict[tuple[str, str, str, int], dict[str, str]]) -> None:
+    """Limit and best attack, mean dB and share of recognisable images, as Markdown."""
+    sizes = sorted({key[3] for key in cells})
+    print("| network | weights | labels | " + " | ".join(f"B = {size}" for size in sizes) + " |")
+    print("|---" * (3 + len(sizes)) + "|")
+    for line in lines(cells):
+        fields = []
+        for size in sizes:
+            row = cells.get((*line, size))
+            pair = [told(row, *names) for names in (("limit", "limit_seen"), ("best", "seen"))]
+            shares = ", ".join("–" if np.isnan(share) else f"{share:.0%}" for share, _ in pair)
+            fields.append(f"{pair[0][1]} / {pair[1][1]} ({shares})" if row else "")
+        weights = "new" if line[1] == "0" else f"{line[1]} steps"
+        print(f"| {NAMES[line[0]]} | {weights} | {line[2]} | " + " | ".join(fields) + " |")
+
+
+def main() -> None:
+    """Print and draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--figure", type=Path)
+    options = parser.parse_args()
+    cells = read(options.output / "frontier.csv")
+    table(cells)
+    draw(cells, options.figure or options.output / "frontier.svg")
+
+
+if __name__ == "__main__":
+    main()
