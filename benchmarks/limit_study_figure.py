@@ -39,6 +39,7 @@ class Found:
     solved: bool
     converged: bool
     succeeded: bool
+    granted: bool
     chance: np.ndarray
     limit: np.ndarray
     best: np.ndarray
@@ -52,7 +53,7 @@ class Found:
         return cls(
             int(row["case"]), int(row["network"]), row["family"], int(row["trained"]) > 0, int(row["batch"]),
             float(row["noise"]), row["limit_solved"] == "True", row["joint_converged"] == "True",
-            row["succeeded"] == "True", chance, limit, best,
+            row["succeeded"] == "True", bool(row["granted"]), chance, limit, best,
         )  # fmt: skip
 
 
@@ -93,6 +94,7 @@ def groups(cases: Sequence[Found]) -> dict[str, list[Found]]:
         "all": lambda x: True,
         "limit solved to its end": lambda x: x.solved,
         "the attack succeeded": lambda x: x.succeeded and x.solved,
+        "it did, and the limit granted nothing": lambda x: x.succeeded and x.solved and not x.granted,
         "it says that it converged": lambda x: x.converged and x.solved,
         "it did not succeed": lambda x: not x.succeeded and x.solved,
         **{name: lambda x, name=name: x.family == name and x.solved for name in COLOURS},
