@@ -24,6 +24,7 @@ HELP = re.compile(r"<!-- help: (\w+) -->")
 def on_page_markdown(text: str, **_: Any) -> str:
     """The commands' own help and the list of examples, where a page asks for them; formulas as paragraphs."""
     text = re.sub(r"(?m)^((?:> )?)(\$\$.*)$", r"\1\n\1\2", text)
+    text = re.sub(r"(?m)^((?:> )?)(\$\$.+\$\$)$", r"\1\2\n\1", text)
     return (
         HELP.sub(lambda found: f"```text\n{_help(found[1])}```", text)
         .replace("<!-- examples -->", _examples())
