@@ -34,14 +34,14 @@ def on_page_markdown(text: str, **_: Any) -> str:
 
 def _help(command: str) -> str:
     said = io.StringIO()
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "80"  # as many as the page shows
     with redirect_stdout(said):
         try:
             main([command, "--help"])
         except SystemExit as ended:
             if ended.code:
                 raise
-    return re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue())
+    return re.sub(r"\x1b\[[0-9;]*m|.\x08", "", said.getvalue())  # neither colours nor what a backspace takes away
 
 
 def _examples() -> str:

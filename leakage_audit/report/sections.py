@@ -37,7 +37,8 @@ def attacks(report: Report) -> str:
     for attack in report["attacks"]:
         worst, latest = attack["worst"], attack["latest"]
         about = [attack["ended"]] if attack["ended"] else []
-        about += [f"out of time {attack['out_of_time']} times"] if attack["out_of_time"] else []
+        times = attack["out_of_time"]
+        about += [f"out of time {'once' if times == 1 else f'{times} times'}"] if times else []
         shown = f'{latest["highest"]["psnr"]:.1f} dB<span class="sub">{word(latest["word"])}</span>'
         missing = last.get(attack["name"])
         rows.append(
