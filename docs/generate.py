@@ -70,7 +70,8 @@ def zoo() -> str:
 
     rows = []
     for case in CASES:
-        about = (inspect.getdoc(case.module) or "").partition("\n")[0] if inspect.isclass(case.module) else ""
+        own = vars(case.module).get("__doc__") if inspect.isclass(case.module) else None  # not that of its base
+        about = inspect.cleandoc(own or "").partition("\n")[0]
         settings = ", ".join(f"`{name}`" for name in case.audit)
         happens = "refused" if case.refused else "audited" + (f" with {settings}" if settings else "")
         cure = ", ".join(f"`{name}`" for name in case.cure or {})
@@ -84,7 +85,7 @@ def pages() -> dict[str, str]:
     report = json_schema(Report, "report.json of leakage-audit")
     return {
         "attacks.md": attacks(),
-        "metrics.md": METRICS + as_markdown(),
+        "metrics.md": METRICS + '<div class="reasons" markdown>\n\n' + as_markdown() + "\n</div>\n",
         "zoo.md": zoo(),
         "audit.schema.json": json.dumps(lines, indent=2, ensure_ascii=False) + "\n",
         "report.schema.json": json.dumps(report, indent=2, ensure_ascii=False) + "\n",

@@ -24,6 +24,7 @@ HELP = re.compile(r"<!-- help: (\w+) -->")
 def on_page_markdown(text: str, **_: Any) -> str:
     """The commands' own help and the list of examples, where a page asks for them; formulas as paragraphs."""
     text = re.sub(r"(?m)^((?:> )?)(\$\$.*)$", r"\1\n\1\2", text)
+    text = re.sub(r"(?m)^((?:> )?)(\$\$.+\$\$)$", r"\1\2\n\1", text)
     return (
         HELP.sub(lambda found: f"```text\n{_help(found[1])}```", text)
         .replace("<!-- examples -->", _examples())
@@ -33,14 +34,14 @@ def on_page_markdown(text: str, **_: Any) -> str:
 
 def _help(command: str) -> str:
     said = io.StringIO()
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "80"  # as many as the page shows
     with redirect_stdout(said):
         try:
             main([command, "--help"])
         except SystemExit as ended:
             if ended.code:
                 raise
-    return re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue())
+    return re.sub(r"\x1b\[[0-9;]*m|.\x08", "", said.getvalue())  # neither colours nor what a backspace takes away
 
 
 def _examples() -> str:

@@ -59,6 +59,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     for name, page in pages.items():  # nothing is asked of another host
         outside = re.findall(r'<(?:script|img|link)[^>]+(?:src|href)="(https?:[^"]+)"', page)
         assert not [url for url in outside if "canonical" not in url], name
+        assert '$<span class="formula">' not in page, name  # a displayed formula that was read as one in the line
 
 
 @pytest.mark.filterwarnings(

@@ -46,6 +46,7 @@ NAMED = {
     "equations/smoothed_kinks LEAST": ROUNDING,
     "equations/smoothed_kinks ODDS": "the logistic distribution closest to a Gaussian",
     "equations/sparsest_basis STEPS_KEPT": "an estimate of memory, counted in the code",
+    "figures/sheet BETWEEN": LAYOUT,
     "figures/sheet MARGIN": LAYOUT,
     "figures/sheet TEXT": LAYOUT,
     "layerwise/factor_cost PIVOTED": "an estimate of time, from LAPACK's speeds",

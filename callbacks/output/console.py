@@ -18,7 +18,7 @@ from leakage_audit.callbacks.evaluation.results import Audit
 from leakage_audit.readings.metric_table import PSNR
 from leakage_audit.readings.reading import NO_RESULT, Status, shown_word
 from leakage_audit.report.audits import attacked, never_ended
-from leakage_audit.scores.severity import SEVERITIES
+from leakage_audit.scores.severity import EXACT_PSNR, SEVERITIES
 
 COLOURS = dict(zip(SEVERITIES, ("default", "yellow", "dark_orange", "red"), strict=True))  # a low word is no safety
 COLOURS |= {Status.LEAKS: "red", Status.OPEN: "dark_orange", Status.UNKNOWN: "yellow", Status.PROTECTED: "green"}
@@ -37,7 +37,8 @@ def show(trainer: Trainer, audit: Audit) -> None:
     reached = [audit.metrics[PSNR.of(name)] for name in audit.severities]
     if status is Status.LEAKS:  # a proof counts however the attack ended
         reached += [psnr for psnr, _ in audit.no_results.values() if math.isfinite(psnr)]
-    said = f"{max(reached):.1f} {PSNR.unit}" if reached else NO_RESULT
+    best = max(reached, default=None)
+    said = NO_RESULT if best is None else "exact" if best >= EXACT_PSNR else f"{best:.1f} {PSNR.unit}"
     shown: Any = trainer.progress_bar_metrics  # floats by its type, but bars show words as well
     others = {name: value for name, value in shown.items() if name not in set(Status)}
     shown.clear()

@@ -1,6 +1,7 @@
 """The command line: `leakage-audit fit | inspect | compare | sweep | filter | prior | report | losses`."""
 
 import importlib
+import shlex
 import shutil
 import sys
 from argparse import ArgumentError
@@ -87,7 +88,10 @@ class AuditCLI(LightningCLI):
             # By its path where the shell would not find it, so that the line works as printed.
             own = Path(sys.executable).parent / "tensorboard"
             program = "tensorboard" if shutil.which("tensorboard") or not own.exists() else str(own)
-            print(f"\nResults: {self.trainer.log_dir}\nLook at them with: {program} --logdir {self.trainer.log_dir}")
+            folder = self.trainer.log_dir
+            # TensorBoard's fast loader leaves out what each tag means; of the pictures it shows about ten unless told.
+            options = "--samples_per_plugin images=200 --load_fast=false"
+            print(f"\nResults: {folder}\nLook at them with: {program} --logdir {shlex.quote(folder)} {options}")
 
 
 def main(args: Sequence[str] | None = None) -> int:

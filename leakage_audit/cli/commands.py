@@ -23,6 +23,7 @@ from leakage_audit.observation import observe
 from leakage_audit.priors import Gaussian, save
 from leakage_audit.priors.training import learn_denoiser
 from leakage_audit.report import write_report
+from leakage_audit.scores.severity import EXACT_PSNR
 
 Numbers = str | float | list[float]
 
@@ -65,9 +66,9 @@ def inspect(
     else:
         Console().print(inspection)
         if found is not None:
-            at_least = "" if found.solved else "at least "
+            at_least = "exactly, to " if found.psnr[0] >= EXACT_PSNR else "to " if found.solved else "to at least "
             rank = found.rank[0] if found.rank else "unknown"
-            print(f"A drawn image's gradient determines it to {at_least}{found.psnr[0]:.1f} dB (rank of J {rank}).")
+            print(f"A drawn image's gradient determines it {at_least}{found.psnr[0]:.1f} dB (rank of J {rank}).")
 
 
 def compare(

@@ -49,7 +49,8 @@ def _others(report: Mapping[str, Any], span: tuple[int, int]) -> list[str]:
         if metric.chart is None or metric.chart in (LEAKAGE, SSIM.chart):
             continue
         names = dict.fromkeys(name for audit in report["audits"] for name in audit["metrics"] if metric.matches(name))
-        for name in list(names)[:CURVES]:
+        by_attack = metric.placeholder == "attack"  # an attack has its colour of the charts above
+        for name in (sorted(names) if by_attack else list(names))[:CURVES]:
             points = _logged(report, name)
             if len({value for _, value in points}) > 1:
                 own = lines.setdefault(metric.chart, [])

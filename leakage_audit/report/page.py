@@ -10,7 +10,7 @@ from leakage_audit.report import course, sections
 
 PICTURES, BYTES = 8, 10_000_000  # shown at most, and what they may weigh before they are written as text
 
-NARROW = 420  # pixels: two columns of images, which are as good as readable on a telephone without scrolling
+NARROW = 440  # pixels: two columns of images, which are as good as readable on a telephone without scrolling
 
 
 def choose(report: Mapping[str, Any], steps: Sequence[int]) -> list[int]:
@@ -80,7 +80,8 @@ def _affordable(pictures: Mapping[int, bytes]) -> dict[int, bytes]:
 
 
 def _gallery(report: Mapping[str, Any], pictures: Mapping[int, bytes]) -> str:
-    if not pictures:
+    worst = (report["verdict"]["worst"] or {}).get("step")
+    if not pictures or list(pictures) == [worst]:  # the only one stands beside the verdict
         return ""
     told = {audit["step"]: audit["attacks"] for audit in report["audits"]}
     failed = {audit["step"]: audit["no_result"] for audit in report["audits"]}

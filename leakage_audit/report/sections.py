@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from leakage_audit.readings.metric_table import METRICS
+from leakage_audit.readings.metric_table import METRICS, PSNR
 from leakage_audit.readings.reading import NO_RESULT, PROOF, Status
 from leakage_audit.report.audits import attacked, never_ended
 from leakage_audit.report.charts import number
@@ -37,7 +37,8 @@ def attacks(report: Report) -> str:
     for attack in report["attacks"]:
         worst, latest = attack["worst"], attack["latest"]
         about = [attack["ended"]] if attack["ended"] else []
-        about += [f"out of time {attack['out_of_time']} times"] if attack["out_of_time"] else []
+        times = attack["out_of_time"]
+        about += [f"out of time {'once' if times == 1 else f'{times} times'}"] if times else []
         shown = f'{latest["highest"]["psnr"]:.1f} dB<span class="sub">{word(latest["word"])}</span>'
         missing = last.get(attack["name"])
         rows.append(
@@ -184,11 +185,16 @@ def section(title: str, inside: str) -> str:
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table that scrolls by itself where the screen is narrow; cells are HTML."""
+    """A table, where the screen is narrow a list of each row's cells under their heads; cells are HTML."""
     head = "".join(f"<th>{escape(name)}</th>" for name in heads)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(map(_cell, heads, row)) + "</tr>" for row in rows)
     inside = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div class="card scroll" tabindex="0">{inside}</div>'  # scrolled by the keyboard, too
+
+
+def _cell(head: str, inside: str) -> str:
+    missing = ' class="missing"' if inside == "–" else ""
+    return f'<td data-head="{escape(head)}"{missing}>{inside}</td>'
 
 
 def word(name: str) -> str:
@@ -210,7 +216,8 @@ def _tiles(report: Report) -> str:
     cells = []
     for title, numbers in (("Worst image", found["worst"]), ("Last audit", found["latest"])):
         if numbers is not None:
-            cells.append((title, f"{numbers['psnr']:.1f} dB", word(numbers["word"])))
+            shown = f"{numbers['psnr']:.1f} dB", word(numbers["word"])
+            cells.append((title, *(shown[::-1] if numbers["word"] == "exact" else shown)))
         elif attacked(report["audits"]):
             cells.append((title, NO_RESULT, "no attack ended by itself"))
     if found["status"] is not None:
@@ -219,8 +226,10 @@ def _tiles(report: Report) -> str:
         cells.append(("Gates", _toned(found["gates"]), f"of {len(report['gates'])}"))
     for metric in _LIMITED:
         if metric.name in last:
-            about = f"{metric.unit}, last audit" if metric.unit else "0 is worst"
-            cells.append((escape(metric.term or metric.name), number(last[metric.name]), about))
+            shown = number(last[metric.name]), f"{metric.unit}, last audit" if metric.unit else "0 is worst"
+            if metric.unit == PSNR.unit and last[metric.name] >= EXACT_PSNR:
+                shown = word("exact"), " ".join(shown)
+            cells.append((escape(metric.term or metric.name), *shown))
     skipped = f"{run['skipped']} skipped" if run["skipped"] else "none skipped"
     cells.append(("Audits", str(run["audits"]), f"{skipped}, {_duration(run['seconds'])}"))
     inside = "".join(f'<div class="tile"><span>{a}</span><b>{b}</b><span>{c}</span></div>' for a, b, c in cells)

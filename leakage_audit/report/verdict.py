@@ -69,7 +69,8 @@ def _detail(found: Mapping[str, Any], audits: Sequence[Mapping[str, Any]]) -> st
         if skipped:
             return f"{skipped} of {len(audits)} audits were skipped; the reasons are below."
         return "Only the layers' systems were measured; no reconstruction was attempted."
-    says = f"At step {worst['step']}, {worst['attack']} reached {scores(worst)}."
+    exactly = "the exact image: " if worst["word"] == "exact" else ""  # how many dB then says only how it was rounded
+    says = f"At step {worst['step']}, {worst['attack']} reached {exactly}{scores(worst)}."
     if latest is not None and latest["step"] != worst["step"]:
         says += f" In the last audit, at step {latest['step']}: {latest['word']}, {scores(latest)}."
     last = attacked(audits)[-1]

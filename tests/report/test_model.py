@@ -54,7 +54,7 @@ def test_the_verdict_is_that_of_the_image_that_gave_most_away(tmp_path):
         "recognisable",
     )
     assert verdict["detail"] == (
-        "At step 0, joint reached 150.0 dB, SSIM 0.20, where a guess scores 12.0 dB. "
+        "At step 0, joint reached the exact image: 150.0 dB, SSIM 0.20, where a guess scores 12.0 dB. "
         "In the last audit, at step 40: recognisable, 26.0 dB, SSIM 0.20, where a guess scores 12.0 dB."
     )
 

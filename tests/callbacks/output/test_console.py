@@ -66,7 +66,7 @@ class TestProgress:
         (Audit(1, 1, skipped="no labels"), {"unknown": "no result"}),
         (Audit(1, 1, status=Status.UNKNOWN, no_results={"a": (9.0, "out of time")}), {"unknown": "no result"}),
         (Audit(1, 1, status=Status.LEAKS, no_results={"a": (31.22, "out of time")}), {"leaks": "31.2 dB"}),
-        (Audit(1, 1, {"audit/psnr/a": 146.57}, status=Status.LEAKS, severities={"a": "exact"}), {"leaks": "146.6 dB"}),
+        (Audit(1, 1, {"audit/psnr/a": 146.57}, status=Status.LEAKS, severities={"a": "exact"}), {"leaks": "exact"}),
     ],
 )
 def test_what_an_audit_found_does_not_stand_for_the_next(audit, entry):
