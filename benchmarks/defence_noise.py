@@ -30,20 +30,22 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=16)
     parser.add_argument("--steps", type=int, nargs="*", default=[0, 200])
     parser.add_argument("--networks", nargs="*", default=["cnn3_v1", "cnn4_v1"])
+    parser.add_argument("--levels", type=float, nargs="*", default=LEVELS)
     given = parser.parse_args()
     torch.set_num_threads(1)
     data = images_at(given.data, given.image_size, given.classes.split(","))
     for network in given.networks:
         for steps in given.steps:
             model = Recipe(data, network, steps=steps).train("none", 0.0).network
-            rows = [_row(model, data, given.indices, level) for level in LEVELS]
-            for level, row in zip(LEVELS, rows, strict=True):
+            rows = []
+            for level in given.levels:
+                rows.append(_row(model, data, given.indices, level))
                 print(
                     f"{network} {steps:4d} steps  ε {level:<6g}",
-                    "  ".join(f"{k} {v:8.2f}" for k, v in row.items()),
+                    "  ".join(f"{k} {v:8.2f}" for k, v in rows[-1].items()),
                     flush=True,
                 )
-            for a, b in (("limit", "knows"), ("limit", "c"), ("knows", "c")):
+            for a, b in (("limit", "knows"), ("limit", "c"), ("knows", "c")) if len(rows) > 1 else ():
                 found = spearmanr([row[a] for row in rows], [row[b] for row in rows]).statistic
                 print(f"{network} {steps:4d} steps  rank correlation of {a} and {b}: {found:.2f}", flush=True)
 

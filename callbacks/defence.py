@@ -13,7 +13,13 @@ from leakage_audit.callbacks.capture.model_copy import plain, resolve
 from leakage_audit.callbacks.capture.rng_isolation import isolated
 from leakage_audit.callbacks.capture.sample_gradients import PerSample
 from leakage_audit.callbacks.capture.set_aside import set_aside
-from leakage_audit.callbacks.capture.step_gradients import MicroBatch, loss_scale, step_gradients
+from leakage_audit.callbacks.capture.step_gradients import (
+    MicroBatch,
+    Overflow,
+    loss_scale,
+    refuse_overflow,
+    step_gradients,
+)
 from leakage_audit.defences import Clip, Composition, GaussianNoise, Mechanism, Shared
 
 
@@ -111,9 +117,11 @@ class GradientDefence(Callback):
 
         Raises:
             MisconfigurationException: If each image's own gradient is needed and the step is not understood.
+            Overflow: If there will be no step.
         """
         if self._shared is None:
             own = step_gradients(trainer, module, optimizer)
+            refuse_overflow(trainer, own)
             if self._per_sample is None:
                 self._shared = self.share(own)
             else:
@@ -135,7 +143,11 @@ class GradientDefence(Callback):
 
     @override
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        shared = self.share_step(trainer, pl_module, optimizer)
+        try:
+            shared = self.share_step(trainer, pl_module, optimizer)
+        except Overflow:  # the scaler has to see it, and halves its scale
+            self._forget()
+            return
         # Fused optimisers undo the loss scaling of 16-mixed themselves, later: the noise must be scaled like the rest.
         scale = loss_scale(trainer) if getattr(optimizer, "_step_supports_amp_scaling", False) else 1.0
         mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -143,7 +155,12 @@ class GradientDefence(Callback):
             if id(p) in mine and p.grad is not None:
                 found = shared.gradients.get(plain(name))
                 p.grad = found if found is None or scale == 1.0 else found * scale
-        self.steps, self._window, self._shared = self.steps + 1, [], None
+        self.steps += 1
+        self._forget()
+
+    def _forget(self) -> None:
+        """Let go of the step."""
+        self._window, self._shared = [], None
         if self._per_sample is not None:
             self._per_sample.forget()
 

@@ -77,7 +77,14 @@ def opacus_of(trainer: Any, module: nn.Module, optimizer: Any) -> tuple[OwnOpacu
                 "make_private returned: its gradients are neither clipped nor noised, and are audited as they are"
             )
         return None, ""
-    if type(optimizer).__name__ != "DPOptimizer":
+    if is_kind(optimizer, "DistributedDPOptimizer"):
+        problem = "what its processes share is added up within its own step, where no audit sees it"
+    elif trainer.world_size > 1:
+        problem = (
+            "its processes know nothing of each other: each takes a step of its own, and their weights part, unless "
+            "make_private is given a DifferentiallyPrivateDistributedDataParallel"
+        )
+    elif type(optimizer).__name__ != "DPOptimizer":
         problem = f"{type(optimizer).__name__} clips in another way than make_private's default"
     elif optimizer.loss_reduction != "mean":
         problem = "its loss_reduction is not 'mean'"

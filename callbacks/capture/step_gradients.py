@@ -4,7 +4,7 @@
 there: accumulated over the window, averaged over the ranks, not yet clipped (except by manual optimisation).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,15 @@ from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from leakage_audit.callbacks.capture.distributed import AuditSkipped
 from leakage_audit.callbacks.capture.model_copy import Classifier, plain
 from leakage_audit.callbacks.capture.plain_training import PlainTraining
 from leakage_audit.callbacks.capture.rng_isolation import RngState
 from leakage_audit.observation import Loss
+
+
+class Overflow(AuditSkipped):
+    """The scaled loss of 16-mixed has overflowed: the scaler takes no step, and nothing is shared."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,18 @@ def loss_scale(trainer: Trainer) -> float:
     """By how much the precision plugin scales the loss: 1 except in 16-mixed."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     return 1.0 if scaler is None else float(scaler.get_scale())
+
+
+def refuse_overflow(trainer: Trainer, gradients: Mapping[str, Tensor]) -> None:
+    """Raise where the gradient scaler will leave a step out, as it does at the start of most fits in 16-mixed.
+
+    Raises:
+        Overflow: If there is a scaler and a gradient is not finite. Without a scaler the step would be taken.
+    """
+    if getattr(trainer.precision_plugin, "scaler", None) is None:
+        return
+    if not all(bool(torch.isfinite(g).all()) for g in gradients.values()):
+        raise Overflow("the scaled loss has overflowed: the gradient scaler takes no step, and nothing is shared")
 
 
 def recompute(

@@ -1,6 +1,8 @@
 """Work that Lightning shares out over processes and machines: a prediction over items, each done by one process."""
 
 import logging
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -90,7 +92,7 @@ def share_out(
     several = num_nodes > 1 or devices not in (1, "1", "auto")
     if strategy == "ddp" or (strategy == "auto" and several):
         strategy = DDPStrategy(timeout=DAYS)
-    with _quiet():
+    with _quiet(), _ended_by_sigterm():
         trainer = L.Trainer(
             accelerator=accelerator, devices=devices, num_nodes=num_nodes, strategy=strategy, default_root_dir=output,
             logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
@@ -105,6 +107,23 @@ def share_out(
         finally:
             work.close()
     return bool(trainer.is_global_zero)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Lightning takes note of SIGTERM and asks for it while it fits; a prediction would go on to its end."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield  # somebody's own handler, which Lightning calls after its own
+        return
+    signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _exit(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)  # as a shell names the end by a signal
 
 
 @contextmanager

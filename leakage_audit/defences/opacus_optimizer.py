@@ -26,7 +26,8 @@ def about_to_share(optimizer: Any, names: Mapping[str, nn.Parameter]) -> Shared:
     everything: list[Any] = optimizer.params
     own = {id(p) for p in everything}
     mine: dict[str, Any] = {name: p for name, p in names.items() if id(p) in own}
-    if any(p.summed_grad is not None or len(_parts(p.grad_sample)) > 1 for p in everything):
+    unfinished = optimizer._check_skip_next_step(pop_next=False)  # the batch's first part has nothing summed yet
+    if unfinished or any(p.summed_grad is not None or len(_parts(p.grad_sample)) > 1 for p in everything):
         raise ValueError("the step's batch comes in several parts (BatchMemoryManager, or accumulated gradients)")
     samples = {name: optimizer._get_flat_grad_sample(p) for name, p in mine.items()}
     if not len(next(iter(samples.values()))):

@@ -10,13 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fits import Grey, Net, fit, same, traces
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from test_defence import Keeps, Notes
 from torch import nn
 
 from leakage_audit.callbacks import GradientDefence, LeakageAudit
 from leakage_audit.cli.command_line import main
-from leakage_audit.defences import Clip, ClipPerSample, GaussianNoise, PartialSharing, Prune, Quantize
+from leakage_audit.defences import Clip, ClipPerSample, DefenceError, GaussianNoise, PartialSharing, Prune, Quantize
 
 
 class Plain(Notes):
@@ -118,6 +119,43 @@ def test_in_mixed_precision_the_audit_sees_what_the_optimiser_gets(tmp_path):
     defence = GradientDefence(mechanisms=[Clip(0.1), Quantize(6)])
     _, module = fit(tmp_path, audit, defence, module=Notes, max_steps=1, precision="bf16-mixed")
     assert all(torch.equal(g, module.got[0][name]) for name, g in attack.seen[1].items())
+
+
+@pytest.mark.parametrize("mechanism", [Clip(0.1), ClipPerSample(0.5)], ids=["clip", "clip per sample"])
+def test_a_scaled_loss_is_audited_as_the_optimiser_gets_it(tmp_path, mechanism):
+    attack = Keeps()
+    audit = LeakageAudit(every_n_steps=1, attacks=[attack], gradient="step", on_error="raise", limit=0)
+    defence = GradientDefence(mechanisms=[mechanism, GaussianNoise(0.01)])
+    _, module = fit(tmp_path, audit, defence, module=Plain, max_steps=2, plugins=[scaled(1024.0)])
+    assert len(attack.seen) == 4
+    for seen, got in zip(attack.seen[1::2], module.got, strict=True):
+        assert all(torch.equal(g, got[name]) for name, g in seen.items())
+
+
+@pytest.mark.parametrize("mechanism", [Clip(0.1), ClipPerSample(0.5)], ids=["clip", "clip per sample"])
+def test_a_step_that_the_scaler_leaves_out_is_none(tmp_path, mechanism):
+    """Most fits in 16-mixed begin with some: the scale is halved until nothing overflows."""
+    module, plugin = Plain(), scaled(2.0**30)
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    audit = LeakageAudit(every_n_steps=1, attacks=[Grey()], gradient="step", on_error="raise", limit=0)
+    fit(tmp_path, audit, GradientDefence(mechanisms=[mechanism]), module=module, max_steps=2, plugins=[plugin])
+    assert plugin.scaler.get_scale() == 2.0**28
+    assert all(torch.equal(p, before[name]) for name, p in module.named_parameters())
+    assert "nothing is shared" in audit.latest.skipped
+
+
+def test_without_a_scaler_a_gradient_that_is_not_finite_is_an_error(tmp_path):
+    class Diverged(Plain):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch, batch_idx) * float("inf")
+
+    with pytest.raises(DefenceError, match="Clip returns NaN"):
+        fit(tmp_path, GradientDefence(mechanisms=[Clip(0.1)]), module=Diverged, max_steps=1)
+
+
+def scaled(scale):
+    """16-mixed with its scaler on the CPU, where Lightning itself has none; PyTorch's is the same."""
+    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
 
 
 def test_from_yaml_and_by_a_dotted_name(tmp_path, monkeypatch):

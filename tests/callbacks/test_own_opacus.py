@@ -2,22 +2,29 @@
 
 import json
 import logging
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from fits import fit, images, lines, same, traces
 from test_defence import Keeps
+from test_defence_mechanisms import scaled
 from test_private_training import Plain
 from torch import nn
 from torch.utils.data import DataLoader
 
 from leakage_audit.callbacks import LeakageAudit
 from leakage_audit.callbacks.defence import GradientDefence
+from leakage_audit.callbacks.own_opacus import opacus_of
 from leakage_audit.callbacks.private_training import PrivateTraining
 from leakage_audit.callbacks.watch import watch
 
 opacus = pytest.importorskip("opacus")
+optimizers = pytest.importorskip("opacus.optimizers")
+BatchMemoryManager = pytest.importorskip("opacus.utils.batch_memory_manager").BatchMemoryManager
+DPOptimizer, DistributedDPOptimizer = optimizers.DPOptimizer, optimizers.DistributedDPOptimizer
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook", "ignore:.*Secure RNG", "ignore:Optimal order")
 
 
@@ -73,7 +80,8 @@ def test_who_knows_it_knows_its_noise_of_a_single_image(tmp_path):
     assert torch.allclose(known, factor * unknown, rtol=1e-4)
 
 
-def plain_loop(steps, watched):
+def plain_loop(steps, watched, parts_of=None):
+    """Opacus' own loop; `parts_of` is the largest physical batch of its BatchMemoryManager."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 36, 5))
     loader = DataLoader(images(64), batch_size=16)
@@ -82,15 +90,18 @@ def plain_loop(steps, watched):
         max_grad_norm=0.5,
     )  # fmt: skip
     used, attack = [], Keeps()
-    options = {"attacks": [attack], "gradient": "step", "every_n_steps": 1, "limit": 0, "on_error": "raise"}
+    options = {"attacks": [attack], "gradient": "step", "every_n_steps": 1, "limit": 0}
+    options |= {"on_error": "raise"} if parts_of is None else {}
     found = watch(model, optimizer, loss=F.cross_entropy, **options) if watched else None
-    for _, (x, y) in zip(range(steps), loader, strict=False):
-        optimizer.zero_grad()
-        F.cross_entropy(model(x), y).backward()
-        if found is not None:
-            found.step((x, y))
-        optimizer.step()
-        used.append({name: p.grad.clone() for name, p in model.named_parameters()})
+    parts = parts_of and BatchMemoryManager(data_loader=loader, max_physical_batch_size=parts_of, optimizer=optimizer)
+    with parts or nullcontext(loader) as batches:
+        for _, (x, y) in zip(range(steps), batches, strict=False):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            if found is not None:
+                found.step((x, y))
+            optimizer.step()
+            used.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
     if found is not None:
         found.close()
     return attack.seen, used
@@ -126,6 +137,31 @@ def test_a_second_defence_is_refused(tmp_path, other):
         run(tmp_path, audit(Keeps()), other, module=Own)
 
 
+def test_a_scaled_loss_is_said(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "leakage_audit"):
+        fit(
+            tmp_path, audit(Keeps()), module=Own, max_steps=1, max_epochs=-1, batch_size=16, data=images(64),
+            plugins=[scaled(1024.0)],
+        )  # fmt: skip
+    assert "a scaled loss has scaled per-sample gradients" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (DPOptimizer, "their weights part, unless make_private is given"),
+        (DistributedDPOptimizer, "added up within its own step"),
+    ],
+    ids=["processes that know nothing of each other", "Opacus' own for several"],
+)
+def test_several_processes_are_not_seen_through(kind, message):
+    optimizer = kind.__new__(kind)  # on a single process Opacus makes none
+    own, problem = opacus_of(SimpleNamespace(world_size=2), nn.Linear(2, 2), optimizer)
+    assert own is None
+    assert message in problem
+    assert "leak more than what is shared" in problem
+
+
 def other_optimizer(**settings):
     """As `make_private` left it, then set up otherwise."""
 
@@ -145,16 +181,15 @@ def test_noise_that_cannot_be_drawn_again_is_not_seen_through(tmp_path, caplog):
     assert "secure_mode draws noise that cannot be drawn again" in caplog.text
 
 
-def test_batches_in_several_parts_are_skipped_with_the_reason(tmp_path):
-    """What BatchMemoryManager does: steps that only add to the sum are none, and the last sees a part of the batch."""
-
-    class InParts(Own):
-        def on_after_backward(self):
-            self.optimizers().optimizer.signal_skip_step(do_skip=self.trainer.fit_loop.batch_idx % 2 == 0)
-
-    quiet = LeakageAudit(every_n_steps=1, attacks=[Keeps()], gradient="step", limit=0)
-    run(tmp_path, quiet, module=InParts, steps=2)
-    assert [line for line in lines(tmp_path) if "several parts" in str(line.get("skipped"))]
+def test_batches_in_several_parts_are_skipped_with_the_reason(tmp_path, monkeypatch):
+    """Steps that only add to the sum share nothing, and the last sees a part of the batch."""
+    monkeypatch.chdir(tmp_path)
+    seen, used = plain_loop(4, watched=True, parts_of=6)
+    assert not seen
+    skipped = [json.loads(line)["skipped"] for line in next(tmp_path.rglob("audit.jsonl")).read_text().splitlines()]
+    assert len(skipped) == 4
+    assert all("several parts" in reason for reason in skipped)
+    assert all(map(same, used, plain_loop(4, watched=False, parts_of=6)[1]))
 
 
 def test_a_loss_in_half_precision_is_seen_through(tmp_path):

@@ -4,6 +4,8 @@ import csv
 import io
 import itertools
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -60,6 +62,30 @@ def test_a_sweep_resumes_and_each_point_reproduces(tmp_path, capsys, monkeypatch
     capsys.readouterr()
     assert main(["sweep", f"--reproduce={tmp_path / 'out' / 'points' / 'gaussian-0.01.json'}"]) == 0
     assert "the same as in the record" in capsys.readouterr().out
+
+
+def test_one_that_is_terminated_within_a_point_goes_on_to_the_same_end(tmp_path, capsys, monkeypatch):
+    """A cluster that takes a machine back sends SIGTERM, which Lightning only takes note of."""
+    options = [*FAST, f"--output={tmp_path / 'out'}", '--mechanisms={"gaussian": [0.01], "prune": [0.3]}']
+    measured = []
+
+    def measure(recipe, mechanism, *others):
+        measured.append(mechanism)
+        if measured == ["none", "gaussian"]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return PointRow(mechanism, others[0], accuracy=0.5, limit=20.0, psnr=18.0)
+
+    monkeypatch.setattr("leakage_audit.sweep.measure_point", measure)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        main(options)
+    assert ended.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert "Broken off" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "out" / "points").iterdir()] == ["none-0.json"]
+    assert main(options) == 0
+    assert measured == ["none", "gaussian", "gaussian", "prune"]
+    assert [row["mechanism"] for row in rows(tmp_path / "out")] == ["none", "gaussian", "prune"]
 
 
 def test_another_recipe_in_the_same_place_is_refused(tmp_path, capsys):
