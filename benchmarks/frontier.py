@@ -11,7 +11,6 @@ PSNR. Where neither ended before its time the cell has no result. Afterwards `be
 
 import argparse
 import csv
-import os
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -24,8 +23,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import torchvision
-from limit_study import CpuBudget, in_order, written
-from same_time import LeNet5
+from cells import CpuBudget, append
+from everyday_networks import LeNet5
+from limit_study import in_order
 from torch import Tensor, nn
 
 from leakage_audit import observe, score
@@ -175,17 +175,6 @@ def missing(path: Path, options: argparse.Namespace) -> Iterator[Cell]:
             yield cell
 
 
-def append(path: Path, row: dict[str, Any]) -> None:
-    """A whole row at once, so that a run that is broken off leaves none in halves."""
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        if not file.tell():
-            writer.writeheader()
-        writer.writerow({name: written(row.get(name, "")) for name in FIELDS})
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def main() -> None:
     """Measure what is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -209,7 +198,7 @@ def main() -> None:
         except (ValueError, TypeError, RuntimeError) as error:  # a cell that cannot be measured is a row too
             row = {"error": f"{type(error).__name__}: {error}"}
         row["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        append(path, asdict(cell) | row)
+        append(path, asdict(cell) | row, FIELDS)
         told = {k: sum(row[k]) / len(row[k]) for k in ("limit", "best") if row.get(k)}
         print(cell, " ".join(f"{k} {v:.1f}" for k, v in told.items()), row.get("ended", row["error"]), flush=True)
 

@@ -15,7 +15,6 @@ an entry for each image of the batch.
 import argparse
 import csv
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -27,13 +26,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from architectures import FAMILIES, draw_network
+from cells import CpuBudget, append
 from torch import Tensor, nn
 
 from leakage_audit import Observation, observe, score
 from leakage_audit.attacks import CosineTV, Joint
 from leakage_audit.cli.commands import images_at
 from leakage_audit.measures.noisy_limit import noisy_limit
-from leakage_audit.runtime import Budget, OutOfTime
+from leakage_audit.runtime import OutOfTime
 from leakage_audit.scores.metrics import chance_floor
 
 NETWORKS, TRAINED_STEPS = 120, 200
@@ -44,23 +44,6 @@ NOISES = (0.0, 1e-3, 1e-2, 1e-1)
 SECONDS = {"limit": 20.0, "joint": 12.0, "cosine": 6.0}  # of the process's own time, whatever else runs
 ITERATIONS = 500  # of CosineTV
 POOL = 500  # images to train on and to attack
-
-
-class CpuBudget(Budget):
-    """A time limit that counts the processor's time, so that a busy machine finds the same."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
-        self._began = time.process_time()
-
-    @property
-    def spent(self) -> float:
-        """Seconds of the process since construction."""
-        return time.process_time() - self._began
-
-    def share(self, part: float = 1.0) -> "CpuBudget":
-        """Of the processor's time, too."""
-        return CpuBudget(max(part * ((self.seconds or 0.0) - self.spent), 1e-9))
 
 
 @dataclass(frozen=True)
@@ -158,13 +141,6 @@ def measure(case: Case, data: str) -> dict[str, Any]:
     return row
 
 
-def written(value: Any) -> Any:
-    """A cell of the table."""
-    if isinstance(value, list | tuple):
-        return " ".join(f"{x:.2f}" for x in value)
-    return f"{value:.4g}" if isinstance(value, float) else value
-
-
 def missing(path: Path, cases: range) -> Iterator[int]:
     """Numbers of the cases that have no row yet, of each round the small batches first."""
     done = {int(row["case"]) for row in csv.DictReader(path.open())} if path.exists() else set()
@@ -198,7 +174,7 @@ def main() -> None:
         except (ValueError, TypeError, RuntimeError) as error:  # a case that cannot be run is a row too
             row = asdict(case) | {"error": f"{type(error).__name__}: {error}"}
         row["cpu_seconds"] = time.process_time() - start
-        append(path, row)
+        append(path, row, FIELDS)
         mean = {k: np.mean(row[k]) if row.get(k) else math.nan for k in ("limit", "joint", "cosine")}
         print(case, " ".join(f"{k} {v:.1f}" for k, v in mean.items()), f"{row['cpu_seconds']:.1f} s", flush=True)
 
@@ -208,17 +184,6 @@ FIELDS = (
     "limit_seconds", "unknowns", "joint", "joint_converged", "joint_ended", "joint_seconds", "separated_by",
     "succeeded", "misfit", "cosine", "cosine_ended", "cosine_seconds", "cpu_seconds", "error",
 )  # fmt: skip
-
-
-def append(path: Path, row: dict[str, Any]) -> None:
-    """A whole row at once, so that a run that is broken off leaves none in halves."""
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        if not file.tell():
-            writer.writeheader()
-        writer.writerow({name: written(row.get(name, "")) for name in FIELDS})
-        file.flush()
-        os.fsync(file.fileno())
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import torch
+from cells import CpuBudget
 from everyday_networks import NETWORKS, network
 
 from leakage_audit import Observation, observe, score
@@ -22,29 +23,9 @@ from leakage_audit.attacks import CosineTV, Joint
 from leakage_audit.attacks.base import Attack
 from leakage_audit.data import ImageFolder
 from leakage_audit.measures.limit import LimitOptions, reconstruction_limit
-from leakage_audit.runtime import Budget
 
 ATTACKS: dict[str, type[Attack]] = {"joint": Joint, "cosine_tv": CosineTV}
 KEYS = ("network", "trained", "index", "what", "seconds")
-
-
-class CpuBudget(Budget):
-    """Counts the process's CPU seconds."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
-        self._begun = time.process_time()
-
-    @property
-    def spent(self) -> float:
-        """CPU seconds since construction."""
-        return time.process_time() - self._begun
-
-    def share(self, part: float = 1.0) -> Budget:
-        """A part of what is left, likewise."""
-        given = CpuBudget(max(part * self.left, 1e-9))
-        given._unit = self._unit
-        return given
 
 
 def cell(what: str, seen: Observation, image: torch.Tensor, label: int, seconds: float) -> dict:

@@ -1,7 +1,7 @@
 """Fewer equations that say as much: random signed sums of many entries (docs/method.md, section 5.5, (M34))."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -53,30 +53,24 @@ class CountSketch:
     def __len__(self) -> int:
         return self._k
 
-    def __call__(self, values: Tensor) -> Tensor:
-        """The sums of `values`, of any shape, `(k,)`."""
-        values = values.flatten()
-        values = values if self._kept is None else values[self._kept.to(values.device)]
-        if self._bucket is None:
-            return values
-        signed = values * self._sign.to(values)
-        return torch.zeros(self._k, dtype=values.dtype, device=values.device).index_add(
-            0, self._bucket.to(values.device), signed
-        )
+    def __call__(self, *parts: Tensor) -> Tensor:
+        """The sums `(k,)` of a vector of any shape, or of one that comes in parts.
 
-    def of_parts(self, parts: Sequence[Tensor]) -> Tensor:
-        """The same of a vector in parts, none of which is copied into one: a graph of that would copy it for each part.
+        Parts are not made into one: a graph of that would copy the whole for each of them.
 
-        >>> sketch, parts = CountSketch(6, 2, torch.Generator().manual_seed(0)), torch.arange(6.0).split([1, 3, 2])
-        >>> bool((sketch.of_parts(parts) == sketch(torch.arange(6.0))).all())
+        >>> sketch, vector = CountSketch(6, 2, torch.Generator().manual_seed(0)), torch.arange(6.0)
+        >>> bool((sketch(*vector.split([1, 3, 2])) == sketch(vector)).all())
         True
         """
-        if self._bucket is None or self._kept is not None:
-            return self(torch.cat([part.flatten() for part in parts]))
-        sizes = [part.numel() for part in parts]
-        total = torch.zeros(self._k, dtype=parts[0].dtype, device=parts[0].device)
-        for part, bucket, sign in zip(parts, self._bucket.split(sizes), self._sign.split(sizes), strict=True):
-            total = total.index_add(0, bucket.to(part.device), part.flatten() * sign.to(part))
+        flat = [part.flatten() for part in parts]
+        if self._kept is not None:
+            flat = [torch.cat(flat)[self._kept.to(flat[0].device)]]
+        if self._bucket is None:
+            return torch.cat(flat)
+        sizes = [len(part) for part in flat]
+        total = torch.zeros(self._k, dtype=flat[0].dtype, device=flat[0].device)
+        for part, bucket, sign in zip(flat, self._bucket.split(sizes), self._sign.split(sizes), strict=True):
+            total = total.index_add(0, bucket.to(part.device), part * sign.to(part))
         return total
 
     def noise(self, std: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ class LinearizedGradient:
         # E[SᵀS] = I: JᵀSᵀSJ is on average what all of them tell.
         most = int(options.rows_per_unknown * self.columns)
         sketch = CountSketch(every, most, torch.Generator().manual_seed(options.seed))
-        self._y = sketch.of_parts(kept) if kept else self._x.flatten()[:0]
+        self._y = sketch(*kept) if kept else self._x.flatten()[:0]
         self.rows, self.summed = len(self._y), len(self._y) < every
         self._dual, self._pulled = self._transposed(self._y)
         most = options.numerics.passes_at_once
