@@ -36,6 +36,8 @@ code. The tests train each with and without the audit: *audited* means that ever
 recomputed to the step's own, *refused* that every audit is skipped with a sentence that names the cause. In both cases
 the training is bit for bit what it is without.
 
+¹ The plain module, the least that public classifiers have in common, in the situation that the row names.
+
 | module | what happens | the way out |
 |---|---|---|
 """
@@ -67,16 +69,22 @@ def zoo() -> str:
     """A row a specimen."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from zoo.catalogue import CASES
+    from zoo.parts import Classifier
 
     rows = []
     for case in CASES:
-        own = vars(case.module).get("__doc__") if inspect.isclass(case.module) else None  # not that of its base
-        about = inspect.cleandoc(own or "").partition("\n")[0]
+        about = " ¹" if case.module is Classifier else _said(case.module)
         settings = ", ".join(f"`{name}`" for name in case.audit)
         happens = "refused" if case.refused else "audited" + (f" with {settings}" if settings else "")
         cure = ", ".join(f"`{name}`" for name in case.cure or {})
-        rows.append(f"| {case.name}{': ' + about if about else ''} | {happens} | {cure} |\n".replace("…", "..."))
+        rows.append(f"| {case.name}{about} | {happens} | {cure} |\n".replace("…", "..."))
     return ZOO + "".join(rows)
+
+
+def _said(module: object) -> str:
+    """A specimen's own first sentence after a colon, not that of its base; nothing where it has none."""
+    own = vars(module).get("__doc__") if inspect.isclass(module) else None
+    return f": {inspect.cleandoc(own).partition(chr(10))[0]}" if own else ""
 
 
 def pages() -> dict[str, str]:

@@ -92,4 +92,4 @@ def as_page(source: Path) -> str:
         return re.sub(r"(?m)^```python .*$", "```python", page).lstrip()
     said, code = re.match(r'"""(.*?)"""\n(.*)', text, re.S).groups()  # type: ignore[union-attr]
     title, _, rest = said.strip().partition("\n")
-    return f"# {title}\n\n{rest}\n\n```python\n{code.strip()}\n```\n"
+    return f"# {title.removesuffix('.')}\n\n{rest}\n\n```python\n{code.strip()}\n```\n"

@@ -4,7 +4,7 @@
 finds is where a LeakageAudit would put it.
 
     python examples/fabric_loop.py
-    tensorboard --logdir runs/fabric
+    tensorboard --logdir runs/fabric --load_fast=false
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Two lines on somebody else's training: Lightning's own demo module, made to classify small pictures.
 
-python examples/lightning_demo.py
-tensorboard --logdir runs/lightning_demo
+    python examples/lightning_demo.py
+    tensorboard --logdir runs/lightning_demo --load_fast=false
 """
 
 import lightning as L

@@ -4,7 +4,7 @@ The audit follows the optimiser of the features (`optimizer=0`). What counts as 
 batch; what the audit assumed about the gradient it checks against the one that the optimiser gets.
 
     python examples/manual_optimisation.py
-    tensorboard --logdir runs/manual_optimisation
+    tensorboard --logdir runs/manual_optimisation --load_fast=false
 """
 
 import lightning as L

@@ -4,7 +4,7 @@ The network is no chain of layers, so that R-GAP and the paper's metric c(M) do 
 gradients do. Single images are audited in eval mode: batch normalisation by its running statistics.
 
     python examples/resnet18.py
-    tensorboard --logdir runs/resnet18
+    tensorboard --logdir runs/resnet18 --load_fast=false
 """
 
 import lightning as L

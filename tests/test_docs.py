@@ -1,5 +1,6 @@
 """The documentation's site builds without a warning, and the code on its pages runs."""
 
+import importlib.util
 import os
 import re
 import shlex
@@ -105,3 +106,16 @@ def test_every_command_is_of_a_kind_that_is_tested():
         "tensorboard",
         "LEAKAGE_AUDIT='{every_n_steps:",
     }
+
+
+def test_an_example_s_page_has_a_title_and_its_commands_as_code():
+    spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    for source in sorted((ROOT / "examples").glob("*.py")):
+        title, *lines = hooks.as_page(source).splitlines()
+        assert title.startswith("# "), source.name
+        assert not title.endswith("."), source.name
+        commands = [line for line in lines if re.search(r"^\s*(python examples/|tensorboard )", line)]
+        assert all(line.startswith("    ") for line in commands), source.name
+        assert all(line.endswith("--load_fast=false") for line in commands if "tensorboard" in line), source.name
