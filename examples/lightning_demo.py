@@ -1,5 +1,7 @@
 """Two lines on somebody else's training: Lightning's own demo module, made to classify small pictures.
 
+The audit is made, and given to the Trainer; the module knows nothing of it.
+
     python examples/lightning_demo.py
     tensorboard --logdir runs/lightning_demo --load_fast=false
 """
