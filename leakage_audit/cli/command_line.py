@@ -19,6 +19,8 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from leakage_audit.cli.mistakes import plainest
+
 USAGE = """usage: leakage-audit COMMAND [options]
 
   fit      train a network and audit what its gradients leak   (leakage-audit fit --config configs/quickstart.yaml)
@@ -66,7 +68,7 @@ class AuditCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, MisconfigurationException) as mistake:
-            raise ArgumentError(None, str(_plainest(mistake))) from mistake
+            raise ArgumentError(None, plainest(mistake)) from mistake
 
     def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
         """Make the trainer; its progress bar stays on one line, unless the callbacks have another or it has none.
@@ -187,18 +189,10 @@ def _as_named(options: list[str], function: Callable[..., None]) -> list[str]:
     return named
 
 
-def _plainest(mistake: BaseException) -> BaseException:
-    """The first of an exception and its causes that says one thing, not what every alternative type would have said."""
-    chain = [mistake]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(cause)
-    return next((x for x in chain if "Does not validate against any of the Union" not in str(x)), mistake)
-
-
 def _refuse(program: str, mistake: Exception, options: Sequence[str]) -> int:
     """Say in one line what was wrong, and in which configuration it may stand; the exit code of a mistake."""
     named = [after for option, after in pairwise([*options, ""]) if option == "--config"]
     named += [option.partition("=")[2] for option in options if option.startswith("--config=")]
     where = f" (with --config {', '.join(named)})" if named and isinstance(mistake, ArgumentError) else ""
-    print(f"{program}: {' '.join(str(_plainest(mistake)).split())}{where}", file=sys.stderr)
+    print(f"{program}: {' '.join(plainest(mistake).split())}{where}", file=sys.stderr)
     return 2

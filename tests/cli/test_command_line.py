@@ -6,6 +6,7 @@ import torch
 from leakage_audit import __name__ as package
 from leakage_audit.cli import commands
 from leakage_audit.cli.command_line import _as_named, _parser, main
+from leakage_audit.cli.mistakes import plainest
 
 FAST = [
     "--trainer.accelerator=cpu",
@@ -214,3 +215,31 @@ def test_a_wrong_value_for_a_fit_is_one_line_and_exit_code_2(options, message, t
     assert len(said) == 1
     assert message in said[0]
     assert len(said[0]) < 400
+
+
+LOGGERS = {
+    "alone": "--trainer.logger=unheard_of.Logger",
+    "in a list": '--trainer.logger=[{class_path: CSVLogger, init_args: {save_dir: "."}}, {class_path: own.Asks}]',
+}
+
+
+@pytest.mark.parametrize("option", LOGGERS.values(), ids=LOGGERS.keys())
+def test_a_logger_whose_package_is_missing_is_refused_with_that_and_the_way_out(option, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own.py").write_text(
+        "from lightning.pytorch.loggers import CSVLogger\n\n\nclass Asks(CSVLogger):\n"
+        "    def __init__(self):\n        import unheard_of\n\n        super().__init__('.')\n"
+    )
+    assert main(["fit", "--trainer.accelerator=cpu", option]) == 2
+    (said,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("leakage-audit")]
+    assert "No module named 'unheard_of'" in said
+    assert said.count("install the package") == 1
+    assert "Not a valid subclass" not in said
+
+
+def test_a_mistake_without_alternatives_is_said_as_it_is():
+    assert plainest(ValueError("one\n  thing")) == "one thing"
+    assert plainest(ValueError("unsupported URI 'sqlite:///x'")).endswith(
+        "(mlflow-skinny has no databases, install mlflow)"
+    )
