@@ -122,15 +122,28 @@ def attack_names(evaluations: Sequence[Evaluation]) -> list[str]:
     return list(dict.fromkeys(name for evaluation in evaluations for name in evaluation.outcomes))
 
 
+def unreached(evaluations: Sequence[Evaluation], attack: str) -> list[str]:
+    """Why an attack has nothing to show for some of the observations: out of time before it began, an error.
+
+    Where it was refused it does not apply, so that nothing is missing.
+    """
+    return [
+        e.problems[attack]
+        for e in evaluations
+        if attack in e.problems and attack not in e.outcomes and attack not in e.refused
+    ]
+
+
 def highest(evaluations: Sequence[Evaluation], attack: str) -> ImageScore | None:
     """The image of which an attack got most, or None where that is not known.
 
-    Images whose attack did not end by itself might have given more, so there is an answer only if there are none, or if
-    one that ended has leaked already.
+    Images whose attack did not end by itself, or never began, might have given more, so there is an answer only if
+    there are none, or if one that ended has leaked already.
     """
     found = [score for evaluation in evaluations for score in image_scores(evaluation, attack)]
     ended = max((score for score in found if score.no_result is None), key=lambda score: score.leak, default=None)
-    if ended is None or (SEVERITIES.index(ended.severity) < PROOF and any(score.no_result for score in found)):
+    missing = any(score.no_result for score in found) or bool(unreached(evaluations, attack))
+    if ended is None or (SEVERITIES.index(ended.severity) < PROOF and missing):
         return None
     return ended
 
@@ -144,7 +157,7 @@ def no_results(evaluations: Sequence[Evaluation]) -> dict[str, tuple[float, str]
     for name in attack_names(evaluations):
         if highest(evaluations, name) is None:
             scores = [x for e in evaluations for x in image_scores(e, name)]
-            reasons = [x.no_result for x in scores if x.no_result is not None]
+            reasons = [x.no_result for x in scores if x.no_result is not None] + unreached(evaluations, name)
             found[name] = max((x.psnr for x in scores), default=-math.inf), (reasons or ["no reconstruction"])[0]
     for evaluation in evaluations:
         for name, problem in evaluation.problems.items():

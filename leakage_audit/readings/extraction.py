@@ -11,6 +11,7 @@ from leakage_audit.readings.evaluation import (
     attack_names,
     highest,
     image_scores,
+    unreached,
 )
 from leakage_audit.scores.severity import EXACT_PSNR
 
@@ -58,7 +59,7 @@ def psnr_mean(evaluations: Sequence[Evaluation]) -> Numbers:
     found = {}
     for name in attack_names(evaluations):
         scores = [score for evaluation in evaluations for score in image_scores(evaluation, name)]
-        if all(score.no_result is None for score in scores):
+        if all(score.no_result is None for score in scores) and not unreached(evaluations, name):
             found[name] = fmean(score.psnr for score in scores)
     return found
 

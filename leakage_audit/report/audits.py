@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any, cast
 
 from leakage_audit.readings.metric_table import CHANCE, JOINT_DEFICIENCY, PSNR, SECONDS, SSIM, C
-from leakage_audit.readings.reading import Status, status
+from leakage_audit.readings.reading import PROOF, Status, status
 from leakage_audit.report.records.report_file import AttackNumbers, AuditDigest
 from leakage_audit.scores.severity import SEVERITIES, severity
 
@@ -23,6 +23,8 @@ def digest(record: Mapping[str, Any], suffix: str = "") -> AuditDigest:
     own = untagged(record)
     found = _by_attack(record) if record.get("samples") else _averages(own)
     missing = dict(record.get("no_result") or _reasons(record))
+    # A low word of some images says nothing where another image's attack has no result; a leak stays one.
+    found = {name: x for name, x in found.items() if name not in missing or SEVERITIES.index(x["word"]) >= PROOF}
     return {
         "step": record["step"],
         "epoch": record.get("epoch"),

@@ -44,6 +44,19 @@ def test_an_attack_out_of_time_has_no_number():
     assert no_results(evaluations) == {"a": (13.0, "its end")}
 
 
+@pytest.mark.parametrize("psnr", [13.0, 60.0])
+def test_an_image_that_an_attack_never_came_to_is_missing_like_one_that_it_did_not_end_on(psnr):
+    never = evaluation({}, [30.0], solved=False)
+    never.problems["a"] = "out of time"
+    evaluations = [evaluation({"a": outcome([psnr])}), never]
+    found = read_all(evaluations)
+    assert found.get("audit/psnr/a") == (60.0 if psnr == 60.0 else None)  # what has leaked stays leaked
+    assert "audit/psnr_mean/a" not in found
+    assert no_results(evaluations) == ({} if psnr == 60.0 else {"a": (13.0, "out of time")})
+    never.refused.add("a")  # an attack that does not apply misses nothing
+    assert read_all(evaluations)["audit/psnr/a"] == psnr
+
+
 def test_what_has_leaked_stays_leaked_whatever_the_other_images_attack_did():
     evaluations = [evaluation({"a": outcome([60.0])}), evaluation({"a": outcome([14.0], out_of_time=True)})]
     found = read_all(evaluations)

@@ -7,6 +7,7 @@ import pytest
 from runs import PSNR, audit, gate, skipped, three, violations, write
 
 from leakage_audit.report import SCHEMA, write_report
+from leakage_audit.report.audits import digest
 from leakage_audit.report.model import build
 from leakage_audit.report.run import read_run
 
@@ -67,6 +68,13 @@ def test_one_image_that_came_back_is_not_made_good_by_others(tmp_path):
     assert attack["word"] == "recognisable"
     assert attack["worst"]["psnr"] == 26.5
     assert attack["worst"]["highest"]["psnr"] == 40.0
+
+
+@pytest.mark.parametrize(("psnr", "word"), [(13.0, None), (60.0, "exact")])
+def test_a_low_word_does_not_stand_for_an_image_whose_attack_has_no_result(psnr, word):
+    found = digest(audit(0, {"joint": psnr}, no_result={"joint": "out of time"}))
+    assert found["no_result"] == {"joint": "out of time"}
+    assert {name: x["word"] for name, x in found["attacks"].items()} == ({} if word is None else {"joint": word})
 
 
 def test_each_reconstruction_is_held_against_the_guess_for_its_own_image(tmp_path):
