@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from itertools import pairwise
 
+from leakage_audit.report.band_names import LETTER, Point, place
 from leakage_audit.report.curves import thin
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 520, 230, 44, 12, 10, 30
@@ -67,9 +68,15 @@ def chart(
     values = [min(max(value, limits[0]), limits[1]) for line in lines for _, value in line.points] + list(include)
     ticks = nice(min(values), max(values))
     axes = _Axes(span, (ticks[0], ticks[-1]))
-    shades, names = _bands(bands, axes)
+    beyond = _beyond(lines, axes)
+    drawn = [[axes.at(point) for point in piece] for line in lines for piece in _pieces(line)]
+    drawn += [[(x, y - 6), (x + LETTER * len(text), y - 6)] for x, y, text, _ in beyond]
+    shades, names = _bands(bands, axes, drawn)
     curves = [part for line in lines for part in _curve(line, axes)]
-    parts = [*shades, *_grid(ticks, axes), *curves, *_beyond(lines, axes), *names]
+    told = [
+        f'<text class="beyond {style}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>' for x, y, text, style in beyond
+    ]
+    parts = [*shades, *_grid(ticks, axes), *curves, *told, *names]
     legend = "".join(
         f'<span class="key {x.style}"><i aria-hidden="true">{MARKS.get(x.style, ("", ""))[0]}</i>'
         f"{escape(x.name)}</span>"
@@ -87,6 +94,9 @@ class _Axes:
     def across(self, step: float) -> float:
         share = (step - self.x[0]) / max(self.x[1] - self.x[0], 1)
         return LEFT + share * (WIDTH - LEFT - RIGHT)
+
+    def at(self, point: tuple[int, float]) -> Point:
+        return self.across(point[0]), self.up(point[1])
 
     def up(self, value: float) -> float:
         share = (min(max(value, self.y[0]), self.y[1]) - self.y[0]) / (self.y[1] - self.y[0])
@@ -127,8 +137,8 @@ def _grid(ticks: Sequence[float], axes: _Axes) -> list[str]:
     return parts
 
 
-def _bands(bands: Sequence[Band], axes: _Axes) -> tuple[list[str], list[str]]:
-    """The shaded stretches, and their names where there is room."""
+def _bands(bands: Sequence[Band], axes: _Axes, drawn: Sequence[Sequence[Point]]) -> tuple[list[str], list[str]]:
+    """The shaded stretches, and their names where there is room, off what is drawn."""
     shades, names = [], []
     for band, end in zip(bands, [*(above.start for above in bands[1:]), math.inf], strict=False):
         top, bottom = axes.up(end), axes.up(band.start)
@@ -138,7 +148,8 @@ def _bands(bands: Sequence[Band], axes: _Axes) -> tuple[list[str], list[str]]:
                 f'height="{bottom - top:.1f}"/>'
             )
         if bottom - top > 14:
-            names.append(f'<text class="band-name" x="{WIDTH - RIGHT - 6}" y="{top + 12:.1f}">{band.name}</text>')
+            x, y = place(band.name, (top, bottom), (LEFT, WIDTH - RIGHT), drawn)
+            names.append(f'<text class="band-name" x="{x:.1f}" y="{y:.1f}">{band.name}</text>')
     return shades, names
 
 
@@ -155,19 +166,22 @@ def _curve(line: Line, axes: _Axes) -> list[str]:
     return parts
 
 
-def _beyond(lines: Sequence[Line], axes: _Axes) -> list[str]:
-    """Where curves leave the chart, the first number of each that does, one under the other at its edge."""
-    parts: list[str] = []
+def _beyond(lines: Sequence[Line], axes: _Axes) -> list[tuple[float, float, str, str]]:
+    """Where curves leave the chart, the first number of each that does, one under the other at its edge.
+
+    Returns:
+        Place, words and style of each.
+    """
+    found: list[tuple[float, float, str, str]] = []
     for line in lines:
         outside = [p for p in line.points if not axes.y[0] - 1e-9 <= p[1] <= axes.y[1] + 1e-9]
         if outside:
             step, value = outside[0]
             arrow, down = ("↑", 1) if value > axes.y[1] else ("↓", -1)
-            row = 12 * down * sum(f">{arrow} " in part for part in parts)
+            row = 12 * down * sum(text.startswith(arrow) for _, _, text, _ in found)
             x, y = axes.across(step) + 6, axes.up(value) + (14 if down > 0 else -6) + row
-            told = f"{arrow} {escape(line.name)} {number(value)}"
-            parts.append(f'<text class="beyond {line.style}" x="{x:.1f}" y="{y:.1f}">{told}</text>')
-    return parts
+            found.append((x, y, f"{arrow} {line.name} {number(value)}", line.style))
+    return found
 
 
 def _pieces(line: Line) -> list[list[tuple[int, float]]]:

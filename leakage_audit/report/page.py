@@ -11,6 +11,7 @@ from leakage_audit.report import course, sections
 PICTURES, BYTES = 8, 10_000_000  # shown at most, and what they may weigh before they are written as text
 
 NARROW = 440  # pixels: two columns of images, which are as good as readable on a telephone without scrolling
+PAIRED = 440  # pixels: two such pictures, each with its words beside it, stand side by side
 
 
 def choose(report: Mapping[str, Any], steps: Sequence[int]) -> list[int]:
@@ -87,18 +88,24 @@ def _gallery(report: Mapping[str, Any], pictures: Mapping[int, bytes]) -> str:
     failed = {audit["step"]: audit["no_result"] for audit in report["audits"]}
     figures = []
     for step, data in pictures.items():
-        said = ", ".join(f"{escape(name)} {sections.word(x['word'])}" for name, x in told.get(step, {}).items())
-        reasons = failed.get(step, {}).items()
-        said = ", ".join([*filter(None, [said]), *(f"{escape(a)}: no result, {escape(b)}" for a, b in reasons)])
-        caption = f"<figcaption>Step {step}{': ' if said else ''}{said}</figcaption>"
+        said = [f"{escape(name)} {sections.word(x['word'])}" for name, x in told.get(step, {}).items()]
+        said += [f"{escape(name)}: no result, {escape(why)}" for name, why in failed.get(step, {}).items()]
+        caption = f"<figcaption><b>Step {step}</b>{''.join(f'<span>{x}</span>' for x in said)}</figcaption>"
         figures.append(f'<figure class="card">{_image(data, f"step {step}")}{caption}</figure>')
     says = "<p>Each true image above what every attack made of it.</p>"
-    return sections.section("The images", f'{says}<div class="pictures">{"".join(figures)}</div>')
+    pairs = " pairs" if max(_size(data)[0] for data in pictures.values()) <= PAIRED else ""
+    return sections.section("The images", f'{says}<div class="pictures{pairs}">{"".join(figures)}</div>')
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    """Width and height, where a PNG has them."""
+    width, height = (int.from_bytes(data[at : at + 4]) for at in (16, 20))
+    return width, height
 
 
 def _image(data: bytes, about: str) -> str:
     """A picture as large as it was drawn, so that its captions can be read; a wide one scrolls on a narrow screen."""
-    width, height = (int.from_bytes(data[at : at + 4]) for at in (16, 20))  # where a PNG has them
+    width, height = _size(data)
     encoded = base64.b64encode(data).decode()
     image = (
         f'<img alt="True images above their reconstructions, {about}" width="{width}" height="{height}" '

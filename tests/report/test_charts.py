@@ -74,6 +74,18 @@ def test_bands_are_named_where_there_is_room():
     ]
 
 
+@pytest.mark.parametrize("value", [15.5, 17.0, 19.0, 21.0])
+def test_a_band_s_name_is_not_written_on_a_curve(value):
+    lines = [Line("a", [(0, value), (10, value)], "s1"), Line("b", [(0, 5.0), (10, 5.0)], "s2")]
+    figure = ET.fromstring(chart("PSNR", lines, (0, 10), bands=[Band("silhouette", 15.0), Band("recognisable", 22.0)]))
+    (height,) = {float(p.split(",")[1]) for p in next(figure.iter("polyline")).get("points").split()}
+    (name,) = [text for text in figure.iter("text") if text.text == "silhouette"]
+    baseline = float(name.get("y"))
+    assert not baseline - 17 <= height <= baseline + 5
+    band = next(rect for rect in figure.iter("rect") if rect.get("class") == "band silhouette")
+    assert 0 < baseline - float(band.get("y")) < float(band.get("height"))
+
+
 def test_names_from_outside_are_escaped():
     assert "<script>" not in chart("<script>", [Line("<script>", [(0, 1.0)], "s1")], (0, 1))
 

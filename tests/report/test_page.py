@@ -7,7 +7,7 @@ import pytest
 from runs import STEPS, audit, gate, skipped, three, violations, write
 
 from leakage_audit.report import write_report
-from leakage_audit.report.page import PICTURES, choose
+from leakage_audit.report.page import PICTURES, _gallery, choose
 
 VOID = {"meta", "img", "line", "rect", "path", "polyline", "br"}
 
@@ -129,6 +129,15 @@ def test_pictures_too_heavy_for_a_page_are_left_out_the_verdicts_last(tmp_path, 
     monkeypatch.setattr("leakage_audit.report.page.BYTES", 100)
     _, pictures, _ = read(three(tmp_path))
     assert len(pictures) == 1  # beside the verdict, and not again below
+
+
+@pytest.mark.parametrize(("width", "pairs"), [(440, True), (700, False)])
+def test_small_pictures_stand_side_by_side(width, pairs):
+    report = {"verdict": {"worst": None}, "audits": [{"step": 0, "attacks": {}, "no_result": {"joint": "out of time"}}]}
+    png = b"\x89PNG\r\n\x1a\n" + bytes(8) + width.to_bytes(4) + (9).to_bytes(4)
+    page = _gallery(report, {0: png, 5: png})
+    assert ('class="pictures pairs"' in page) is pairs
+    assert "<b>Step 0</b><span>joint: no result, out of time</span>" in page
 
 
 @pytest.mark.slow
