@@ -38,7 +38,8 @@ class LeakageGate(Callback):
 
     The verdict (`passed`, `exceeded`, or `unjudged` where a limited number was never measured or last unknown) goes
     into the loggers as the text `audit/verdict`, into `audit.jsonl` as a line of kind `gate`, and into checkpoints.
-    Logs the scalar `audit/violations`, how many numbers were above their limits at an audit.
+    Logs the scalar `audit/violations`, how many numbers were above their limits at an audit; there is no point where
+    none was, but some are unknown.
 
     Args:
         limits: Highest value allowed, by logged name; names may hold `*`.
@@ -177,8 +178,9 @@ class LeakageGate(Callback):
             self._in_a_row[x.name] = self._in_a_row.get(x.name, 0) + 1
             self.violations.append(x.as_dict(audit.step))
         self._settle()
-        loggers.remember(trainer, {VIOLATIONS.name: float(len(above))})
-        if trainer.is_global_zero:
+        unjudged = [x for x in found if x.state == "unknown"] if self.unknown == "warn" else []
+        loggers.remember(trainer, {VIOLATIONS.name: float(len(above) + len(unjudged))})  # a monitor sees the worst
+        if trainer.is_global_zero and (above or not unjudged):  # a point at 0 would say that all limits were kept
             loggers.log_scalars(trainer, {VIOLATIONS.name: float(len(above))}, audit.step)
         last = [x for x in above if self._in_a_row[x.name] >= self.patience]
         if last:

@@ -135,7 +135,7 @@ def summary(evaluations: Sequence[Evaluation], record: Mapping[str, Any]) -> str
     """The audit as Markdown: what leaks, attack by attack and layer by layer, and what could not be done."""
     described, found = describe(evaluations), most_severe_by_attack(evaluations)
     head = f"optimiser step {record['optimizer_step']}, gradient of {record['knowledge']}"
-    attacked = bool(attack_names(evaluations))
+    attacked = any({*evaluation.outcomes, *evaluation.problems} - {"c", LIMIT} for evaluation in evaluations)
     word = most_severe(list(found.values())).capitalize() if found else "No result"
     lines = [f"**{word}** at {head}" if attacked else head.capitalize(), ""]
     if attacked:

@@ -159,7 +159,10 @@ ROBUSTNESS_BOUND = Metric(
     chart=ROBUSTNESS, term="reconstruction robustness",
 )  # fmt: skip
 SECONDS = Metric("audit/seconds", "s", "neither", "What the audit cost.")
-VIOLATIONS = Metric("audit/violations", "", "neither", "How many numbers were above their gate's limits at this audit.")
+VIOLATIONS = Metric(
+    "audit/violations", "", "neither",
+    "How many numbers were above their gate's limits at this audit; missing where none was, but some are unknown.",
+)  # fmt: skip
 
 METRICS: tuple[Metric, ...] = (
     LIMIT, LIMIT_OTHERS_KNOWN, GAP, PSNR, PSNR_MEAN, SSIM, CHANCE, C, JOINT_DEFICIENCY, LAYER_DEFICIENCY,

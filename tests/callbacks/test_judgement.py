@@ -10,6 +10,7 @@ from torch import nn
 
 from leakage_audit.callbacks import Audit, GradientDefence, LeakageAudit, LeakageGate, LeakageLimitExceeded
 from leakage_audit.callbacks.judgement import judge
+from leakage_audit.callbacks.output import loggers
 from leakage_audit.defences import GaussianNoise, Prune
 from leakage_audit.readings.reading import Status
 
@@ -80,6 +81,16 @@ class TestOutOfTime:
         said = [record.message for record in caplog.records if "LeakageGate" in record.message]
         assert len(said) == (message is not None)
         assert all(message in sentence for sentence in said)
+
+    def test_is_no_point_at_no_violations(self, tmp_path, monkeypatch):
+        logged = []
+        log = loggers.log_scalars
+        monkeypatch.setattr(loggers, "log_scalars", lambda *found: logged.extend(found[1]) or log(*found))
+        gate, (attached, _) = gated(tmp_path)
+        assert not gate.violations
+        assert attached.callback_metrics["audit/violations"] == 1  # a monitor sees the worst
+        assert "audit/seconds" in logged
+        assert "audit/violations" not in logged
 
     def test_fails_at_the_end_where_it_may_only_be_warned_of(self, tmp_path):
         with pytest.raises(LeakageLimitExceeded, match="could not be judged: out of time"):

@@ -64,3 +64,8 @@ def test_an_attack_that_the_time_did_not_reach_has_its_row_in_the_summary():
     (row,) = [line for line in said.splitlines() if line.startswith("| 1 | late |")]
     assert row == "| 1 | late | no result: out of time: audit of 60 s | – | – | 9.0 | – | – |"
     assert "| 1 | a | unrecognisable | 10.0 | 0.10 | 9.0 | – | 1.0 |" in said
+    del found.outcomes["a"]  # nothing was reached: that is said first
+    said = summary([found], {"optimizer_step": 3, "knowledge": "single images"})
+    assert said.startswith("**No result** at optimiser step 3")
+    assert "Status: **unknown**" in said
+    assert row in said.splitlines()
