@@ -9,6 +9,7 @@ from torch import Tensor
 from leakage_audit.equations.autograd import AutogradEquations, AutogradOptions
 from leakage_audit.equations.base import Equations
 from leakage_audit.equations.batch_separation import SeparatedBatch, SeparationOptions, separate_batch
+from leakage_audit.equations.below_max_pooling import below_max_pooling
 from leakage_audit.equations.count_sketch import SketchOptions
 from leakage_audit.equations.hidden_separation import HiddenSeparation, HiddenSeparationOptions, separate_hidden
 from leakage_audit.equations.layer_peeling import PeelingOptions, peel_layers
@@ -63,6 +64,9 @@ def equations_of_one(
         found = watch_backwards(seen, relative_error, options=recovery.walk, budget=budget)
         recovered = [layer for layer in found if last is None or layer.name != last.name]
         whole = [layer for layer in recovered if layer.input.basis is None]
+        below = below_max_pooling(seen, whole[-1], recovery.walk, recovery.maxima, budget) if whole else None
+        if below is not None:
+            return RecoveredInputEquations(seen, [*recovered, below], relative_error, sketch, budget)
         # Unless all above it depends on the image by way of it alone, a known input may say less than all gradients.
         if whole and (
             (whole[-1].is_bottleneck and whole[-1].input_gradient is not None)

@@ -24,6 +24,7 @@ from leakage_audit.equations.known_inputs import (
     known_at_the_end,
     nearest_the_image,
 )
+from leakage_audit.equations.pooled_maxima import PooledMaximaOptions
 from leakage_audit.equations.pooled_pattern import pooled_pattern
 from leakage_audit.networks.dataflow import Dataflow, read_dataflow
 from leakage_audit.networks.stateless import stateless
@@ -41,6 +42,7 @@ class NetworkRecoveryOptions(Checked):
         certificate: When they are certified.
         walk: How it is told what is known below.
         pooled: How the last rectifier's pattern is found behind an average pooling.
+        maxima: How the choices of a max pooling are found.
         spare: Convolutions are tried that have at least this many input channels a position of all images.
         slack: Relative residual up to which an input fits below a certified convolution, in errors of the gradients
             above it: these tell how well the step's own rounding let them be known.
@@ -50,6 +52,7 @@ class NetworkRecoveryOptions(Checked):
     certificate: CertificateOptions = field(default_factory=CertificateOptions)
     walk: RecoveryOptions = field(default_factory=RecoveryOptions)
     pooled: PooledPatternOptions = field(default_factory=PooledPatternOptions)
+    maxima: PooledMaximaOptions = field(default_factory=PooledMaximaOptions)
     spare: float = 1.0
     slack: float = 5.0
 
