@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from leakage_audit import observe, score
 from leakage_audit.attacks import CosineTV, Joint
+from leakage_audit.attacks.base import Reconstruction
 from leakage_audit.cli.commands import images_at
 from leakage_audit.data.images import Images
 from leakage_audit.measures.limit import LimitOptions, reconstruction_limit
@@ -151,15 +152,22 @@ def measure(cell: Cell, place: str, limit_seconds: float, seconds: float) -> dic
         row["limit_ended"] = str(error)
     row["limit_seconds"] = time.process_time() - cpu
     cpu, budget = time.process_time(), CpuBudget(seconds)
-    found = [("joint", Joint()(seen, budget))]
-    if not found[0][1].succeeded and budget.left > 0:
-        found.append(("cosine_tv", CosineTV(iterations=500, restarts=1)(seen, budget)))
+    found: list[tuple[str, Reconstruction]] = []
+    said: list[str] = []
+    for attack in (Joint(), CosineTV(iterations=500, restarts=1)):
+        if budget.left <= 0 or any(one.succeeded for _, one in found):
+            break
+        try:
+            found.append((attack.name, attack(seen, budget)))
+            said.append(f"{attack.name}: {found[-1][1].ended}")
+        except OverBudget as error:
+            said.append(f"{attack.name}: {error}")
     row["seconds"] = time.process_time() - cpu
     ended = [(name, one) for name, one in found if one.converged]
     if ended:
         name, best = max(ended, key=lambda pair: sum(score(pair[1].images, x).psnr))
         row |= {"attack": name, "best": in_order(best.images, x), "seen": seen_share(score(best.images, x), floor)}
-    return row | {"ended": "; ".join(f"{name}: {one.ended}" for name, one in found)}
+    return row | {"ended": "; ".join(said)}
 
 
 def missing(path: Path, options: argparse.Namespace) -> Iterator[Cell]:
@@ -168,8 +176,9 @@ def missing(path: Path, options: argparse.Namespace) -> Iterator[Cell]:
     if path.exists():
         done = {tuple(row[k] for k in Cell.__annotations__) for row in csv.DictReader(path.open())}
     sizes, networks = map(int, options.batches.split(",")), options.networks.split(",")
-    for batch, name, trained, labels in product(sizes, networks, (0, STEPS), options.labels.split(",")):
-        cell = Cell(name, trained, labels, batch)
+    trained = map(int, options.trained.split(","))
+    for batch, name, steps, labels in product(sizes, networks, trained, options.labels.split(",")):
+        cell = Cell(name, steps, labels, batch)
         alike = batch <= 2 and labels == "two classes"  # the same as distinct ones
         if not alike and tuple(map(str, asdict(cell).values())) not in done:
             yield cell
@@ -183,6 +192,7 @@ def main() -> None:
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--batches", default="1,2,4,8,16")
     parser.add_argument("--labels", default="distinct,two classes")
+    parser.add_argument("--trained", default=f"0,{STEPS}", help="steps of training before the gradient is taken")
     parser.add_argument("--limit", type=float, default=60.0, help="CPU seconds of a cell's limit")
     parser.add_argument("--attack", type=float, default=60.0, help="CPU seconds of a cell's attacks")
     parser.add_argument("--seconds", type=float, help="begin no cell after so long; the next run goes on")

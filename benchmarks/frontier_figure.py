@@ -4,8 +4,9 @@
 
 Reads OUTPUT/frontier.csv. A field's colour is the share of the images that are recognisable (`scores.severity`), on the
 left at the limit and on the right as the best attack has them; its number the mean PSNR in dB, `>` where a limit was
-not solved to its end. Where no attack ended in its time the field is hatched: no result, which is no protection; what
-was not measured is empty. Prints the same as a table.
+not solved to its end: then both are at least so much, and the field is dotted. Where no attack ended in its time the
+field is hatched, and so is a limit that had found no recognisable image when its time was up (`?`): no result, which is
+no protection; what was not measured is empty. Prints the same as a table.
 """
 
 import argparse
@@ -46,8 +47,10 @@ def told(row: dict[str, str] | None, name: str, share: str) -> tuple[float, str]
         return float(row["seen"]), f">{min(best, CAP):.0f}"  # what was got is determined
     if row is None or value is None:
         return float("nan"), "" if row is None else "–"
-    more = ">" if name == "limit" and row["limit_solved"] != "True" else ""
-    return float(row[share]), f"{more}{min(value, CAP):.0f}"
+    unsolved = name == "limit" and row["limit_solved"] != "True"
+    if unsolved and float(row[share]) == 0:  # where the time was up before it knew: a pale field would look like safety
+        return float("nan"), "?"
+    return float(row[share]), f"{'>' * unsolved}{min(value, CAP):.0f}"
 
 
 def lines(cells: dict[tuple[str, str, str, int], dict[str, str]]) -> list[tuple[str, str, str]]:
@@ -79,7 +82,8 @@ def draw(cells: dict[tuple[str, str, str, int], dict[str, str]], path: Path) -> 
                 shown, text = told(row, name, share)
                 empty = np.isnan(shown)
                 colour = "white" if empty else matplotlib.colormaps["YlOrRd"](0.85 * shown)
-                hatch = "////" if empty and row is not None else None
+                at_least = text.startswith(">") and shown < 1
+                hatch = "////" if empty and row is not None else "..." if at_least else None
                 ax.add_patch(Rectangle((j, i), 1, 1, facecolor=colour, edgecolor="#999", linewidth=0.5, hatch=hatch))
                 dark = not empty and shown > 0.7
                 ax.text(j + 0.5, i + 0.52, text, ha="center", va="center", size=7, color="white" if dark else "black")

@@ -7,7 +7,19 @@ from typing import Any, Literal
 
 from leakage_audit.callbacks.evaluation.results import Audit
 from leakage_audit.readings.evaluation import LIMIT as NO_LIMIT
-from leakage_audit.readings.metric_table import LIMIT, LIMIT_OTHERS_KNOWN, PSNR, PSNR_MEAN, metric_of
+from leakage_audit.readings.metric_table import (
+    DETERMINED,
+    LIMIT,
+    OF_LIMITS,
+    PSNR,
+    PSNR_LEAST,
+    PSNR_MEAN,
+    RECOGNISABLE,
+    metric_of,
+)
+
+# What an attack's number cannot exceed, whatever it might have got with more time.
+CEILINGS = {PSNR: LIMIT, PSNR_MEAN: LIMIT, PSNR_LEAST: LIMIT, RECOGNISABLE: DETERMINED}
 
 
 @dataclass(frozen=True)
@@ -70,19 +82,21 @@ def judge(pattern: str, limit: float, audit: Audit) -> Iterator[Finding]:
     for name in known:
         value = audit.metrics[name]
         yield Finding(pattern, name, value, limit, "above" if value > limit else "kept")
-    for metric in (PSNR, PSNR_MEAN):
-        for attack, (reached, reason) in audit.no_results.items():
+    # An attack that has leaked an image is a result, and yet what needs all images may be missing.
+    some = dict.fromkeys(audit.severities, (float("-inf"), "it did not end by itself on every image"))
+    for metric, ceiling in CEILINGS.items():
+        for attack, (reached, reason) in (some | audit.no_results).items():
             name = metric.of(attack)
             if attack == NO_LIMIT or not fnmatchcase(name, pattern) or name in audit.metrics:
                 continue
-            # A mean may be lower than what one image reached, so that proves nothing of it.
+            # Of a mean, the least or a share what one image reached proves nothing.
             if metric is PSNR and reached > limit:
                 yield Finding(pattern, name, reached, limit, "above", reason)
-            elif audit.metrics.get(LIMIT.name, float("inf")) <= limit:
+            elif audit.metrics.get(ceiling.name, float("inf")) <= limit:
                 yield Finding(pattern, name, reached, limit, "kept", reason)
             else:
                 yield Finding(pattern, name, reached, limit, "unknown", reason)
-    for metric in (LIMIT, LIMIT_OTHERS_KNOWN):
+    for metric in OF_LIMITS:
         if audit.status is not None and metric.name not in audit.metrics and fnmatchcase(metric.name, pattern):
             _, reason = audit.no_results.get(NO_LIMIT, (0.0, "the limit was not measured, or not solved to its end"))
             yield Finding(pattern, metric.name, float("-inf"), limit, "unknown", reason)

@@ -35,7 +35,7 @@ from leakage_audit.callbacks.selection import Capture, Selection
 from leakage_audit.callbacks.settings import Settings
 from leakage_audit.callbacks.tally import Retries, Tally
 from leakage_audit.callbacks.voice import Voice
-from leakage_audit.readings.evaluation import audit_status, no_results
+from leakage_audit.readings.evaluation import audit_status, leaked, no_results
 from leakage_audit.readings.threat_model import threat_model
 from leakage_audit.runtime import Budget, OutOfMemory, OutOfTime
 
@@ -231,7 +231,8 @@ class Session:
         )
         words = records.most_severe_by_attack(result.evaluations)
         status = audit_status(result.evaluations) if attacked and skipped is None else None
-        audit = Audit(record["step"], step, metrics, skipped, words, status, no_results(result.evaluations))
+        counted = no_results(result.evaluations), leaked(result.evaluations)
+        audit = Audit(record["step"], step, metrics, skipped, words, status, *counted)
         # A skipped measurement says nothing of what the attacks found before.
         console.show(self.trainer, replace(audit, metrics=found, skipped=skipped if attacked else None))
         return audit

@@ -21,6 +21,7 @@ class Audit:
         severities: By attack, the word (see `scores.severity`) of the image that gave most away.
         status: What is known of the worst image (see `readings.reading`); None where nothing was attacked.
         no_results: Attacks without a result: the PSNR that they had reached, and the reason.
+        leaked: How many images some attack got back recognisably, of how many.
     """
 
     step: int
@@ -30,6 +31,7 @@ class Audit:
     severities: dict[str, str] = field(default_factory=dict)
     status: Status | None = None
     no_results: dict[str, tuple[float, str]] = field(default_factory=dict)
+    leaked: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

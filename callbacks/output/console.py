@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from leakage_audit.callbacks.evaluation.results import Audit
 from leakage_audit.readings.metric_table import PSNR
 from leakage_audit.readings.reading import NO_RESULT, Status, shown_word
-from leakage_audit.report.audits import attacked, never_ended
+from leakage_audit.report.audits import attacked, never_ended, of_images
 from leakage_audit.scores.severity import EXACT_PSNR, SEVERITIES
 
 COLOURS = dict(zip(SEVERITIES, ("default", "yellow", "dark_orange", "red"), strict=True))  # a low word is no safety
@@ -25,7 +25,7 @@ COLOURS |= {Status.LEAKS: "red", Status.OPEN: "dark_orange", Status.UNKNOWN: "ye
 
 
 def show(trainer: Trainer, audit: Audit) -> None:
-    """Put the last audit's status and its highest PSNR on the progress bar, as one short entry that stays.
+    """Put the last audit's status, its highest PSNR and how many images leaked on the progress bar, as one entry.
 
     It stands before the module's own numbers: a narrow terminal cuts off what is last, and a number that has lost its
     last digits would be a lower one.
@@ -39,6 +39,9 @@ def show(trainer: Trainer, audit: Audit) -> None:
         reached += [psnr for psnr, _ in audit.no_results.values() if math.isfinite(psnr)]
     best = max(reached, default=None)
     said = NO_RESULT if best is None else "exact" if best >= EXACT_PSNR else f"{best:.1f} {PSNR.unit}"
+    leaks, images = audit.leaked
+    if status is Status.LEAKS and images > 1:
+        said += f", {leaks}/{images}"
     shown: Any = trainer.progress_bar_metrics  # floats by its type, but bars show words as well
     others = {name: value for name, value in shown.items() if name not in set(Status)}
     shown.clear()
@@ -105,7 +108,9 @@ def table(report: Mapping[str, Any]) -> Table:
     )
     found.add_column("attack", no_wrap=True)
     found.add_column("at its best", no_wrap=True)
-    for name in ("PSNR, dB", "a guess", "SSIM", "step"):
+    several = any(attack["worst"].get("images", 1) > 1 for attack in report["attacks"])
+    # 80 columns hold one of the two; the word rests on the SSIM too, and the page has it.
+    for name in ("PSNR, dB", "a guess", "images" if several else "SSIM", "step"):
         found.add_column(name, justify="right", no_wrap=True)
     found.add_column("last audit, dB", no_wrap=True)
     missing = (attacked(report["audits"]) or [{"no_result": {}}])[-1]["no_result"]
@@ -117,7 +122,7 @@ def table(report: Mapping[str, Any]) -> Table:
             _coloured(attack["word"]),
             f"{best['psnr']:.1f}",
             f"{best['chance_psnr']:.1f}",
-            "–" if best["ssim"] is None else f"{best['ssim']:.2f}",
+            of_images(attack["worst"]) if several else "–" if best["ssim"] is None else f"{best['ssim']:.2f}",
             str(attack["worst"]["step"]),
             shown if attack["name"] not in missing else escape(shown_word(None, missing[attack["name"]])),
         )

@@ -1,17 +1,18 @@
 """The picture of an audit: each true image above what every attack made of it, captioned."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from textwrap import shorten
 
 import torch
 from torch import Tensor
 
 from leakage_audit.figures import audit_grid, caption
-from leakage_audit.readings.evaluation import LIMIT, Evaluation, attack_names, no_results
+from leakage_audit.readings.evaluation import LIMIT, Evaluation, attack_names, highest, no_results
 from leakage_audit.readings.reading import UNKNOWN_LIMIT, limit_says, shown_word
+from leakage_audit.readings.several import positions
 from leakage_audit.scores.severity import severities
 
-COLUMNS = 8  # images shown; a step's batch may hold many more
+COLUMNS = 8  # images shown; a step's batch may hold many more, of which those that leaked most and least are shown
 DETERMINED = "what the gradient determines"
 REASON = 40  # letters of a reason under a tile
 
@@ -28,24 +29,47 @@ def picture(evaluations: Sequence[Evaluation], title: str) -> tuple[Tensor, str]
     """
     missing = no_results(evaluations)
     names = list(dict.fromkeys([*attack_names(evaluations), *(name for name in missing if name != LIMIT)]))
-    targets = torch.cat([evaluation.truth.float() for evaluation in evaluations])[:COLUMNS]
+    every = torch.cat([evaluation.truth.float() for evaluation in evaluations])
+    marks = _marks(evaluations) if len(every) > 1 else {}
+    chosen = _chosen(len(every), marks)
+    targets = every[chosen]
     if not names or targets.shape[1] not in (1, 3):
         return None
-    images, captions = (
-        {},
-        {"target": [f"class {label}" for evaluation in evaluations for label in evaluation.labels][:COLUMNS]},
-    )
-    determined = [column for evaluation in evaluations for column in _determined(evaluation)][:COLUMNS]
+    if len(every) > COLUMNS:
+        title = f"{title}, {COLUMNS} of {len(every)} images"
+    classes = [f"class {label}" for evaluation in evaluations for label in evaluation.labels]
+    images, captions = {}, {"target": [classes[i] + marks.get(i, "") for i in chosen]}
+    determined = _at(chosen, [column for evaluation in evaluations for column in _determined(evaluation)])
     known = any(evaluation.limit is not None and evaluation.limit.image is not None for evaluation in evaluations)
     if known or LIMIT in missing:  # a row that vanished would not be missed
         images[DETERMINED] = torch.stack([image for image, _ in determined])
         captions[DETERMINED] = [text for _, text in determined]
     for name in names:
-        columns = [column for evaluation in evaluations for column in _columns(evaluation, name)][:COLUMNS]
+        columns = _at(chosen, [column for evaluation in evaluations for column in _columns(evaluation, name)])
         images[name] = torch.stack([image for image, _ in columns])
         captions[name] = [text for _, text in columns]
     shown = ["; ".join(text.replace("\n", ", ") for text in captions[name]) for name in names]
     return audit_grid(targets, images, captions, title), f"{title}: " + " | ".join(shown)
+
+
+def _marks(evaluations: Sequence[Evaluation]) -> dict[int, str]:
+    """Words for the images that leaked most and least, to the attack that got most; none where that is not known."""
+    ended = {name: x.leak for name in attack_names(evaluations) if (x := highest(evaluations, name)) is not None}
+    if not ended:
+        return {}
+    found = positions(evaluations, max(ended, key=lambda name: ended[name]))
+    return {place: f", leaked {word}" for word, place in found.items()}
+
+
+def _chosen(count: int, marked: Iterable[int]) -> list[int]:
+    """The images that are shown: those that are marked, and of the others the first."""
+    kept = set(marked)
+    others = [i for i in range(count) if i not in kept][: COLUMNS - len(kept)]
+    return sorted([*kept, *others])
+
+
+def _at(chosen: Sequence[int], columns: Sequence[tuple[Tensor, str]]) -> list[tuple[Tensor, str]]:
+    return [columns[i] for i in chosen]
 
 
 def _determined(evaluation: Evaluation) -> list[tuple[Tensor, str]]:

@@ -30,6 +30,7 @@ from leakage_audit.readings.evaluation import (
 from leakage_audit.readings.extraction import short
 from leakage_audit.readings.metric_table import SECONDS, read_all
 from leakage_audit.readings.reading import shown_word
+from leakage_audit.readings.several import sentences
 from leakage_audit.report.records.audit_lines import SCHEMA, AttackEntry, LimitEntry
 from leakage_audit.scores.metrics import Scores
 from leakage_audit.scores.severity import most_severe, severities
@@ -141,6 +142,8 @@ def summary(evaluations: Sequence[Evaluation], record: Mapping[str, Any]) -> str
     if attacked:
         status = audit_status(evaluations)
         lines += [f"Status: **{status}**: {status.meaning}.", ""]
+        together = [f"- {sentence}" for sentence in sentences(evaluations)]
+        lines += [*together, ""] if together else []
         lines += [
             "| image | attack | meaning | PSNR, dB | SSIM | chance, dB | limit, dB | seconds |",
             "|---|---|---|---|---|---|---|---|",

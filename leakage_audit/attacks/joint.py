@@ -12,6 +12,7 @@ from leakage_audit.attacks.cosine_tv import CosineTV
 from leakage_audit.attacks.joint_options import JointOptions
 from leakage_audit.equations.autograd import AutogradEquations
 from leakage_audit.equations.base import Equations, relative_error_of, rms
+from leakage_audit.equations.chain import ChainEquations
 from leakage_audit.equations.choose import equations_of_one, separate
 from leakage_audit.equations.network_recovery import recover_network
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
@@ -22,7 +23,7 @@ from leakage_audit.solvers.frozen_statistics import at_frozen_statistics
 from leakage_audit.solvers.gauss_newton import Solution, gauss_newton
 from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
 from leakage_audit.solvers.per_image import may_be_solved_per_image, observations, solve_per_image
-from leakage_audit.solvers.read_off import read_off, read_off_one
+from leakage_audit.solvers.read_off import read_off, read_off_chain, read_off_one
 from leakage_audit.solvers.stopping import Status
 
 NETWORKS = 2  # copies at once: the one that equations call, and the one that a search or a start works on
@@ -199,6 +200,8 @@ class Joint(Attack):
         """With a Jacobian if it is cheap enough and fits in memory with what is made of it, otherwise without."""
         equations.within(budget, self.options.equations)
         options, prior = self.options.solver, self._prior
+        if isinstance(equations, ChainEquations) and (found := read_off_chain(equations, options)) is not None:
+            return found
         memory = min(self.max_memory_gb * 1e9, budget.memory)
         n, m = math.prod(equations.shape), len(equations.noise)
         pixels = math.prod(equations.shape[2:])  # of one image; a prior's Gaussian holds a matrix between them for each

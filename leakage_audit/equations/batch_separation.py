@@ -15,7 +15,7 @@ of classes. They know nothing of images, take milliseconds, and hold to the last
 right: what comes out is certain (docs/method.md, section 5.6, (M35) and (M36), where P is called M).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,11 +26,14 @@ from torch import Tensor
 from torch.func import grad, jacrev
 
 from leakage_audit.equations.base import rms
+from leakage_audit.equations.softmax_mixing import SoftmaxMixing, softmax_offset
 from leakage_audit.layerwise.label_inference import labels_for, least_counts
 from leakage_audit.layerwise.last_layer import last_layer
 from leakage_audit.observation import Observation
 from leakage_audit.options import Checked
 from leakage_audit.runtime import Budget
+
+Function = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -175,18 +178,11 @@ class _MixingProblem:
             P, and whether its equations hold.
         """
         begin = self._start(labels, start)
-
-        def residual(entries: np.ndarray) -> np.ndarray:
-            return self.residual(torch.from_numpy(entries).reshape(begin.shape), labels).numpy()
-
-        def jacobian(entries: np.ndarray) -> np.ndarray:
-            mixing = torch.from_numpy(entries).reshape(begin.shape)
-            return jacrev(self.residual)(mixing, labels).flatten(1).numpy()
-
+        functions = self._closed_form(labels) or self._by_autograd(labels, begin.shape)
         found = least_squares(
-            residual,
+            functions[0],
             begin.flatten().numpy(),
-            jacobian,
+            functions[1],
             method="lm",
             x_scale="jac",
             ftol=self._options.settled,
@@ -196,6 +192,25 @@ class _MixingProblem:
         )
         mixing = torch.from_numpy(found.x).reshape(begin.shape)
         return mixing, rms(self.residual(mixing, labels)) < self._agrees
+
+    def _closed_form(self, labels: Tensor) -> tuple[Function, Function] | None:
+        """Residual and Jacobian in P's entries where the loss is a softmax's."""
+        offset = softmax_offset(self._seen.loss, labels, len(self._gradient))
+        if offset is None or self._scores.dtype is not torch.float64:
+            return None
+        found = SoftmaxMixing(self._scores, self._u, self._s, self._basis[-1], offset)
+        return found.residual, found.jacobian
+
+    def _by_autograd(self, labels: Tensor, shape: torch.Size) -> tuple[Function, Function]:
+        """The same under any loss."""
+
+        def residual(entries: np.ndarray) -> np.ndarray:
+            return self.residual(torch.from_numpy(entries).reshape(shape), labels).numpy()
+
+        def jacobian(entries: np.ndarray) -> np.ndarray:
+            return jacrev(self.residual)(torch.from_numpy(entries).reshape(shape), labels).flatten(1).numpy()
+
+        return residual, jacobian
 
     def _start(self, labels: Tensor, start: int) -> Tensor:
         """P for scores drawn around those that the average probabilities tell."""

@@ -36,6 +36,9 @@ class ChainEquations(Equations):
         gradient_noise: Standard deviation of a gradient's entry beyond its own rounding.
         rounding: Relative standard deviation of a gradient's entry.
         pool: Part of a unit's variance that it takes from its layer, as few moves say little of one unit.
+
+    Attributes:
+        solution: The network's input `(n,)` and its standard deviation, where the first layer's system determines it.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class ChainEquations(Equations):
         pool: float = 0.1,
     ) -> None:
         self.layers, self._pool = layers, pool
+        self.solution: tuple[Tensor, float] | None = None
         last = layers[-1]
         self._dz = dz
         trust = last.activation.derivative(z).flatten()

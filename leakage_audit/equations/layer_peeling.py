@@ -16,7 +16,7 @@ from leakage_audit.networks.chain import UnreadableNetwork, read_chain
 from leakage_audit.networks.layer_types import Layer, SpatialLayer
 from leakage_audit.observation import Observation
 from leakage_audit.options import Checked
-from leakage_audit.runtime import Budget, OutOfMemory
+from leakage_audit.runtime import Budget, OutOfMemory, OverBudget
 
 
 @dataclass(frozen=True)
@@ -79,18 +79,27 @@ def peel_layers(
     ends = [(delta, x), *(delta_and_features(last, one) for one in replicas)]
     left: list[ChainEquations] = []
 
+    def solved(level: Level) -> list[Tensor] | None:
+        """The layer's inputs by its own system, where that determines them."""
+        system = level.systems[0]
+        invertible = chain[level.place].activation.invert is not None
+        if not invertible or not system.equations >= system.n <= options.largest_system:
+            return None
+        factor: Factor | None = None
+        # The first layer's equations are solved in the image where its system is not, within whatever limits.
+        with suppress(OutOfMemory if level.place else OverBudget):
+            factor = Factor(system, options.tolerance, options.factor, budget)
+        if factor is None or factor.rank < system.n:
+            return None
+        x = factor.pseudo_inverse(system.v)
+        found = [x, *(x + factor.pseudo_inverse(other.v - other.apply(x)) for other in level.systems[1:])]
+        return found if _spread(found) < options.worst_noise else None
+
     def visit(level: Level) -> list[Tensor] | None:
-        layer, system = chain[level.place], level.systems[0]
-        invertible = layer.activation.invert is not None
-        if level.place and invertible and system.equations >= system.n <= options.largest_system:
-            factor: Factor | None = None
-            with suppress(OutOfMemory):
-                factor = Factor(system, options.tolerance, options.factor, budget)
-            if factor is not None and factor.rank == system.n:
-                x = factor.pseudo_inverse(system.v)
-                found = [x, *(x + factor.pseudo_inverse(other.v - other.apply(x)) for other in level.systems[1:])]
-                if _spread(found) < options.worst_noise:
-                    return found
+        system = level.systems[0]
+        found = solved(level)
+        if found is not None and level.place:
+            return found
         below = chain[: level.place + 1]
         spatial = tuple(one for one in below if isinstance(one, SpatialLayer))
         if len(spatial) < len(below):
@@ -99,6 +108,8 @@ def peel_layers(
         left.append(
             ChainEquations(seen, spatial, system.z[None], system.dz, noise, gradient_noise, rounding, options.pool)
         )
+        if found is not None:
+            left[0].solution = found[0], rms(torch.stack(found[1:]) - found[0])
         return None
 
     def preimage(layer: Layer, h: Tensor, replica: int) -> Tensor:

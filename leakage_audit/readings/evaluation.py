@@ -148,6 +148,44 @@ def highest(evaluations: Sequence[Evaluation], attack: str) -> ImageScore | None
     return ended
 
 
+def lowest(evaluations: Sequence[Evaluation], attack: str) -> ImageScore | None:
+    """The image of which an attack got least, or None unless it ended by itself on every image."""
+    found = _ended(evaluations, attack)
+    return min(found, key=lambda score: score.leak) if found else None
+
+
+def recognised(evaluations: Sequence[Evaluation], attack: str) -> tuple[int, int] | None:
+    """How many images an attack got back recognisably, of how many; None unless it ended by itself on every one."""
+    found = _ended(evaluations, attack)
+    return (sum(SEVERITIES.index(score.severity) >= PROOF for score in found), len(found)) if found else None
+
+
+def _ended(evaluations: Sequence[Evaluation], attack: str) -> list[ImageScore]:
+    """An attack's scores on all images, if it ended by itself on every one, else none."""
+    found = [score for evaluation in evaluations for score in image_scores(evaluation, attack)]
+    complete = len(found) == sum(len(evaluation.labels) for evaluation in evaluations)
+    return found if complete and all(score.no_result is None for score in found) else []
+
+
+def determined_count(evaluations: Sequence[Evaluation]) -> tuple[int, int] | None:
+    """How many images the gradient determines recognisably, of how many; None without a limit of each.
+
+    A limit that was not solved to its end is a lower bound, and so is then this number.
+    """
+    found = []
+    for evaluation in evaluations:
+        if evaluation.limit is None:
+            return None
+        found += [limit_severity(*x) for x in zip(evaluation.limit.psnr, evaluation.floor.psnr, strict=True)]
+    return (sum(SEVERITIES.index(word) >= PROOF for word in found), len(found)) if found else None
+
+
+def leaked(evaluations: Sequence[Evaluation]) -> tuple[int, int]:
+    """How many images some attack got back recognisably, however it ended, of how many."""
+    found = [image_status(evaluation, i) for evaluation in evaluations for i in range(len(evaluation.labels))]
+    return found.count(Status.LEAKS), len(found)
+
+
 def no_results(evaluations: Sequence[Evaluation]) -> dict[str, tuple[float, str]]:
     """Attacks whose `highest` is not known: the PSNR reached so far, -inf where nothing was, and the reason.
 

@@ -9,8 +9,11 @@ from leakage_audit.readings.evaluation import (
     Evaluation,
     LimitOutcome,
     attack_names,
+    determined_count,
     highest,
     image_scores,
+    lowest,
+    recognised,
     unreached,
 )
 from leakage_audit.scores.severity import EXACT_PSNR
@@ -26,6 +29,19 @@ def limit(evaluations: Sequence[Evaluation]) -> Numbers:
 def limit_others_known(evaluations: Sequence[Evaluation]) -> Numbers:
     """The highest limit of the images for an attacker who knows the others, in dB."""
     return _highest_limit([evaluation.limit_others_known for evaluation in evaluations])
+
+
+def limit_mean(evaluations: Sequence[Evaluation]) -> Numbers:
+    """The mean limit of the images, in dB."""
+    found = [psnr for limit in _solved([evaluation.limit for evaluation in evaluations]) for psnr in limit.psnr]
+    return {"": fmean(found)} if found else {}
+
+
+def determined(evaluations: Sequence[Evaluation]) -> Numbers:
+    """Share of the images that the gradient determines recognisably."""
+    count = determined_count(evaluations)
+    solved = _solved([evaluation.limit for evaluation in evaluations])
+    return {"": count[0] / count[1]} if count is not None and solved else {}
 
 
 def gap(evaluations: Sequence[Evaluation]) -> Numbers:
@@ -52,6 +68,17 @@ def psnr(evaluations: Sequence[Evaluation]) -> Numbers:
 def ssim(evaluations: Sequence[Evaluation]) -> Numbers:
     """By attack, the SSIM of the image of which it got most."""
     return {name: x.ssim for name in attack_names(evaluations) if (x := highest(evaluations, name)) is not None}
+
+
+def psnr_least(evaluations: Sequence[Evaluation]) -> Numbers:
+    """By attack that ended by itself on every image, the PSNR of the image of which it got least, in dB."""
+    return {name: least.psnr for name in attack_names(evaluations) if (least := lowest(evaluations, name)) is not None}
+
+
+def recognisable(evaluations: Sequence[Evaluation]) -> Numbers:
+    """By attack that ended by itself on every image, the share of the images that came back recognisably."""
+    counts = {name: recognised(evaluations, name) for name in attack_names(evaluations)}
+    return {name: count[0] / count[1] for name, count in counts.items() if count is not None}
 
 
 def psnr_mean(evaluations: Sequence[Evaluation]) -> Numbers:
@@ -131,5 +158,11 @@ def _layers(evaluations: Sequence[Evaluation]) -> Iterator[tuple[str, LayerRepor
 
 def _highest_limit(found: Sequence[LimitOutcome | None]) -> Numbers:
     """Of all images; none unless every evaluation has one that was solved to its end."""
+    solved = _solved(found)
+    return {"": max(max(x.psnr, default=-math.inf) for x in solved)} if solved else {}
+
+
+def _solved(found: Sequence[LimitOutcome | None]) -> list[LimitOutcome]:
+    """All of them if every evaluation has one that was solved to its end, else none."""
     solved = [x for x in found if x is not None and x.solved]
-    return {"": max(max(x.psnr, default=-math.inf) for x in solved)} if solved and len(solved) == len(found) else {}
+    return solved if len(solved) == len(found) else []

@@ -78,6 +78,7 @@ class Metric:
         return fnmatchcase(name, re.sub("<.*>", "*", self.name))
 
 
+SHARES = "Share of the images that are recognisable"
 LEAKAGE, EQUATIONS = "PSNR above a guess", "c(M) and joint deficiency, 0 is worst"
 
 LIMIT = Metric(
@@ -90,6 +91,17 @@ LIMIT_OTHERS_KNOWN = Metric(
     "audit/limit_others_known", "dB", "higher",
     "The same for an attacker who knows the other images of the batch.",
     extraction.limit_others_known, chart=LEAKAGE, term="limit, others known", unknown=PSNR_CAP,
+)  # fmt: skip
+LIMIT_MEAN = Metric(
+    "audit/limit_mean", "dB", "higher",
+    "PSNR that the gradient determines, averaged over the images; missing where it was not solved to its end.",
+    extraction.limit_mean, chart="PSNR, mean of the images", term="limit, mean of the images", unknown=PSNR_CAP,
+)  # fmt: skip
+DETERMINED = Metric(
+    "audit/recognisable_limit", "", "higher",
+    "Share of the images that the gradient determines recognisably, whoever attacks; missing where the limit was not "
+    "solved to its end.",
+    extraction.determined, chart=SHARES, term="determined", unknown=1.0,
 )  # fmt: skip
 GAP = Metric(
     "audit/gap", "dB", "neither",
@@ -106,6 +118,16 @@ PSNR_MEAN = Metric(
     "audit/psnr_mean/<attack>", "dB", "higher",
     "PSNR averaged over the images; missing where the attack did not end by itself on one of them.",
     extraction.psnr_mean, chart="PSNR, mean of the images", unknown=PSNR_CAP,
+)  # fmt: skip
+PSNR_LEAST = Metric(
+    "audit/psnr_least/<attack>", "dB", "higher",
+    "PSNR of the image of which the attack got least; missing where it did not end by itself on one of them.",
+    extraction.psnr_least, chart="PSNR, the image that leaked least", unknown=PSNR_CAP,
+)  # fmt: skip
+RECOGNISABLE = Metric(
+    "audit/recognisable/<attack>", "", "higher",
+    "Share of the images that the attack got back recognisably; missing where it did not end by itself on one of them.",
+    extraction.recognisable, chart=SHARES, term="recognisable, share of the images", unknown=1.0,
 )  # fmt: skip
 SSIM = Metric(
     "audit/ssim/<attack>", "", "higher",
@@ -165,9 +187,12 @@ VIOLATIONS = Metric(
 )  # fmt: skip
 
 METRICS: tuple[Metric, ...] = (
-    LIMIT, LIMIT_OTHERS_KNOWN, GAP, PSNR, PSNR_MEAN, SSIM, CHANCE, C, JOINT_DEFICIENCY, LAYER_DEFICIENCY,
-    LAYER_CONDITION, EPSILON, ROBUSTNESS_MEASURED, ROBUSTNESS_BOUND, SECONDS, VIOLATIONS,
+    LIMIT, LIMIT_OTHERS_KNOWN, LIMIT_MEAN, DETERMINED, GAP, PSNR, PSNR_MEAN, PSNR_LEAST, RECOGNISABLE, SSIM, CHANCE, C,
+    JOINT_DEFICIENCY, LAYER_DEFICIENCY, LAYER_CONDITION, EPSILON, ROBUSTNESS_MEASURED, ROBUSTNESS_BOUND, SECONDS,
+    VIOLATIONS,
 )  # fmt: skip
+OF_ATTACKS = tuple(metric for metric in METRICS if metric.placeholder == "attack")
+OF_LIMITS = (LIMIT, LIMIT_OTHERS_KNOWN, LIMIT_MEAN, DETERMINED)
 
 
 def read_all(evaluations: Sequence[Evaluation]) -> dict[str, float]:

@@ -118,7 +118,14 @@ def _summary(images: list[Numbers]) -> Numbers:
     """Averages, and the numbers of the image that gave most away; one that came back is not made good by others."""
     highest = max(images, key=leak)
     means = {name: fmean(image[name] for image in images) for name in ("psnr", "ssim", "chance_psnr", "chance_ssim")}
-    return {**means, "word": highest["word"], "highest": highest}
+    return {
+        **means,
+        "word": highest["word"],
+        "highest": highest,
+        "lowest": min(images, key=leak),
+        "images": len(images),
+        "recognisable": sum(SEVERITIES.index(image["word"]) >= PROOF for image in images),
+    }
 
 
 def _averages(metrics: Mapping[str, float]) -> dict[str, Numbers]:
@@ -143,6 +150,15 @@ def never_ended(audits: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Attacks that came to a result in no audit, and why not the last time."""
     reasons = {name: reason for audit in audits for name, reason in audit["no_result"].items()}
     return {name: why for name, why in reasons.items() if not any(name in audit["attacks"] for audit in audits)}
+
+
+def of_images(numbers: Mapping[str, Any]) -> str:
+    """How many of an audit's images an attack got back recognisably.
+
+    >>> of_images({"recognisable": 5, "images": 8}), of_images({})
+    ('5 of 8', '–')
+    """
+    return f"{numbers['recognisable']} of {numbers['images']}" if "images" in numbers else "–"
 
 
 def leak(numbers: Mapping[str, Any]) -> tuple[int, float]:

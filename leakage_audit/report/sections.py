@@ -7,7 +7,7 @@ from typing import Any
 
 from leakage_audit.readings.metric_table import METRICS, PSNR
 from leakage_audit.readings.reading import NO_RESULT, PROOF, Status
-from leakage_audit.report.audits import attacked, never_ended
+from leakage_audit.report.audits import attacked, never_ended, of_images
 from leakage_audit.report.charts import number
 from leakage_audit.scores.severity import EXACT_PSNR, GAIN, SEVERITIES, SHARE
 
@@ -34,6 +34,7 @@ def _tone(found: Mapping[str, Any]) -> str:
 def attacks(report: Report) -> str:
     """What each attack got back at its best and at last; why one has no result."""
     rows, last = [], (attacked(report["audits"]) or [{"no_result": {}}])[-1]["no_result"]
+    several = any(attack["worst"].get("images", 1) > 1 for attack in report["attacks"])
     for attack in report["attacks"]:
         worst, latest = attack["worst"], attack["latest"]
         about = [attack["ended"]] if attack["ended"] else []
@@ -48,14 +49,23 @@ def attacks(report: Report) -> str:
                 f'{worst["highest"]["psnr"]:.1f} dB<span class="sub">step {worst["step"]}</span>',
                 f"{worst['highest']['chance_psnr']:.1f} dB",
                 "–" if worst["highest"]["ssim"] is None else f"{worst['highest']['ssim']:.2f}",
+                *([_of_images(worst)] if several else []),
                 shown if missing is None else _none(missing),
                 "–" if attack["seconds"] is None else f"{attack['seconds']:.2g} s",
             ]
         )
     for name, why in never_ended(report["audits"]).items():
-        rows.append([escape(name), _none(why), *["–"] * 3, _none(last[name]) if name in last else "–", "–"])
-    heads = ("attack", "at its best", "PSNR", "a guess", "SSIM", "last audit", "time an image")
+        rows.append([escape(name), _none(why), *["–"] * (3 + several), _none(last[name]) if name in last else "–", "–"])
+    counted = ("images recognisable",) if several else ()
+    heads = ("attack", "at its best", "PSNR", "a guess", "SSIM", *counted, "last audit", "time an image")
     return section("What each attack got back", table(heads, rows)) if rows else ""
+
+
+def _of_images(numbers: Report) -> str:
+    """How many images came back, and the one of which least did."""
+    least = numbers.get("lowest")
+    below = "" if least is None else f'<span class="sub">least: {least["psnr"]:.1f} dB</span>'
+    return of_images(numbers) + below
 
 
 def layers(report: Report) -> str:

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from leakage_audit.equations.base import Equations, rms
 from leakage_audit.equations.batch_separation import SeparatedBatch
+from leakage_audit.equations.chain import ChainEquations
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.matching.objective import Candidates
 from leakage_audit.observation import Observation, per_channel
 from leakage_audit.solvers.gauss_newton import Solution
+from leakage_audit.solvers.options import SolverOptions
 from leakage_audit.solvers.stopping import Status
 
 
@@ -38,6 +40,27 @@ def read_off(batch: Equations, seen: Observation, separated: SeparatedBatch) -> 
     std = (separated.noise[:, None, None, None] * per_channel(seen.std, image)).expand(shape)
     r = batch.residual(image.flatten())
     return Solution(image.flatten(), r, std.flatten(), rank=image.numel(), steps=0, status=Status.EACH_SOLVED)
+
+
+def read_off_chain(equations: ChainEquations, options: SolverOptions) -> Solution | None:
+    """A chain's image as its first layer's system gives it, held against all equations.
+
+    Args:
+        equations: Of a chain whose layers were all solved by themselves.
+        options: What counts as solved.
+
+    Returns:
+        None if that system does not determine the image, or its solution leaves a residual.
+    """
+    if equations.solution is None:
+        return None
+    value, noise = equations.solution
+    image = equations.seen.to_image(value.reshape(equations.shape))
+    r = equations.evaluate(image)
+    if rms(r) > max(options.stopping.solved, options.stopping.noise * rms(equations.noise.clamp_min(options.floor))):
+        return None
+    std = (noise * per_channel(equations.seen.std, image)).expand(equations.shape)
+    return Solution(image.flatten(), r, std.flatten(), rank=image.numel(), steps=0, status=Status.EACH_LAYER)
 
 
 def read_off_one(equations: RecoveredInputEquations, shared: Observation, matched: float) -> Solution | None:

@@ -19,6 +19,7 @@ class Status(Enum):
 
     SOLVED = "the image settled with its equations solved"
     EACH_SOLVED = "each image settled, and the batch's equations are solved"
+    EACH_LAYER = "each layer's own system determined its input, with all equations solved"
     READ_OFF = "a layer that is fed the image gave its input away"
     CONTRADICTED = "a layer that is fed the image gave away one that the gradient contradicts by {residual:.2g}"
     STALLED = "the residual stalled at {residual:.2g} of the targets' size"
@@ -30,7 +31,7 @@ class Status(Enum):
     @property
     def solved(self) -> bool:
         """Whether the equations are solved and the image has settled."""
-        return self in (Status.SOLVED, Status.EACH_SOLVED, Status.READ_OFF)
+        return self in (Status.SOLVED, Status.EACH_SOLVED, Status.EACH_LAYER, Status.READ_OFF)
 
     @property
     def converged(self) -> bool:

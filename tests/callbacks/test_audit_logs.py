@@ -34,6 +34,8 @@ class TestLogs:
             "audit/limit_others_known",
             "audit/gap",
         }
+        names |= {"audit/limit_mean", "audit/recognisable_limit"}
+        names |= {f"audit/{what}/{name}" for what in ("psnr_least", "recognisable") for name in ("grey", "grey2")}
         names |= {"audit/psnr/grey2", "audit/ssim/grey2", "audit/psnr_mean/grey", "audit/psnr_mean/grey2"}
         names |= {f"audit/layer/{layer}/{what}" for layer in "02" for what in ("deficiency", "condition")}
         assert names == {tag for tag in events.Tags()["scalars"] if tag.startswith("audit/")}
@@ -81,6 +83,19 @@ class TestLogs:
         assert set(record) <= set(schema["$defs"]["AuditLine"]["properties"])
         assert (record["status"], record["samples"][0]["status"]) == ("unknown", ["unknown"])
         assert set(record["versions"]) == {"leakage-audit", "torch", "lightning", "scipy"}
+
+    def test_a_step_s_audit_speaks_of_its_whole_batch(self, tmp_path):
+        fit(tmp_path, LeakageAudit(every_n_steps=5, attacks=[Grey()], gradient="step", limit=0))
+        record = lines(tmp_path)[0]
+        (sample,) = record["samples"]
+        grey = sample["attacks"]["grey"]
+        psnr, words = grey["psnr"], grey["meaning"]
+        assert len(psnr) > 1
+        gains = [p - sample["floor"]["psnr"][i] for p, i in zip(psnr, grey["order"], strict=True)]
+        assert set(words) == {"unrecognisable"}
+        assert record["metrics"]["audit/psnr_least/grey"] == psnr[gains.index(min(gains))]
+        share = sum(word in ("recognisable", "exact") for word in words) / len(psnr)
+        assert record["metrics"]["audit/recognisable/grey"] == share
 
     def test_a_dry_run_audits_and_writes_nothing(self, tmp_path):
         audit = LeakageAudit(every_n_steps=1, attacks=[Grey()], limit=0)

@@ -48,6 +48,30 @@ def test_each_case(pattern, found, states):
     assert [finding.state for finding in judge(pattern, 25.0, found)] == states
 
 
+@pytest.mark.parametrize(
+    ("pattern", "found", "states"),
+    [
+        ("audit/recognisable/*", audit({"audit/recognisable/a": 0.25}), ["above"]),
+        ("audit/recognisable/*", audit({"audit/recognisable/a": 0.0}), ["kept"]),
+        ("audit/recognisable/*", audit({"audit/limit": 0.05}, OUT), ["unknown"]),  # decibels bound no share
+        ("audit/recognisable/*", audit({"audit/recognisable_limit": 0.0}, OUT), ["kept"]),
+        ("audit/recognisable_limit", audit({"audit/recognisable_limit": 0.5}), ["above"]),
+        ("audit/recognisable_limit", audit(), ["unknown"]),
+        ("audit/limit_mean", audit(), ["unknown"]),
+    ],
+    ids=["above", "kept", "not by the limit", "by what is determined", "determined", "no share", "no mean"],
+)
+def test_shares_of_a_batch(pattern, found, states):
+    assert [finding.state for finding in judge(pattern, 0.1, found)] == states
+
+
+@pytest.mark.parametrize("name", ["psnr_mean", "psnr_least", "recognisable"])
+def test_what_needs_every_image_is_unknown_where_an_attack_ended_on_some(name):
+    some = Audit(0, 0, {"audit/psnr/a": 60.0}, None, {"a": "exact"}, Status.LEAKS, {})
+    assert [finding.state for finding in judge(f"audit/{name}/*", 100.0, some)] == ["unknown"]
+    assert [finding.state for finding in judge("audit/psnr/*", 100.0, some)] == ["kept"]
+
+
 def test_a_limit_without_a_number_says_why():
     (finding,) = judge("audit/limit", 25.0, audit({}, {"limit": (-math.inf, "out of memory")}))
     assert (finding.state, finding.reason) == ("unknown", "out of memory")

@@ -92,6 +92,17 @@ def test_each_reconstruction_is_held_against_the_guess_for_its_own_image(tmp_pat
     }
 
 
+def test_several_images_are_counted(tmp_path):
+    record = audit(0, {"rgap": 0.0}, gradient="step")
+    (sample,) = record["samples"]
+    sample["floor"] = {"psnr": [12.0] * 3, "ssim": [0.2] * 3}
+    sample["attacks"]["rgap"] |= {"psnr": [19.0, 60.0, 13.0], "ssim": [0.2] * 3, "order": [0, 1, 2]}
+    (attack,) = read(write(tmp_path, record))["attacks"]
+    worst = attack["worst"]
+    assert (worst["images"], worst["recognisable"]) == (3, 2)
+    assert (worst["highest"]["psnr"], worst["lowest"]["psnr"]) == (60.0, 13.0)
+
+
 def test_attacks_come_in_the_order_of_what_they_got_back(tmp_path):
     attacks = read(three(tmp_path))["attacks"]
     assert [(attack["name"], attack["word"]) for attack in attacks] == [("joint", "exact"), ("rgap", "recognisable")]

@@ -83,6 +83,17 @@ def test_a_psnr_never_stands_without_what_a_guess_scores(tmp_path):
     assert "a guess" in text[text.index("What each attack got back") :]
 
 
+def test_a_batch_says_how_many_images_came_back(tmp_path):
+    record = audit(0, {"rgap": 0.0}, gradient="step")
+    (sample,) = record["samples"]
+    sample["floor"] = {"psnr": [12.0] * 3, "ssim": [0.2] * 3}
+    sample["attacks"]["rgap"] |= {"psnr": [19.0, 60.0, 13.0], "ssim": [0.2] * 3, "order": [0, 1, 2]}
+    text, _, _ = read(write(tmp_path / "batch", record))
+    assert "2 of 3 least: 13.0 dB" in text
+    single, _, _ = read(three(tmp_path / "single"))
+    assert "images recognisable" not in single
+
+
 def test_a_run_without_pictures(tmp_path):
     text, pictures, _ = read(three(tmp_path, pictures=False))
     assert not pictures

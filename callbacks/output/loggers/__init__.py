@@ -11,7 +11,7 @@ from torchvision.transforms.functional import to_pil_image
 from leakage_audit.callbacks.capture.plain_training import PlainTraining
 from leakage_audit.callbacks.output.loggers import mlflow, tensorboard, wandb  # noqa: F401  they register themselves
 from leakage_audit.callbacks.output.loggers.display import Display, display_of, register
-from leakage_audit.readings.metric_table import PSNR, PSNR_MEAN, SSIM, metric_of
+from leakage_audit.readings.metric_table import OF_ATTACKS, metric_of
 
 __all__ = ["Display", "display_of", "register"]
 
@@ -46,7 +46,7 @@ def supersede(trainer: Trainer, tag: str, attacks: Iterable[str], metrics: Mappi
         attacks: The names that had to have a number.
         metrics: What the audit has.
     """
-    named = [metric.of(attack) for attack in attacks for metric in (PSNR, PSNR_MEAN, SSIM)]
+    named = [metric.of(attack) for attack in attacks for metric in OF_ATTACKS]
     due = {tag + name.removeprefix("audit") for name in named}
     for name in (trainer.callback_metrics.keys() | due) - metrics.keys():
         metric = metric_of("audit" + name.removeprefix(tag)) if name.startswith(f"{tag}/") else None

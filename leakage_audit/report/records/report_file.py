@@ -30,6 +30,9 @@ class AttackNumbers(ImageNumbers):
     """An attack at one audit: averages over the images, the word and `highest` of the image that gave most away."""
 
     highest: ImageNumbers
+    lowest: NotRequired[Annotated[ImageNumbers, "The image that gave least away; where images are known."]]
+    images: NotRequired[Annotated[int, "On which the attack ended by itself."]]
+    recognisable: NotRequired[Annotated[int, "How many of them came back recognisably."]]
 
 
 class AttackAtStep(AttackNumbers):

@@ -66,6 +66,8 @@ class TestProgress:
         (Audit(1, 1, skipped="no labels"), {"unknown": "no result"}),
         (Audit(1, 1, status=Status.UNKNOWN, no_results={"a": (9.0, "out of time")}), {"unknown": "no result"}),
         (Audit(1, 1, status=Status.LEAKS, no_results={"a": (31.22, "out of time")}), {"leaks": "31.2 dB"}),
+        (Audit(1, 1, status=Status.LEAKS, no_results={"a": (31.2, "")}, leaked=(5, 8)), {"leaks": "31.2 dB, 5/8"}),
+        (Audit(1, 1, status=Status.LEAKS, no_results={"a": (31.2, "")}, leaked=(1, 1)), {"leaks": "31.2 dB"}),
         (Audit(1, 1, {"audit/psnr/a": 146.57}, status=Status.LEAKS, severities={"a": "exact"}), {"leaks": "exact"}),
     ],
 )

@@ -69,3 +69,30 @@ def test_an_attack_that_the_time_did_not_reach_has_its_row_in_the_summary():
     assert said.startswith("**No result** at optimiser step 3")
     assert "Status: **unknown**" in said
     assert row in said.splitlines()
+
+
+def batch(psnr):
+    """One reconstruction an image, each image and its reconstruction in a blue of its own."""
+    n = len(psnr)
+    shades = (torch.arange(1, n + 1) / 20).view(n, 1, 1, 1).expand(n, 1, 8, 8)
+    images = torch.cat([torch.zeros(n, 2, 8, 8), shades], 1)
+    result = Reconstruction(images, "a", {}, 1.0, True, "done", 0.0)
+    outcomes = {"a": AttackOutcome(result, Scores([0.1] * n, psnr, psnr, [0.1] * n, list(range(n))), False)}
+    floor = Scores([0.1] * n, [9.0] * n, [57.0] * n, [0.1] * n, list(range(n)))
+    return Evaluation(images, list(range(n)), floor, None, outcomes)
+
+
+def test_of_many_images_those_that_leaked_most_and_least_are_shown():
+    psnr = [10.0 + 0.1 * i for i in range(12)]
+    psnr[10], psnr[11] = 40.0, 5.0
+    shown, title = picture([batch(psnr)], "step 0")
+    assert title.startswith("step 0, 8 of 12 images")
+    seen = {blue for red, green, blue in colours(shown) if red == green == 0}
+    shade = {i: round(255 * (i + 1) / 20) for i in range(12)}
+    assert {i for i, blue in shade.items() if any(abs(blue - other) <= 1 for other in seen)} == {*range(6), 10, 11}
+    assert title.index("40.0 dB") < title.index("5.0 dB")  # in the images' order
+
+
+def test_the_summary_says_how_a_batch_fared():
+    said = summary([batch([10.0, 40.0])], {"optimizer_step": 3, "knowledge": "the step's batch of 2"})
+    assert "- a: 1 of 2 images are recognisable; most came back of image 2 (40.0 dB, recognisable)" in said
