@@ -213,11 +213,14 @@ class Joint(Attack):
             found = read_off_one(equations, shared if shared.batch_size == 1 else equations.seen, self.options.matched)
             if found is not None:
                 return found
+        alone = equations.shape[0] == shared.batch_size == 1
         # Inputs with as many entries as the image leave so few kinks below them that averages do without a Jacobian.
         wide = isinstance(equations, RecoveredInputEquations) and equations.known >= n
         if isinstance(equations, RecoveredInputEquations) and wide and equations.mixes:
-            return at_frozen_statistics(equations, prior, memory / 4, budget, options, self.options.frozen)
-        alone = equations.shape[0] == shared.batch_size == 1
+            told = equations.at_told_statistics() if alone else None
+            if told is None:
+                return at_frozen_statistics(equations, prior, memory / 4, budget, options, self.options.frozen)
+            return gauss_newton_cg(told, prior, self.max_steps, memory / 4, budget, begin, options)
         kinked, before = self._kinked(equations, budget, early if alone else None), ""
         dense = cheap and not (wide and kinked)
         if not dense:
@@ -270,8 +273,11 @@ class Joint(Attack):
         if equations.last_input is None or not kinked:
             return None
         first = RecoveredInputEquations(seen, [equations.last_input], relative_error, sketch, budget, gradients=False)
-        first.within(budget, options.equations)
-        return gauss_newton_cg(first, self._prior, self.max_steps, memory / 4, budget, None, options.solver)
+        told = first.at_told_statistics() if first.mixes else first
+        if told is None:
+            return None
+        told.within(budget, options.equations)
+        return gauss_newton_cg(told, self._prior, self.max_steps, memory / 4, budget, None, options.solver)
 
     def _kinked(self, equations: Equations, budget: Budget, early: Budget | None) -> bool:
         """Whether they have kinks.
