@@ -112,3 +112,27 @@ def explains(solution: Solution, equations: Equations, share: float) -> bool:
     if solution.status is Status.TIME_UP:
         return False
     return rms(solution.r) <= share * rms(equations.evaluate(torch.full_like(solution.image, GREY)))
+
+
+def kinked_in_time(equations: Equations, budget: Budget, early: Budget | None) -> bool:
+    """Whether equations have kinks; they are under the whole budget afterwards.
+
+    Once the time is up it no longer matters, as a solver then hands back its start; unless it was only the time to get
+    ready in, after which a first-order recipe has its share.
+
+    Args:
+        equations: F(image) = 0.
+        budget: Time limit.
+        early: The part of it to get ready in, if there is one.
+
+    Raises:
+        TimeoutError: If that part is up, but not all.
+    """
+    try:
+        return equations.within(early or budget).kinked
+    except TimeoutError:
+        if early is not None and not budget.exhausted:
+            raise
+        return False
+    finally:
+        equations.within(budget)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from leakage_audit.attacks.base import Attack, Found
-from leakage_audit.attacks.first_order_start import FirstOrderStart, explains, first_order_alone
+from leakage_audit.attacks.first_order_start import FirstOrderStart, explains, first_order_alone, kinked_in_time
 from leakage_audit.attacks.joint_options import JointOptions
 from leakage_audit.equations.autograd import AutogradEquations
 from leakage_audit.equations.base import Equations, relative_error_of, rms
@@ -22,6 +22,7 @@ from leakage_audit.runtime import Budget, OutOfTime
 from leakage_audit.solvers.frozen_statistics import at_frozen_statistics
 from leakage_audit.solvers.gauss_newton import Solution, gauss_newton
 from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
+from leakage_audit.solvers.options import SolverOptions
 from leakage_audit.solvers.per_image import may_be_solved_per_image, observations, solve_per_image
 from leakage_audit.solvers.read_off import read_off, read_off_one
 from leakage_audit.solvers.stopping import Status
@@ -221,11 +222,10 @@ class Joint(Attack):
             if told is None:
                 return at_frozen_statistics(equations, prior, memory / 4, budget, options, self.options.frozen)
             return gauss_newton_cg(told, prior, self.max_steps, memory / 4, budget, begin, options)
-        kinked, before = self._kinked(equations, budget, early if alone else None), ""
+        kinked, before = kinked_in_time(equations, budget, early if alone else None), ""
         dense = cheap and not (wide and kinked)
         if not dense:
-            vectors = VECTORS * (n + m)
-            budget.require("one pass through the gradient", 8 * (equations.memory_estimate + vectors))
+            budget.require("one pass through the gradient", 8 * (equations.memory_estimate + VECTORS * (n + m)))
         first = None if begin is not None else self._first(equations, shared, kinked, memory, early, budget)
         if first is not None:
             begin, before = first.image.reshape(equations.shape), first.ended
@@ -236,13 +236,19 @@ class Joint(Attack):
         solver = gauss_newton if dense else gauss_newton_cg
         options = replace(options, fewest=self.options.fewest) if alone else options
 
-        def solve(begin: Tensor | None) -> Solution:
+        def solve(begin: Tensor | None, options: SolverOptions = options) -> Solution:
             return solver(equations, prior, self.max_steps, memory / 4, budget, begin, options)
+
+        def resumed(_: Tensor) -> Solution:
+            with suppress(OutOfTime):
+                if solution.steps and not solution.status.converged:
+                    return solve(solution.image, self.options.solver)
+            return solution
 
         steps = self.options.warm_start_steps
         if far and (not dense or (equations.shape[0] == 1 and not straight)):
-            single = shared if shared.batch_size == equations.shape[0] else equations.seen
-            start = FirstOrderStart(single, steps, budget)
+            one = shared if shared.batch_size == equations.shape[0] else equations.seen
+            start = FirstOrderStart(one, steps, budget)
             return start.or_solution(equations, lambda x: solve(x if opened or not dense else None), dense)
         try:
             solution = solve(begin)
@@ -254,13 +260,18 @@ class Joint(Attack):
         if alone and not solution.solved and not ahead and not budget.exhausted:
             with suppress(OutOfTime, ValueError):
                 if not explains(solution, equations, self.options.unexplained):
-                    solution = FirstOrderStart(shared, steps, budget).or_solution(equations, lambda _: solution, dense)
+                    solution = FirstOrderStart(shared, steps, budget).or_solution(equations, resumed, dense)
         return solution if solution.steps or solution.context else replace(solution, context=before)
 
     def _first(
-        self, equations: Equations, shared: Observation, kinked: bool, memory: float, early: Budget | None,
+        self,
+        equations: Equations,
+        shared: Observation,
+        kinked: bool,
+        memory: float,
+        early: Budget | None,
         budget: Budget,
-    ) -> Solution | None:  # fmt: skip
+    ) -> Solution | None:
         """Where to begin: what known inputs say by themselves, where they are straighter than the gradients beside."""
         if not isinstance(equations, AutogradEquations):
             return None
@@ -268,7 +279,7 @@ class Joint(Attack):
         seen, options, sketch = equations.seen, self.options, self.options.sketch
         if equations.recovered:
             first = RecoveredInputEquations(seen, equations.recovered, relative_error, sketch, budget)
-            straight = not self._kinked(first.within(budget, options.equations), budget, None)
+            straight = not kinked_in_time(first.within(budget, options.equations), budget, None)
             return self._solve(first, shared, early or budget) if straight else None
         if equations.last_input is None or not kinked:
             return None
@@ -278,21 +289,3 @@ class Joint(Attack):
             return None
         told.within(budget, options.equations)
         return gauss_newton_cg(told, self._prior, self.max_steps, memory / 4, budget, None, options.solver)
-
-    def _kinked(self, equations: Equations, budget: Budget, early: Budget | None) -> bool:
-        """Whether they have kinks.
-
-        Once the time is up it no longer matters, as a solver then hands back its start; unless it was only the time to
-        get ready in, after which a first-order recipe has its share.
-
-        Raises:
-            TimeoutError: If that time is up, but not all.
-        """
-        try:
-            return equations.within(early or budget).kinked
-        except TimeoutError:
-            if early is not None and not budget.exhausted:
-                raise
-            return False
-        finally:
-            equations.within(budget)

@@ -10,6 +10,7 @@ from torch import nn
 
 from leakage_audit.attacks import CosineTV, Joint
 from leakage_audit.attacks.first_order_start import FirstOrderStart
+from leakage_audit.attacks.joint_options import JointOptions
 from leakage_audit.equations.autograd import AutogradEquations
 from leakage_audit.equations.base import relative_error_of
 from leakage_audit.observation import observe
@@ -67,6 +68,21 @@ def test_where_no_equations_are_ready_in_time_the_recipe_takes_the_rest(image):
     assert not found.converged
     assert "steps" in found.ended
     assert found.images.isfinite().all()
+
+
+def test_an_iteration_that_gave_way_goes_on_where_time_is_left(image):
+    """So that it loses nothing by it."""
+    torch.manual_seed(0)
+    leaky = nn.Sequential(
+        nn.Conv2d(3, 12, 3), nn.LeakyReLU(0.2), nn.Conv2d(12, 12, 3, 2), nn.LeakyReLU(0.2), nn.Flatten(),
+        nn.Linear(48, 10),
+    )  # fmt: skip
+    image = image[..., ::2, ::2].contiguous()
+    seen = observe(leaky, image, 3, mean=0.5)
+    straight = Joint(options=JointOptions(fewest=0))(seen)
+    gave_way = Joint(options=JointOptions(fewest=10**6))(seen, Budget(1000.0))
+    assert psnr(gave_way, image) > max(psnr(straight, image), psnr(CosineTV(iterations=500)(seen), image)) - 0.3
+    assert gave_way.details["steps"] > 1
 
 
 def test_several_images_or_no_time_at_all_are_no_result(seen, image):
