@@ -110,7 +110,7 @@ def explains(solution: Solution, equations: Equations, share: float) -> bool:
         share: Of grey's residual that counts as less.
     """
     if solution.status is Status.TIME_UP:
-        return False
+        return solution.steps > 1  # what is left after several steps is too little for a recipe
     return rms(solution.r) <= share * rms(equations.evaluate(torch.full_like(solution.image, GREY)))
 
 
