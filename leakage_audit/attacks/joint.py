@@ -221,7 +221,8 @@ class Joint(Attack):
             told = equations.at_told_statistics() if alone else None
             if told is None:
                 return at_frozen_statistics(equations, prior, memory / 4, budget, options, self.options.frozen)
-            return gauss_newton_cg(told, prior, self.max_steps, memory / 4, budget, begin, options)
+            found = gauss_newton_cg(told, prior, self.max_steps, memory / 4, budget, begin, options)
+            return found if found.steps else replace(found, context="before the first step, so that this is grey")
         kinked, before = kinked_in_time(equations, budget, early if alone else None), ""
         dense = cheap and not (wide and kinked)
         if not dense:
