@@ -145,6 +145,18 @@ class Budget:
         finally:
             self._held[0] -= memory
 
+    def foresee(self, units: float, kind: str) -> None:
+        """Go on only if work of this size would fit, at the speed of the last of its kind; anything does before.
+
+        Args:
+            units: Its size, in units that the works of a kind share.
+            kind: What they share.
+
+        Raises:
+            OutOfTime: If there is not as much time left.
+        """
+        self.check(units * self._unit.get(kind, 0.0))
+
     @contextmanager
     def work(self, units: float = 1.0, kind: str = "") -> Iterator[None]:
         """Around work of a size that was met before: not begun if, at the speed of the last such work, it won't fit.
@@ -156,7 +168,7 @@ class Budget:
         Raises:
             OutOfTime: If there is not as much time left.
         """
-        self.check(units * self._unit.get(kind, 0.0))
+        self.foresee(units, kind)
         begun = self.spent
         yield
         self._unit[kind] = (self.spent - begun) / units
@@ -171,6 +183,20 @@ class Budget:
         given = Budget(seconds, self.tell, self.memory_gb, self._cancelled)
         given._unit, given._held = self._unit, self._held  # speeds are the same for all of them, and so is the purse
         return given
+
+    def sparing(self, units: float, kind: str) -> "Budget":
+        """The time left but for what work of a size takes, at the speed of the last of its kind; none before.
+
+        Args:
+            units: Its size, in units that the works of a kind share.
+            kind: What they share.
+
+        Raises:
+            OutOfTime: If nothing would be left.
+        """
+        needed = units * self._unit.get(kind, 0.0)
+        self.check(needed)
+        return self.share(1 - needed / self.left if needed else 1.0)
 
     def steps(self, total: int, what: str) -> Iterator[int]:
         """Count 0, 1, … total - 1, ending early when the time is up, or would be within a step as long as the last.

@@ -79,6 +79,17 @@ class TestClock:
             pass
         assert not budget.stopped
 
+    def test_time_is_kept_back_for_what_follows(self):
+        budget = Clock(10.0)
+        assert budget.sparing(3, "passes").seconds == pytest.approx(10.0)  # none was met yet
+        with budget.work(2, "passes"):
+            budget.now = 4.0
+        assert budget.sparing(2, "passes").seconds == pytest.approx(2.0)
+        budget.foresee(3, "passes")
+        for ask in (budget.foresee, budget.sparing):
+            with pytest.raises(OutOfTime):
+                ask(4, "passes")
+
     def test_an_operation_too_long_to_be_interrupted_is_not_begun(self):
         budget = Budget(1.0)
         budget.require("little", flops=1e3)

@@ -19,6 +19,7 @@ BOUND = "a time limit must be positive"
 NAMED = {
     "attacks/dlg HISTORY": "PyTorch's own default",
     "attacks/dlg VECTORS": "an estimate of memory, counted in the code",
+    "attacks/first_order_start COMPARED": "time kept back for a comparison, counted in the code",
     "attacks/joint NETWORKS": "an estimate of memory, counted in the code",
     "attacks/joint VECTORS": "an estimate of memory, counted in the code",
     "callbacks/evaluation/background POLL": "how often a wait looks at the clock; no result depends on it",

@@ -34,6 +34,7 @@ class CosineTV(Attack):
         seed: Of the random starts.
         recipe: All of it, in place of the preset's.
         ending: When the objective has settled.
+        in_time: Whether step sizes and signs run their whole course where the time ends before the steps do.
 
     Example:
         >>> import torch
@@ -59,6 +60,7 @@ class CosineTV(Attack):
         seed: int = 0,
         recipe: Recipe | None = None,
         ending: EndingOptions | None = None,
+        in_time: bool = False,
     ) -> None:
         if preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
@@ -68,7 +70,7 @@ class CosineTV(Attack):
         )
         self.preset, self.seed, self.ending = preset, seed, ending or EndingOptions()
         self.iterations, self.restarts = self.recipe.iterations, self.recipe.restarts
-        self.lr, self.tv = self.recipe.lr, self.recipe.tv
+        self.lr, self.tv, self.in_time = self.recipe.lr, self.recipe.tv, in_time
 
     def objective(self, seen: Observation, x: Tensor) -> float:
         """What `reconstruct` minimises, at the network's inputs `x (B, C, H, W)`."""
@@ -88,13 +90,16 @@ class CosineTV(Attack):
         shape, total = (seen.batch_size, *seen.input_shape), recipe.iterations * recipe.restarts
         steps = budget.steps(total, f"CosineTV ({self.preset})")
         best, settled = _Best(), True
-        for _ in range(recipe.restarts):
+        for start in range(recipe.restarts):
+            began, own = budget.spent, budget.left / (recipe.restarts - start)
             settling = Settling(recipe.iterations, self.ending)
             x = STARTS[recipe.start](shape, generator, recipe).to(seen.device, seen.dtype)
             best.offer(x, float("inf"), float("inf"))
             adam = torch.optim.Adam([x.requires_grad_()], lr=recipe.lr)
             for step, _ in zip(range(recipe.iterations), steps, strict=False):  # the range first: it takes no step
                 done = step / recipe.iterations
+                if self.in_time:
+                    done = max(done, min((budget.spent - began) / own, 1 - 1 / recipe.iterations))
                 value, distance = objective(x)
                 if not torch.isfinite(value):
                     break

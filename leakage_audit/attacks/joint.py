@@ -1,6 +1,7 @@
 """Joint: solve all layers' systems at once, as equations in the image."""
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from leakage_audit.attacks.base import Attack, Found
-from leakage_audit.attacks.cosine_tv import CosineTV
+from leakage_audit.attacks.first_order_start import FirstOrderStart, explains, first_order_alone, kinked_in_time
 from leakage_audit.attacks.joint_options import JointOptions
 from leakage_audit.equations.autograd import AutogradEquations
 from leakage_audit.equations.base import Equations, relative_error_of, rms
@@ -22,6 +23,7 @@ from leakage_audit.runtime import Budget, OutOfTime
 from leakage_audit.solvers.frozen_statistics import at_frozen_statistics
 from leakage_audit.solvers.gauss_newton import Solution, gauss_newton
 from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
+from leakage_audit.solvers.options import SolverOptions
 from leakage_audit.solvers.per_image import may_be_solved_per_image, observations, solve_per_image
 from leakage_audit.solvers.read_off import read_off, read_off_chain, read_off_one
 from leakage_audit.solvers.stopping import Status
@@ -104,6 +106,8 @@ class Joint(Attack):
         budget.check()
         try:
             equations, found, layer, labels = self._find(seen, shared, relative_error, budget)
+        except TimeoutError:
+            return first_order_alone(shared, self.options.warm_start_steps, budget)
         except (ValueError, FloatingPointError) as error:  # gradients that fit no image, or none of this network
             grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
             return Found(seen.to_input(grey), False, str(error), float("nan"))
@@ -134,8 +138,9 @@ class Joint(Attack):
         """The equations, their solution (image by image where that is enough), a separated batch's layer and labels."""
         options, memory = self.options, min(self.max_memory_gb * 1e9, budget.memory)
         if seen.batch_size == 1:
-            equations = self._of_one(seen, relative_error, budget)
-            solution = self._solve(equations, shared, budget)
+            early = budget.share(self.options.preparation)
+            equations = self._of_one(seen, relative_error, early)
+            solution = self._solve(equations, shared, budget, early=early)
             if equations.calibrated and self._misfit(equations, solution) > options.ending.noise_units**2:
                 solution = self._from_blind_start(equations, solution, seen, shared, relative_error, budget)
             return equations, solution, None, None
@@ -195,8 +200,9 @@ class Joint(Attack):
         return min(found, again, key=lambda solution: self._misfit(equations, solution))
 
     def _solve(
-        self, equations: Equations, shared: Observation, budget: Budget, begin: Tensor | None = None
-    ) -> Solution:
+        self, equations: Equations, shared: Observation, budget: Budget, begin: Tensor | None = None,
+        early: Budget | None = None,
+    ) -> Solution:  # fmt: skip
         """With a Jacobian if it is cheap enough and fits in memory with what is made of it, otherwise without."""
         equations.within(budget, self.options.equations)
         options, prior = self.options.solver, self._prior
@@ -211,72 +217,79 @@ class Joint(Attack):
             found = read_off_one(equations, shared if shared.batch_size == 1 else equations.seen, self.options.matched)
             if found is not None:
                 return found
+        alone = equations.shape[0] == shared.batch_size == 1
         # Inputs with as many entries as the image leave so few kinks below them that averages do without a Jacobian.
         wide = isinstance(equations, RecoveredInputEquations) and equations.known >= n
         if isinstance(equations, RecoveredInputEquations) and wide and equations.mixes:
-            return at_frozen_statistics(equations, prior, memory / 4, budget, options, self.options.frozen)
-        kinked, before = _kinked(equations), ""
+            told = equations.at_told_statistics() if alone else None
+            if told is None:
+                return at_frozen_statistics(equations, prior, memory / 4, budget, options, self.options.frozen)
+            found = gauss_newton_cg(told, prior, self.max_steps, memory / 4, budget, begin, options)
+            return found if found.steps else replace(found, context="before the first step, so that this is grey")
+        kinked, before = kinked_in_time(equations, budget, early if alone else None), ""
         dense = cheap and not (wide and kinked)
         if not dense:
-            vectors = VECTORS * (n + m)
-            budget.require("one pass through the gradient", 8 * (equations.memory_estimate + vectors))
-        if isinstance(equations, AutogradEquations) and equations.recovered:  # straighter than gradients: they first
-            relative_error = relative_error_of(shared.dtype, self.options.rounding_units)
-            sketch = self.options.sketch
-            first = RecoveredInputEquations(equations.seen, equations.recovered, relative_error, sketch, budget)
-            if not _kinked(first.within(budget, self.options.equations)):
-                solution = self._solve(first, shared, budget)
-                begin, before = solution.image.reshape(equations.shape), solution.ended
+            budget.require("one pass through the gradient", 8 * (equations.memory_estimate + VECTORS * (n + m)))
+        first = None if begin is not None else self._first(equations, shared, kinked, memory, early, budget)
+        if first is not None:
+            begin, before = first.image.reshape(equations.shape), first.ended
         opened = isinstance(equations, RecoveredInputEquations)
         straight = not opened and not isinstance(equations, AutogradEquations)  # but for a chain's own rectifiers
         far = kinked and not wide and begin is None
+        ahead = first is not None and isinstance(equations, AutogradEquations) and not equations.recovered
+        solver = gauss_newton if dense else gauss_newton_cg
+        options = replace(options, fewest=self.options.fewest) if alone else options
+
+        def solve(begin: Tensor | None, options: SolverOptions = options) -> Solution:
+            return solver(equations, prior, self.max_steps, memory / 4, budget, begin, options)
+
+        def resumed(_: Tensor) -> Solution:
+            with suppress(OutOfTime):
+                if solution.steps and not solution.status.converged:
+                    return solve(solution.image, self.options.solver)
+            return solution
+
+        steps = self.options.warm_start_steps
         if far and (not dense or (equations.shape[0] == 1 and not straight)):
-            return self._with_first_order(equations, shared, dense, opened or not dense, budget)
-        solver = gauss_newton if dense else gauss_newton_cg
-        solution = solver(equations, prior, self.max_steps, memory / 4, budget, begin, options)
-        return solution if solution.steps else replace(solution, context=before)
-
-    def _with_first_order(
-        self, equations: Equations, shared: Observation, dense: bool, from_there: bool, budget: Budget
-    ) -> Solution:
-        """Where every equation may jump on the way: the best of a first-order start, a solution and grey, by residual.
-
-        The solution begins at that start (`from_there`), or at grey where all kinks are probed with a Jacobian.
-        """
-        options, memory = self.options.solver, min(self.max_memory_gb * 1e9, budget.memory) / 4
-        single = shared if shared.batch_size == equations.shape[0] else equations.seen
-        warm = CosineTV(iterations=self.options.warm_start_steps)
-        found = warm.reconstruct(single, budget)
-        start = single.to_image(found.x.detach()).to(torch.float64)
-        n, m = start.numel(), len(equations.noise)
-        others = {Status.KEPT_START: start.flatten(), Status.KEPT_GREY: torch.full_like(start, GREY).flatten()}
-        solver = gauss_newton if dense else gauss_newton_cg
+            one = shared if shared.batch_size == equations.shape[0] else equations.seen
+            start = FirstOrderStart(one, steps, budget)
+            return start.or_solution(equations, lambda x: solve(x if opened or not dense else None), dense)
         try:
-            residuals = {status: equations.evaluate(image) for status, image in others.items()}
-            begin = start if from_there else None
-            solution = solver(equations, self._prior, self.max_steps, memory, budget, begin, options)
-        except OutOfTime:  # before it is known how well the start explains the gradient
-            unknown = torch.full((n + m,), torch.nan, dtype=torch.float64, device=start.device)
-            return Solution(start.flatten(), unknown[n:], unknown[:n], None, 0, Status.TIME_UP, found.ended)
-        kept = min(residuals, key=lambda status: rms(residuals[status]))
-        context = "" if solution.steps else found.ended
-        if rms(solution.r) <= rms(residuals[kept]) and (dense or not self._worse(solution, found, warm, single)):
-            return replace(solution, context=context)
-        status = solution.status if solution.status is Status.TIME_UP else kept
-        std = torch.full_like(solution.std, torch.nan)
-        return replace(
-            solution, image=others[kept], r=residuals[kept], std=std, rank=None, status=status, context=found.ended
-        )
+            solution = solve(begin)
+        except OutOfTime:
+            if first is None or not first.steps:
+                raise
+            unknown = torch.full_like(equations.noise, torch.nan)
+            solution = replace(first, r=unknown, rank=None, status=Status.TIME_UP, context=before)
+        if alone and not solution.solved and not ahead and not budget.exhausted:
+            with suppress(OutOfTime, ValueError):
+                if not explains(solution, equations, self.options.unexplained):
+                    solution = FirstOrderStart(shared, steps, budget).or_solution(equations, resumed, dense)
+        return solution if solution.steps or solution.context else replace(solution, context=before)
 
-    def _worse(self, solution: Solution, start: Found, warm: CosineTV, seen: Observation) -> bool:
-        """Whether a first-order recipe's own objective is worse at a solution than at the start that it left."""
-        image = solution.image.reshape(start.x.shape)
-        return bool(solution.steps) and not warm.objective(seen, seen.to_input(image)) <= start.residual
-
-
-def _kinked(equations: Equations) -> bool:
-    """Whether they have kinks; once the time is up it no longer matters, as a solver then hands back its start."""
-    try:
-        return equations.kinked
-    except TimeoutError:
-        return False
+    def _first(
+        self,
+        equations: Equations,
+        shared: Observation,
+        kinked: bool,
+        memory: float,
+        early: Budget | None,
+        budget: Budget,
+    ) -> Solution | None:
+        """Where to begin: what known inputs say by themselves, where they are straighter than the gradients beside."""
+        if not isinstance(equations, AutogradEquations):
+            return None
+        relative_error = relative_error_of(shared.dtype, self.options.rounding_units)
+        seen, options, sketch = equations.seen, self.options, self.options.sketch
+        if equations.recovered:
+            first = RecoveredInputEquations(seen, equations.recovered, relative_error, sketch, budget)
+            straight = not kinked_in_time(first.within(budget, options.equations), budget, None)
+            return self._solve(first, shared, early or budget) if straight else None
+        if equations.last_input is None or not kinked:
+            return None
+        first = RecoveredInputEquations(seen, [equations.last_input], relative_error, sketch, budget, gradients=False)
+        told = first.at_told_statistics() if first.mixes else first
+        if told is None:
+            return None
+        told.within(budget, options.equations)
+        return gauss_newton_cg(told, self._prior, self.max_steps, memory / 4, budget, None, options.solver)

@@ -23,6 +23,12 @@ class JointOptions(Checked):
         rounding_units: Relative error of a gradient's entry, in units of its type's rounding: it is a sum of many
             rounded terms.
         largest_work: Numbers that the passes of one Jacobian may keep; beyond, it takes minutes on a few cores.
+        preparation: Share of a single image's time in which its equations must be ready to be solved: what is left
+            suffices for a first-order recipe otherwise.
+        unexplained: Share of grey's residual above which a solution has explained nothing, so that a first-order recipe
+            is asked what it finds.
+        fewest: Steps on a single image's equations with kinks that must fit into its time after the first: what fewer
+            find a first-order recipe finds sooner.
         warm_start_steps: First-order steps before a solution without a Jacobian on networks with kinks; most of what
             such a recipe finds it has by then.
         pinned: Standard deviation below which an entry counts as pinned: half a grey level of eight bits.
@@ -44,6 +50,9 @@ class JointOptions(Checked):
 
     rounding_units: float = 4.0
     largest_work: float = 3e10
+    preparation: float = 0.6
+    unexplained: float = 0.5
+    fewest: int = 4
     warm_start_steps: int = 500
     pinned: float = 0.5 / 255
     matched: float = 0.01
@@ -59,4 +68,5 @@ class JointOptions(Checked):
     solver: SolverOptions = field(default_factory=SolverOptions)
 
     def __post_init__(self) -> None:
-        self.check(positive=("rounding_units", "largest_work", "warm_start_steps", "pinned", "matched"))
+        positive = ("rounding_units", "largest_work", "warm_start_steps", "pinned", "matched", "unexplained")
+        self.check(positive, not_negative=("fewest",), share=("preparation",))

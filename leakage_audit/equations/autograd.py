@@ -68,9 +68,12 @@ class AutogradEquations(Equations):
         options: Which gradients are taken for rounding.
         budget: Limits of time and memory; none by default.
         recovered: What is known of layers' inputs, which become equations of their own.
+        last_input: The last layer's input, if it may be solved by itself: it is continuous in the image, as gradients
+            of a network with kinks are not.
 
     Attributes:
-        recovered: That.
+        recovered: As above.
+        last_input: As above.
 
     Raises:
         ValueError: If labels are needed and cannot be inferred.
@@ -85,6 +88,7 @@ class AutogradEquations(Equations):
         options: AutogradOptions | None = None,
         budget: Budget | None = None,
         recovered: Sequence[RecoveredInput] = (),
+        last_input: RecoveredInput | None = None,
     ) -> None:
         sketch, self._autograd = sketch or SketchOptions(), options or AutogradOptions()
         self.seen, self._network, self._clock = seen, stateless(seen.network), budget or Budget()
@@ -97,7 +101,7 @@ class AutogradEquations(Equations):
         self._direction: Tensor | None = None  # of δ, where noise hides its size
         gradients = dict(seen.gradients)
         blocks = self._open_last_layer(seen, gradients, relative_error, separated)
-        self.recovered, self._inputs = list(recovered), dict[str, Tensor]()
+        self.recovered, self.last_input, self._inputs = list(recovered), last_input, dict[str, Tensor]()
         for layer in recovered:
             self._network.get_submodule(layer.name).register_forward_pre_hook(self._keep_input(layer.name))
         blocks += [layer.block for layer in recovered]

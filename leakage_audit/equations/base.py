@@ -192,19 +192,22 @@ class Equations(ABC):
         budget, chunk = budget or Budget(), int(max(memory / 8 / self.memory_estimate, 1))
         image = image.flatten()
         if len(self.noise) <= len(image):
-            parts, rows = [], []
+            parts, rows, open_rows = [], [], len(self.noise)
             for i, size in enumerate(self.sizes):
                 # One block's rows alone: the reverse pass then leaves out what only the others depend on.
                 part, pull = vjp(lambda x, i=i: self._residuals(x)[i], image)[:2]
                 parts.append(part.detach())
                 for units in _units(size, min(chunk, self._options.rows), part):
+                    budget.foresee(open_rows, "rows of the Jacobian")
+                    open_rows -= len(units)
                     with budget.work(len(units), "rows of the Jacobian"):
                         rows.append(vmap(lambda v, pull=pull: pull(v)[0])(units).detach())
             return torch.cat(parts), torch.cat(rows)
 
         chunk = min(chunk, self._options.columns)
-        columns = []
+        columns: list[Tensor] = []
         for units in _units(len(image), chunk, image):
+            budget.foresee(len(image) - chunk * len(columns), "columns of the Jacobian")
             with budget.work(len(units), "columns of the Jacobian"):
                 columns.append(vmap(lambda v: self.jvp(image, v))(units).detach())
         return self.evaluate(image), torch.cat(columns).T

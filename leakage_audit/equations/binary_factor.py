@@ -155,6 +155,12 @@ class BinaryFactor:
 
     def relaxed(self, budget: Budget) -> Tensor:
         """E `(rows, P)` of the smallest solution of `G_t K = E R_t`, scaled to S's sums."""
+        e = self.smallest(budget)
+        sums = e.sum(1)
+        return e * (self._count @ sums / (sums @ sums))
+
+    def smallest(self, budget: Budget) -> Tensor:
+        """The same, of any scale and sign."""
         values, vectors = torch.linalg.eigh(torch.einsum("toi,toj->ij", self._taps, self._taps))
         size = values.flip(0).clamp_min(0).sqrt()
         rank = int((size > self._options.rank * size[0]).sum())
@@ -165,9 +171,15 @@ class BinaryFactor:
         made = taps @ found[:, 0].reshape(self.positions, rank).T  # G_t K, (taps, rows, P)
         inside = self._read >= 0
         there = self._read.clamp_min(0)[:, None].expand(-1, made.shape[1], -1)
-        e = (made.gather(2, there) * inside[:, None]).sum(0) / inside.sum(0)
-        sums = e.sum(1)
-        return e * (self._count @ sums / (sums @ sums))
+        return (made.gather(2, there) * inside[:, None]).sum(0) / inside.sum(0)
+
+    def input_of(self, s: Tensor) -> tuple[Tensor, float]:
+        """A `(P, c_in)` by least squares for any S, and the relative residual."""
+        above = self._above(s).flatten(0, 1)
+        gram = above.T @ above
+        gram.diagonal().add_(self._options.ridge * gram.diagonal().mean())
+        a = torch.linalg.solve(gram, above.T @ self._columns)
+        return a, float((above @ a - self._columns).norm() / self._columns.norm())
 
     def rounded(self, s: Tensor) -> Tensor:
         """As many of each row's largest entries as are on."""

@@ -74,7 +74,9 @@ def equations_of_one(
         ):
             return RecoveredInputEquations(seen, recovered, relative_error, sketch, budget)
         parts = [layer for layer in recovered if layer.input.arrangement.one_block]  # straight in the image, mostly
-        return AutogradEquations(seen, relative_error, None, sketch, autograd, budget, parts)
+        plenty = not recovered and bool(found) and found[0].input.value.numel() >= math.prod(seen.input_shape)
+        last_input = found[0] if plenty else None
+        return AutogradEquations(seen, relative_error, None, sketch, autograd, budget, parts, last_input)
 
 
 def separate(

@@ -10,7 +10,8 @@ bilinear in S and A (`binary_factor`). How many units of a channel are on is kno
 normalisation, or a bias) over `f d`.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from leakage_audit.equations.binary_factor import BinaryFactor, PooledPatternOptions
 from leakage_audit.equations.convolution_range import reads
 from leakage_audit.equations.known_inputs import Known, RecoveryOptions
+from leakage_audit.equations.normalised_pattern import Normalised, pattern_below_statistics
 from leakage_audit.equations.rectifier_pattern import Patterns
 from leakage_audit.networks.dataflow import Dataflow, Values, is_differentiable
 from leakage_audit.observation import Observation
@@ -28,11 +30,17 @@ from leakage_audit.runtime import Budget, OverBudget
 
 @dataclass(frozen=True)
 class _Reader:
-    """A convolution below the rectifier: its name, `f_k d_k (c_out,)`, and how many units of each channel are on."""
+    """A convolution below the rectifier: its name, `f_k d_k (c_out,)`, and how many units of each channel are on.
+
+    Where a normalisation in training mode lies in between, the mean of what it puts out over these units, times their
+    share of all, and its ε, too.
+    """
 
     name: str
     slope: Tensor
     count: Tensor
+    share: Tensor | None = None
+    eps: float = 0.0
 
 
 def pooled_pattern(
@@ -94,11 +102,20 @@ def _rectifier(
         if derivative.ndim == 4 and patterns.is_rectifier(node):
             return node, derivative
         pulled, other = (flow.pull_back(node, guess, derivative)[inputs[0]] for guess in guesses)
-        users = [n for n in inputs[0].users if is_differentiable(guesses[0].get(n))]
-        if len(users) > 1 or not torch.allclose(pulled, other, rtol=options.same, atol=0):
+        if len(_users(flow, guesses[0], inputs[0])) > 1 or not torch.allclose(pulled, other, rtol=options.same, atol=0):
             return None
         node, derivative = inputs[0], pulled
     return None
+
+
+def _users(flow: Dataflow, values: Values, node: fx.Node) -> list[fx.Node]:
+    """The operations by way of which a value counts; not those that only keep track of it."""
+    users = [n for n in node.users if is_differentiable(values.get(n))]
+    return [n for n in users if n is flow.end or flow.end in flow.above(n)]
+
+
+def _once(flow: Dataflow, values: Values, node: fx.Node) -> bool:
+    return len(_users(flow, values, node)) == 1
 
 
 def _readers(
@@ -106,7 +123,7 @@ def _readers(
 ) -> list[_Reader]:
     """The convolutions whose outputs reach a rectifier by additions and fixed factors only."""
     left = [(n, torch.ones_like(d)) for n in node.all_input_nodes if n.op != "get_attr"]
-    counts, found = [], []
+    counts, found, shape = [], list[_Reader](), guesses[0][node].shape
     while left:
         here, factor = left.pop()
         module = flow.module(here)
@@ -114,13 +131,20 @@ def _readers(
         if shift is not None and isinstance(module, (nn.Conv2d, _BatchNorm)):
             counts.append(shift / (factor * d))
         if isinstance(module, nn.Conv2d):
-            found.append((str(here.target), factor * d))
+            found.append(_Reader(str(here.target), factor * d, d))
+        elif isinstance(module, _BatchNorm) and module.training:
+            scale, call = seen.gradient_of(str(here.target), "weight"), here.all_input_nodes[0]
+            if scale is not None and isinstance(flow.module(call), nn.Conv2d) and _once(flow, guesses[0], call):
+                share = scale / (factor * d * math.prod(shape[2:]))
+                found.append(_Reader(str(call.target), factor * d * module.weight.detach(), d, share, module.eps))
         elif here.op.startswith("call"):
-            left += [(n, factor * f) for n, f in _fixed_factors(flow, guesses, here).items() if len(n.users) == 1]
+            left += [
+                (n, factor * f) for n, f in _fixed_factors(flow, guesses, here).items() if _once(flow, guesses[0], n)
+            ]
     for count in counts:
         off = float((count - count.round()).abs().max())
         if off <= options.whole and bool((count.round() >= 0).all()):
-            return [_Reader(name, slope, count.round()) for name, slope in found]
+            return [replace(reader, count=count.round()) for reader in found]
     return []
 
 
@@ -156,15 +180,20 @@ def _pattern(
         return None
     padding, dilation = ((two[0], two[1]) for two in (module.padding, module.dilation))
     read = reads((height, width), (kernel[0], kernel[1]), (1, 1), padding, dilation).to(gradient.device)
-    live = reader.count > 0
+    positions = read.shape[1]
+    live = (reader.count > 0) if reader.share is None else (reader.count > 0) & (reader.count < positions)
     count = reader.count[live]
     taps = (gradient[live] / reader.slope[live, None, None, None]).flatten(2).permute(2, 0, 1)
     problem = BinaryFactor(taps, read, count, height * width, options)
     if problem.positions != read.shape[1] or bool((count > read.shape[1]).any()):
         return None
-    found = problem.solve(budget)
+    if reader.share is None:
+        found = problem.solve(budget)
+    else:
+        normalised = Normalised(module, problem, live, count, reader.share[live], reader.eps)
+        found = pattern_below_statistics(normalised, (height, width), options.rounds, options.agrees, budget)
     if found is None:
         return None
-    pattern = found.new_zeros(len(gradient), read.shape[1])
+    pattern = (reader.count == positions).to(found)[:, None].expand(-1, positions).clone()  # all on, or none
     pattern[live] = found
     return pattern

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from leakage_audit.equations.base import Equations
 from leakage_audit.equations.count_sketch import SketchOptions, sketch_gradients
 from leakage_audit.equations.known_inputs import RecoveredInput, nearest_the_image
+from leakage_audit.equations.told_statistics import Centred, told_variances
 from leakage_audit.networks.stateless import activation_count, stateless
 from leakage_audit.observation import Observation, copy_network
 from leakage_audit.priors import GREY
@@ -47,7 +48,7 @@ class RecoveredInputEquations(Equations):
         gradients: bool = True,
     ) -> None:
         sketch = sketch or SketchOptions()
-        self._made_of = recovered, relative_error, sketch
+        self._made_of = recovered, relative_error, sketch, gradients
         self._network, self._layers = stateless(seen.network), nearest_the_image(recovered)
         first, self._coupling = self._layers[0], list[Tensor]()
         self._inputs: dict[str, Tensor] = {}
@@ -99,7 +100,7 @@ class RecoveredInputEquations(Equations):
             network(self.seen.to_input(image.reshape(self.shape)))
         for handle in handles:
             handle.remove()
-        recovered, relative_error, sketch = self._made_of
+        recovered, relative_error, sketch, _ = self._made_of
         seen = replace(self.seen, network=network)
         frozen = RecoveredInputEquations(seen, recovered, relative_error, sketch, self._budget, gradients)
         for name, module in network.named_modules():
@@ -108,6 +109,41 @@ class RecoveredInputEquations(Equations):
                 own = frozen._network.get_submodule(name)
                 frozen._handles.append(own.register_forward_hook(frozen._couple(shift, scale)))
         return frozen
+
+    def at_told_statistics(self) -> "RecoveredInputEquations | None":
+        """The same, normalised by the variances that ε tells (`told_statistics`), so that the images have a size.
+
+        Returns:
+            None if a normalisation below is not told.
+        """
+        recovered, relative_error, sketch, gradients = self._made_of
+        told = told_variances(self.seen, relative_error)
+        network = copy_network(self.seen.network)
+        for name, variance in told.items():
+            (parent, _, child), norm = name.rpartition("."), self.seen.network.get_submodule(name)
+            assert isinstance(norm, _BatchNorm)
+            setattr(network.get_submodule(parent), child, Centred(norm, variance))
+        centred = RecoveredInputEquations(
+            replace(self.seen, network=network), recovered, relative_error, sketch, self._budget, gradients
+        )
+        if centred.mixes:
+            return None
+        for name in told:
+            scale, own = self.seen.gradient_of(name, "weight"), centred._network.get_submodule(name)
+            if scale is not None:
+                centred._handles.append(own.register_forward_hook(centred._couple_size(scale)))
+        return centred
+
+    def _couple_size(self, scale: Tensor) -> Callable:
+        """Hook of `Centred`: what is missing of (M80) where the variance is a given number; `scale` is ∂L/∂γ."""
+
+        def couple(module: Centred, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            z = inputs[0]
+            squares = module.whitened(z).square().transpose(0, 1).flatten(1).sum(1)
+            given = module.weight.detach() * scale * ~module.variance.isnan()
+            self._coupling.append(-(given * squares).sum() / 2 / (z.numel() / z.shape[1]))
+
+        return couple
 
     def close(self) -> None:
         """Let go of the network, which refers to these equations; they cannot be evaluated any more."""

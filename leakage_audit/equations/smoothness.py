@@ -26,6 +26,8 @@ class SmoothnessOptions(Checked):
             has: eight times shorter, smooth ones shrink by 64, jumps by √8; about the geometric mean. A kink whose
             derivative is in no equation shrinks by 8^1.5 = 23 and passes for smooth: a linearisation survives it.
         rounding: Root mean square of second differences, targets being 1, up to which they are the last digits'.
+        evident: Share of `factor` below which no more draws are needed: second differences of kinks alone shrink by
+            `ratio` at least, at whatever distance from the kink they are taken.
     """
 
     draws: int = 16
@@ -34,9 +36,10 @@ class SmoothnessOptions(Checked):
     ratio: float = 8.0
     factor: float = 12.0
     rounding: float = 1e-10
+    evident: float = 0.5
 
     def __post_init__(self) -> None:
-        self.check(positive=("draws", "spread", "length", "ratio", "factor"), not_negative=("rounding",))
+        self.check(("draws", "spread", "length", "ratio", "factor"), ("rounding",), ("evident",))
 
 
 def has_kinks(
@@ -81,6 +84,11 @@ def has_kinks(
             for size in (options.length, options.length / options.ratio)
         ]
         per_block = torch.tensor([[float(b.square().mean()) for b in s.split(sizes)] for s in second])
-        long, short = long + per_block[0], short + per_block[1]
-    # Both are sums over the draws.
-    return bool(torch.any((short > options.rounding**2) & (long < options.factor**2 * short)))
+        long, short = long + per_block[0], short + per_block[1]  # sums over the draws
+        if _jumps(long, short, options, options.evident * options.factor):
+            return True
+    return _jumps(long, short, options, options.factor)
+
+
+def _jumps(long: torch.Tensor, short: torch.Tensor, options: SmoothnessOptions, factor: float) -> bool:
+    return bool(torch.any((short > options.rounding**2) & (long < factor**2 * short)))

@@ -106,7 +106,11 @@ def gauss_newton(
         near = model.first(image)
         if not torch.isfinite(near.jacobian).all():
             raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
+        started = budget.spent
         for _ in budget.steps(max_steps, "Joint"):
+            if kinked and steps == 1 and options.fewest * (budget.spent - started) > budget.left:
+                cost = math.inf
+                break
             steps, begun = steps + 1, budget.spent
             noise = trust * floor**2 + near.variance
             gaussian = prior.local_gaussian(image.reshape(equations.shape))

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from leakage_audit.equations.base import Equations, rms
+from leakage_audit.equations.base import EVALUATION, PRODUCT, Equations, rms
 from leakage_audit.priors import LocalGaussian, Prior
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gauss_newton import Solution, backtrack, start
@@ -84,7 +84,9 @@ def gauss_newton_cg(
             errors = torch.minimum(cg.trust**2 * own, torch.maximum(pool.shrink**2 * erred, cg.least_trust**2 * own))
             variance = floor**2 + near.variance
             noise = variance + torch.cat([e.expand(size) for e, size in zip(errors, equations.sizes, strict=True)])
-            move = _step(prior.local_gaussian(image.reshape(equations.shape)), near, noise, budget, cg)
+            move = _step(
+                prior.local_gaussian(image.reshape(equations.shape)), near, noise, budget, cg, len(options.shares)
+            )
             if averaged:  # an average knows of the kinks ahead; F itself may rise on the way
                 new, new_r = image + move, equations.evaluate(image + move)
             else:
@@ -99,8 +101,10 @@ def gauss_newton_cg(
     return Solution(*rule.best, torch.full_like(image, torch.nan), None, steps, rule.status(steps, max_steps))
 
 
-def _step(gaussian: LocalGaussian, near: MatrixFreeModel, noise: Tensor, budget: Budget, options: CGOptions) -> Tensor:
-    """d, by preconditioned conjugate gradients, stopped early when the budget is spent.
+def _step(
+    gaussian: LocalGaussian, near: MatrixFreeModel, noise: Tensor, budget: Budget, options: CGOptions, evaluations: int
+) -> Tensor:
+    """d, by preconditioned conjugate gradients, stopped early when the budget is spent but for some evaluations.
 
     Raises:
         OutOfTime: If the time is up before the first direction is known.
@@ -121,6 +125,7 @@ def _step(gaussian: LocalGaussian, near: MatrixFreeModel, noise: Tensor, budget:
         if float(rest.norm()) <= goal:
             break
         try:
+            budget.foresee(evaluations + 2 * PRODUCT, EVALUATION)  # or it is never known where the step leads
             curved = normal(p)
         except TimeoutError:  # the directions so far are a step, too
             break

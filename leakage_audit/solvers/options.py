@@ -118,6 +118,8 @@ class SolverOptions(Checked):
             that holds the residual above the noise is weakened (discrepancy principle) no further than this.
         trust_gains: And only as long as a step leaves no more than this share of the misfit.
         trust_settled: Relative change of that share below which it has settled.
+        fewest: After the first step on equations with kinks, so many more must fit into the time left, or the iteration
+            gives way to what needs less time.
         stopping: When the iteration with a Jacobian ends.
         linearization: How far linearisations are trusted.
         cg: What differs without a Jacobian.
@@ -132,6 +134,7 @@ class SolverOptions(Checked):
     least_trust: float = 0.02
     trust_gains: float = 0.995
     trust_settled: float = 0.2
+    fewest: int = 0
     stopping: StoppingOptions = field(default_factory=StoppingOptions)
     linearization: LinearizationOptions = field(default_factory=LinearizationOptions)
     cg: CGOptions = field(default_factory=CGOptions)
@@ -139,6 +142,6 @@ class SolverOptions(Checked):
     def __post_init__(self) -> None:
         self.check(
             ("floor", "blobs", "trust_settled", "trust_gains"),
-            ("alike", "jitters"),
+            ("alike", "jitters", "fewest"),
             ("shares", "rank_tolerance", "least_trust"),
         )

@@ -41,6 +41,17 @@ def test_jumps_of_the_last_digits_size_are_rounding(size, expected):
     assert has_kinks(jumps, SHAPE, [48], LIKE, SmoothnessOptions(rounding=0.0))
 
 
+def test_evident_jumps_need_no_more_draws():
+    calls = []
+
+    def jumps(x):
+        calls.append(x)
+        return (x > 0.5).double()
+
+    assert has_kinks(jumps, (1, 3, 16, 16), [768], LIKE)
+    assert len(calls) == 5
+
+
 def test_one_block_is_enough():
     assert has_kinks(lambda x: torch.cat([x.sin(), x.sub(0.5).sign()]), SHAPE, [48, 48], LIKE)
 
