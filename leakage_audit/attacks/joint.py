@@ -16,7 +16,7 @@ from leakage_audit.equations.choose import equations_of_one, separate
 from leakage_audit.equations.network_recovery import recover_network
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.observation import Observation, in_double_precision
-from leakage_audit.priors import GREY, PRIORS, Prior, load
+from leakage_audit.priors import GREY, PRIORS, Prior, load, under_noise
 from leakage_audit.runtime import Budget, OutOfTime
 from leakage_audit.solvers.frozen_statistics import at_frozen_statistics
 from leakage_audit.solvers.gauss_newton import Solution, gauss_newton
@@ -198,7 +198,8 @@ class Joint(Attack):
     ) -> Solution:
         """With a Jacobian if it is cheap enough and fits in memory with what is made of it, otherwise without."""
         equations.within(budget, self.options.equations)
-        options, prior = self.options.solver, self._prior
+        options = self.options.solver
+        prior = under_noise(self._prior) if equations.calibrated else self._prior
         memory = min(self.max_memory_gb * 1e9, budget.memory)
         n, m = math.prod(equations.shape), len(equations.noise)
         pixels = math.prod(equations.shape[2:])  # of one image; a prior's Gaussian holds a matrix between them for each
@@ -228,13 +229,13 @@ class Joint(Attack):
         straight = not opened and not isinstance(equations, AutogradEquations)  # but for a chain's own rectifiers
         far = kinked and not wide and begin is None
         if far and (not dense or (equations.shape[0] == 1 and not straight)):
-            return self._with_first_order(equations, shared, dense, opened or not dense, budget)
+            return self._with_first_order(equations, prior, shared, dense, opened or not dense, budget)
         solver = gauss_newton if dense else gauss_newton_cg
         solution = solver(equations, prior, self.max_steps, memory / 4, budget, begin, options)
         return solution if solution.steps else replace(solution, context=before)
 
     def _with_first_order(
-        self, equations: Equations, shared: Observation, dense: bool, from_there: bool, budget: Budget
+        self, equations: Equations, prior: Prior, shared: Observation, dense: bool, from_there: bool, budget: Budget
     ) -> Solution:
         """Where every equation may jump on the way: the best of a first-order start, a solution and grey, by residual.
 
@@ -251,7 +252,7 @@ class Joint(Attack):
         try:
             residuals = {status: equations.evaluate(image) for status, image in others.items()}
             begin = start if from_there else None
-            solution = solver(equations, self._prior, self.max_steps, memory, budget, begin, options)
+            solution = solver(equations, prior, self.max_steps, memory, budget, begin, options)
         except OutOfTime:  # before it is known how well the start explains the gradient
             unknown = torch.full((n + m,), torch.nan, dtype=torch.float64, device=start.device)
             return Solution(start.flatten(), unknown[n:], unknown[:n], None, 0, Status.TIME_UP, found.ended)

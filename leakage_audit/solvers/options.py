@@ -115,8 +115,11 @@ class SolverOptions(Checked):
         rank_tolerance: Singular values below this share of the largest count as zero: a Gram matrix tells none smaller.
         jitters: Shares of the mean added to a diagonal until rounding leaves it positive: from float64's rounding on.
         least_trust: Where the noise is known, the least share of its variance by which equations are weighed: a prior
-            that holds the residual above the noise is weakened (discrepancy principle) no further than this.
-        trust_gains: And only as long as a step leaves no more than this share of the misfit.
+            that holds the residual above what is expected is weakened (discrepancy principle) no further than this.
+        trust_pace: Power of the misfit by which it is weakened a step, as all residuals together follow slowly; a
+            block's own share by the inverse power, as the square of one that nothing else tells follows twice as fast.
+        trust_chance: A block whose mean square exceeds one by more than this many of its standard deviations gets a
+            share of its own.
         trust_settled: Relative change of that share below which it has settled.
         stopping: When the iteration with a Jacobian ends.
         linearization: How far linearisations are trusted.
@@ -130,15 +133,16 @@ class SolverOptions(Checked):
     rank_tolerance: float = 1e-6
     jitters: tuple[float, ...] = (1e-15, 1e-13, 1e-11, 1e-9)
     least_trust: float = 0.02
-    trust_gains: float = 0.995
-    trust_settled: float = 0.2
+    trust_pace: float = 2.0
+    trust_chance: float = 2.0
+    trust_settled: float = 0.1
     stopping: StoppingOptions = field(default_factory=StoppingOptions)
     linearization: LinearizationOptions = field(default_factory=LinearizationOptions)
     cg: CGOptions = field(default_factory=CGOptions)
 
     def __post_init__(self) -> None:
         self.check(
-            ("floor", "blobs", "trust_settled", "trust_gains"),
-            ("alike", "jitters"),
+            ("floor", "blobs", "trust_settled", "trust_pace"),
+            ("alike", "jitters", "trust_chance"),
             ("shares", "rank_tolerance", "least_trust"),
         )
