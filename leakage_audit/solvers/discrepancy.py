@@ -28,7 +28,7 @@ class Discrepancy:
 
     >>> rule = Discrepancy(torch.ones(101), [100, 1], SolverOptions())
     >>> settled = rule(torch.tensor([1.0] * 100 + [3.0]), torch.ones(101))  # all as they should, but for the last
-    >>> settled, bool(rule.trust[0] > 0.8 > 0.6 > rule.trust[-1])
+    >>> settled, bool(rule.trust[0] > 0.8 > 0.4 > rule.trust[-1])
     (False, True)
     """
 
@@ -52,12 +52,10 @@ class Discrepancy:
         own = []
         for i, block in enumerate(squares.split(self._sizes)):
             if len(block):
-                self._own[i] = self._moved(
-                    self._own[i], float(block.mean()) / self._most[i], 1 / self._options.trust_pace
-                )
+                self._own[i] = self._moved(self._own[i], float(block.mean()) / self._most[i])
             own.append(torch.full_like(block, self._own[i]))
         self.trust = (self._common * torch.cat(own)).clamp_min(self._options.least_trust)
         return bool((self.trust / before - 1).abs().max() < self._options.trust_settled)
 
-    def _moved(self, factor: float, off: float, pace: float) -> float:
+    def _moved(self, factor: float, off: float, pace: float = 1.0) -> float:
         return min(1.0, max(factor / max(off, 0.5) ** pace, self._options.least_trust))

@@ -116,8 +116,7 @@ class SolverOptions(Checked):
         jitters: Shares of the mean added to a diagonal until rounding leaves it positive: from float64's rounding on.
         least_trust: Where the noise is known, the least share of its variance by which equations are weighed: a prior
             that holds the residual above what is expected is weakened (discrepancy principle) no further than this.
-        trust_pace: Power of the misfit by which it is weakened a step, as all residuals together follow slowly; a
-            block's own share by the inverse power, as the square of one that nothing else tells follows twice as fast.
+        trust_pace: Power of the misfit by which it is weakened a step: all residuals together follow slowly.
         trust_chance: A block whose mean square exceeds one by more than this many of its standard deviations gets a
             share of its own.
         trust_settled: Relative change of that share below which it has settled.
