@@ -78,7 +78,10 @@ def opacus_of(trainer: Any, module: nn.Module, optimizer: Any) -> tuple[OwnOpacu
             )
         return None, ""
     if is_kind(optimizer, "DistributedDPOptimizer"):
-        problem = "what its processes share is added up within its own step, where no audit sees it"
+        problem = (
+            "what its processes share is added up within its own step, where no audit sees it (before that each has a "
+            "gradient of its own, not their mean, so that audits of the step are skipped)"
+        )
     elif trainer.world_size > 1:
         problem = (
             "its processes know nothing of each other: each takes a step of its own, and their weights part, unless "

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from leakage_audit.callbacks.capture.own_copy import TRAINERS, memo_of
 from leakage_audit.callbacks.capture.silent import Silent
@@ -60,7 +61,9 @@ def copy_module(module: nn.Module, trainer: Any) -> tuple[nn.Module, list[str]]:
     for part in module.modules():
         memo.update((id(hook), None) for hooks in _HOOKS for hook in vars(part)[hooks].values() if not _computes(hook))
         for name, value in vars(part).items():
-            if name not in _TREE and name not in _HOOKS:
+            if _is_handles(value):  # by them a copy would reach what has set the hooks: Opacus' optimiser, for one
+                memo[id(value)] = None
+            elif name not in _TREE and name not in _HOOKS:
                 _drop_what_fails(name, value, memo, dropped, depth=2)
     model_copy: nn.Module = copy.deepcopy(module, memo)
     for part in model_copy.modules():
@@ -76,6 +79,12 @@ def _without_compilation(module: nn.Module, memo: dict[int, Any]) -> None:
             memo.update((id(vars(part)[name]), None) for name in _STEPS if name in vars(part))
         if inner is not None:
             memo[id(part)] = copy.deepcopy(inner, memo)
+
+
+def _is_handles(value: Any) -> bool:
+    """Whether something is there to take hooks away with, which the copy has none of."""
+    several = isinstance(value, list | tuple) and len(value) > 0
+    return isinstance(value, RemovableHandle) or (several and all(isinstance(one, RemovableHandle) for one in value))
 
 
 def _drop_what_fails(name: str, value: Any, memo: dict[int, Any], dropped: list[str], depth: int) -> None:

@@ -19,6 +19,8 @@ _WRAPPERS = {
     "OptimizedModule": "_orig_mod",
     "DistributedDataParallel": "module",
     "DataParallel": "module",
+    "AbstractGradSampleModule": "_module",  # Opacus'
+    "DifferentiallyPrivateDistributedDataParallel": "module",
 }
 
 

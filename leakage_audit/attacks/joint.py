@@ -18,7 +18,7 @@ from leakage_audit.equations.choose import equations_of_one, separate
 from leakage_audit.equations.network_recovery import recover_network
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.observation import Observation, in_double_precision
-from leakage_audit.priors import GREY, PRIORS, Prior, load
+from leakage_audit.priors import GREY, PRIORS, Prior, load, under_noise
 from leakage_audit.runtime import Budget, OutOfTime
 from leakage_audit.solvers.frozen_statistics import at_frozen_statistics
 from leakage_audit.solvers.gauss_newton import Solution, gauss_newton
@@ -205,7 +205,8 @@ class Joint(Attack):
     ) -> Solution:  # fmt: skip
         """With a Jacobian if it is cheap enough and fits in memory with what is made of it, otherwise without."""
         equations.within(budget, self.options.equations)
-        options, prior = self.options.solver, self._prior
+        options = self.options.solver
+        prior = under_noise(self._prior) if equations.calibrated else self._prior
         if isinstance(equations, ChainEquations) and (found := read_off_chain(equations, options)) is not None:
             return found
         memory = min(self.max_memory_gb * 1e9, budget.memory)
@@ -261,7 +262,7 @@ class Joint(Attack):
                 raise
             unknown = torch.full_like(equations.noise, torch.nan)
             solution = replace(first, r=unknown, rank=None, status=Status.TIME_UP, context=before)
-        if alone and not solution.solved and not ahead and not budget.exhausted:
+        if alone and not equations.calibrated and not solution.solved and not ahead and not budget.exhausted:
             with suppress(OutOfTime, ValueError):
                 if not explains(solution, equations, self.options.unexplained):
                     solution = FirstOrderStart(shared, steps, budget).or_solution(equations, resumed, dense)

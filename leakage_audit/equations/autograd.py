@@ -155,7 +155,14 @@ class AutogradEquations(Equations):
                 self._direction = fitted.direction
                 self._labels = fitted.delta.argmin().reshape(1) if seen.labels is None else seen.labels
             noise = std.hypot(std.new_tensor(relative_error * rms(target)))
-            return [Block("features", target[self._told], noise[self._told])]
+            if straight:
+                return [Block("features", target[self._told], noise[self._told])]
+            told, size = self._told[:-1], self._told[-1:]  # the bias column tells δ's size, and is one equation
+            blocks = (
+                Block("features", target[:-1][told], noise[:-1][told]),
+                Block("δ", target[-1:][size], noise[-1:][size]),
+            )
+            return [block for block in blocks if len(block.target)]
         if separated is None:
             features = input_from_gradient(weight, delta)
             self._delta = delta[None]
@@ -208,8 +215,8 @@ class AutogradEquations(Equations):
         if self._direction is None or self._features is None or labels is None:
             return []
         size = grad(lambda z: self.seen.loss(z, labels))(scores)[0] @ self._direction
-        product = size * torch.cat([self._features.flatten(), torch.ones_like(size)[None]])
-        return [product[self._told]]
+        parts = (size * self._features.flatten())[self._told[:-1]], size[None][self._told[-1:]]
+        return [part for part in parts if len(part)]
 
     def values(self, image: Tensor) -> list[Tensor]:
         """Features of `image (B, C, H, W)` and the (summed) gradients that training on it would share."""

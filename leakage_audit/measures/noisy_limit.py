@@ -15,6 +15,7 @@ from torch import Tensor
 from leakage_audit.measures.limit import GradientNoise, Limit, LimitOptions, Others, reconstruction_limit
 from leakage_audit.observation import Observation
 from leakage_audit.options import Checked
+from leakage_audit.priors import TotalVariation
 from leakage_audit.runtime import Budget
 
 
@@ -77,11 +78,12 @@ def noisy_limit(
     budget = budget or Budget()
     if not seen.noise:
         return reconstruction_limit(seen, images, labels, others=others, options=options.limit, budget=budget)
+    prior = TotalVariation().under_noise()  # as Joint holds it
     found: list[tuple[Limit, list[float]]] = []
     for left, weight in zip(range(len(options.weights), 0, -1), options.weights, strict=True):
         noise = GradientNoise(std={name: n * math.sqrt(weight) for name, n in seen.noise.items()})
         how, share = replace(options.limit, noise=noise), budget.share(1 / left)
-        limit = reconstruction_limit(seen, images, labels, others=others, options=how, budget=share)
+        limit = reconstruction_limit(seen, images, labels, others=others, prior=prior, options=how, budget=share)
         if limit.psnr_with_noise is None:
             return limit
         pairs = zip(limit.psnr, limit.psnr_with_noise, strict=True)

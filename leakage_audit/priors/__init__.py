@@ -8,7 +8,7 @@
 
 from collections.abc import Callable
 
-from leakage_audit.priors.base import GREY, LocalGaussian, Prior
+from leakage_audit.priors.base import GREY, LocalGaussian, Prior, under_noise
 from leakage_audit.priors.denoiser import Denoiser
 from leakage_audit.priors.gaussian import Gaussian
 from leakage_audit.priors.serialization import load, save
@@ -32,4 +32,5 @@ __all__ = [
     "TotalVariation",
     "load",
     "save",
+    "under_noise",
 ]

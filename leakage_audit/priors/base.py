@@ -95,3 +95,17 @@ class Prior(Protocol):
     def local_gaussian(self, image: Tensor) -> LocalGaussian:
         """The Gaussian that stands for the prior at `image (B, C, H, W)`, whose values lie in about [0, 1]."""
         ...
+
+
+@runtime_checkable
+class WeighsNoise(Prior, Protocol):
+    """A prior that believes less where a gradient's noise is known, and beliefs decide what it hides."""
+
+    def under_noise(self) -> Prior:
+        """What then stands in its place."""
+        ...
+
+
+def under_noise(prior: Prior) -> Prior:
+    """The prior as who knows a gradient's noise holds it."""
+    return prior.under_noise() if isinstance(prior, WeighsNoise) else prior

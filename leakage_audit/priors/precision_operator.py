@@ -32,13 +32,14 @@ class PrecisionOperator:
         shape: Of the image, `(B, C, H, W)`.
         colours: Matrix to weighted opponent colours, `(C, C)`.
         weights: Stencils with the weights of their squared differences.
-        ridge: Pull towards grey, as a share of the mean precision.
+        ridge: Precision of the pull towards grey, of each image `(B,)`.
     """
 
-    def __init__(self, shape: torch.Size, colours: Tensor, weights: list[tuple[Stencil, Tensor]], ridge: float) -> None:
+    def __init__(
+        self, shape: torch.Size, colours: Tensor, weights: list[tuple[Stencil, Tensor]], ridge: Tensor
+    ) -> None:
         self._shape, self._colours, self._weights = shape, colours, weights
-        total = torch.stack([w.sum((1, 2)) * sum(a * a for a in stencil.values()) for stencil, w in weights]).sum(0)
-        self._ridge = (ridge * total / (shape[2] * shape[3]))[:, None, None, None]  # of each image
+        self._ridge = ridge[:, None, None, None]
 
     def __call__(self, v: Tensor) -> Tensor:
         """Precision times `v (n,)`."""

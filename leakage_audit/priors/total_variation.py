@@ -35,7 +35,10 @@ class TotalVariation:
         exponent: q; 1 is total variation.
         scale: s, the typical size of a difference of neighbouring pixels.
         edge: Differences well below this count quadratically: five grey levels, so that weights stay bounded.
-        ridge: Pull towards grey, as a share of the mean precision: differences alone do not fix the brightness.
+        ridge: Pull towards grey, as a share of the mean precision: differences alone do not fix the brightness. Against
+            exact gradients it is there for the normal equations and counts for nothing; as a belief it is far too sure,
+            a hundredth or two of an image's mean.
+        brightness: Standard deviation of an image's mean about grey, which takes the ridge's place (`under_noise`).
 
     Raises:
         ValueError: If one is out of its range.
@@ -54,13 +57,16 @@ class TotalVariation:
         scale: float = 0.05,
         edge: float = 0.02,
         ridge: float = 1e-4,
+        brightness: float | None = None,
     ) -> None:
+        if brightness is not None and not brightness > 0:
+            raise ValueError(f"brightness must be positive, got {brightness}")
         if not (min(chroma, exponent, scale, edge) > 0 and min(second, ridge) >= 0):
             raise ValueError(
                 "chroma, exponent, scale and edge must be positive, second and ridge not negative, "
                 f"got {chroma}, {exponent}, {scale}, {edge}, {second} and {ridge}"
             )
-        self.ridge = ridge
+        self.ridge, self.brightness = ridge, brightness
         self.chroma, self.second, self.exponent, self.scale, self.edge = chroma, second, exponent, scale, edge
 
     def local_gaussian(self, image: Tensor) -> LocalGaussian:
@@ -78,7 +84,7 @@ class TotalVariation:
 
     def precision_operator(self, image: Tensor) -> PrecisionOperator:
         """The precision of `local_gaussian` without its matrix."""
-        return PrecisionOperator(image.shape, self.colours(image), self._weights(image), self.ridge)
+        return PrecisionOperator(image.shape, self.colours(image), self._weights(image), self._pull(image))
 
     def _spatial(self, image: Tensor) -> Tensor:
         """Precision of a channel of unit weight, `(B, H·W, H·W)`."""
@@ -94,8 +100,25 @@ class TotalVariation:
                     precision.index_add_(1, (rows * pixels + columns).flatten(), a * b * w.flatten(1))
         precision = precision.reshape(size, pixels, pixels)
         diagonal = precision.diagonal(dim1=1, dim2=2)
-        diagonal += self.ridge * diagonal.mean(1, keepdim=True)
+        diagonal += self._pull(image)[:, None]
         return precision
+
+    def under_noise(self, brightness: float = 0.12) -> "TotalVariation":
+        """The same with a mean brightness that is as uncertain as a photograph's: what noise hides, a prior decides.
+
+        Args:
+            brightness: Its standard deviation about grey.
+        """
+        known = self.chroma, self.second, self.exponent, self.scale, self.edge, self.ridge
+        return TotalVariation(*known, brightness=self.brightness or brightness)
+
+    def _pull(self, image: Tensor) -> Tensor:
+        """Precision of the pull towards grey, of each image, `(B,)`."""
+        height, width = image.shape[2:]
+        if self.brightness is not None:
+            return image.new_full((len(image),), 1 / (self.brightness**2 * image.shape[1] * height * width))
+        totals = [w.sum((1, 2)) * sum(a * a for a in stencil.values()) for stencil, w in self._weights(image)]
+        return self.ridge * torch.stack(totals).sum(0) / (height * width)
 
     def colours(self, image: Tensor) -> Tensor:
         """Matrix `(C, C)` to weighted opponent colours, or to the channels themselves where they are not three."""

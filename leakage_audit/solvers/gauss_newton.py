@@ -15,6 +15,7 @@ from torch.func import vjp
 from leakage_audit.equations.base import EVALUATION, PRODUCT, Equations, rms
 from leakage_audit.priors import GREY, Prior
 from leakage_audit.runtime import Budget
+from leakage_audit.solvers.discrepancy import Discrepancy
 from leakage_audit.solvers.gaussian_update import GaussianUpdate, rank
 from leakage_audit.solvers.linearization_error import LocalModel, NonsmoothErrorModel, SmoothErrorModel
 from leakage_audit.solvers.options import SolverOptions
@@ -96,7 +97,7 @@ def gauss_newton(
     image, r = start(equations, options, begin)
     floor = equations.noise.clamp_min(options.floor)
     rule = StoppingRule(options.stopping, floor, False, image, r)
-    steps, cost, trust, misfit = 0, 0.0, 1.0, math.inf
+    steps, cost, discrepancy = 0, 0.0, Discrepancy(floor, equations.sizes, options)
     near: LocalModel | None = None
     step: GaussianUpdate | None = None
     try:
@@ -112,18 +113,13 @@ def gauss_newton(
                 cost = math.inf
                 break
             steps, begun = steps + 1, budget.spent
-            noise = trust * floor**2 + near.variance
+            noise = discrepancy.trust * floor**2 + near.variance
             gaussian = prior.local_gaussian(image.reshape(equations.shape))
             step = GaussianUpdate(image, near.r, near.jacobian, noise, gaussian, options.jitters)
             share, new, new_r = backtrack(equations, image, r, step.image, noise, rule.solved, options.shares)
             change, image, r = rms(new - image), new, new_r
-            if (
-                equations.calibrated
-            ):  # discrepancy principle (Morozov 1966): the residual shall be as large as the noise
-                before, last_misfit, misfit = trust, misfit, float((r / floor).square().mean())
-                if misfit < options.trust_gains * last_misfit:  # weakened further only while that explains more
-                    trust = min(1.0, max(trust / max(misfit, 0.5), options.least_trust))
-                change = change if abs(trust / before - 1) < options.trust_settled else max(change, 1.0)
+            if equations.calibrated and not discrepancy(r, step.expected_squares()):
+                change = max(change, 1.0)
             if rule(image, r, change, variance=noise, noise=noise, headway=share == 1 or not kinked):
                 break
             cost = budget.spent - begun

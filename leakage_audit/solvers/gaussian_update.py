@@ -68,6 +68,17 @@ class GaussianUpdate:
             variance = torch.cholesky_inverse(self._lower).diagonal()
         return variance.clamp_min(0).sqrt()
 
+    def expected_squares(self) -> Tensor:
+        """Expected square of each equation's residual at `image`, in units of its variance, `(m,)`.
+
+        The diagonal of `N (J C Jᵀ + N)⁻¹`. Its sum is the number of equations less the effective number of parameters
+        (MacKay 1992).
+        """
+        if self.dual:
+            return self._noise * torch.cholesky_inverse(self._lower).diagonal()
+        known = torch.linalg.solve_triangular(self._lower, self._jacobian.T, upper=False).square().sum(0)
+        return (1 - known / self._noise).clamp_min(0)
+
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """How images drawn given the equations differ from the most probable one, `(count, n)`.
 

@@ -115,8 +115,10 @@ class SolverOptions(Checked):
         rank_tolerance: Singular values below this share of the largest count as zero: a Gram matrix tells none smaller.
         jitters: Shares of the mean added to a diagonal until rounding leaves it positive: from float64's rounding on.
         least_trust: Where the noise is known, the least share of its variance by which equations are weighed: a prior
-            that holds the residual above the noise is weakened (discrepancy principle) no further than this.
-        trust_gains: And only as long as a step leaves no more than this share of the misfit.
+            that holds the residual above what is expected is weakened (discrepancy principle) no further than this.
+        trust_pace: Power of the misfit by which it is weakened a step: all residuals together follow slowly.
+        trust_chance: A block whose mean square exceeds one by more than this many of its standard deviations gets a
+            share of its own.
         trust_settled: Relative change of that share below which it has settled.
         fewest: After the first step on equations with kinks, so many more must fit into the time left, or the iteration
             gives way to what needs less time.
@@ -132,8 +134,9 @@ class SolverOptions(Checked):
     rank_tolerance: float = 1e-6
     jitters: tuple[float, ...] = (1e-15, 1e-13, 1e-11, 1e-9)
     least_trust: float = 0.02
-    trust_gains: float = 0.995
-    trust_settled: float = 0.2
+    trust_pace: float = 2.0
+    trust_chance: float = 2.0
+    trust_settled: float = 0.1
     fewest: int = 0
     stopping: StoppingOptions = field(default_factory=StoppingOptions)
     linearization: LinearizationOptions = field(default_factory=LinearizationOptions)
@@ -141,7 +144,7 @@ class SolverOptions(Checked):
 
     def __post_init__(self) -> None:
         self.check(
-            ("floor", "blobs", "trust_settled", "trust_gains"),
-            ("alike", "jitters", "fewest"),
+            ("floor", "blobs", "trust_settled", "trust_pace"),
+            ("alike", "jitters", "trust_chance", "fewest"),
             ("shares", "rank_tolerance", "least_trust"),
         )

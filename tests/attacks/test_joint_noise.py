@@ -112,3 +112,17 @@ def test_a_solve_that_ends_far_away_begins_again_where_the_blind_attack_ends(mon
     monkeypatch.setattr(joint, "gauss_newton", astray)
     assert score(Joint()(known).images, image).psnr[0] > expected - 5  # black has no more than a third of it
     assert calls == [True, False, True]
+
+
+@pytest.mark.parametrize("brightness", [0.2, 0.8])
+def test_a_brightness_that_noise_hides_is_no_longer_pulled_to_grey(brightness):
+    """A prior that is sure of grey won against noise as large as the gradient, and to know it was a loss."""
+    torch.manual_seed(10)
+    image, label, _ = Synthetic(image_size=SIZE).image_at(3)
+    image = brightness + 0.4 * (image - image.mean())
+    seen = observe(models.build("cnn3_v1", image_size=SIZE), image, label, mean=0.5)
+    shared = noisy(seen, 1.0)
+    found = Joint()(shared.seen_by(seen, knows=True)).images
+    without = Joint()(shared.seen_by(seen, knows=False)).images
+    assert float(found.mean()) == pytest.approx(brightness, abs=0.05)
+    assert score(found, image).psnr[0] > score(without, image).psnr[0]

@@ -15,6 +15,7 @@ from test_private_training import Plain
 from torch import nn
 from torch.utils.data import DataLoader
 
+from leakage_audit import observe, security_metric
 from leakage_audit.callbacks import LeakageAudit
 from leakage_audit.callbacks.defence import GradientDefence
 from leakage_audit.callbacks.own_opacus import opacus_of
@@ -80,7 +81,7 @@ def test_who_knows_it_knows_its_noise_of_a_single_image(tmp_path):
     assert torch.allclose(known, factor * unknown, rtol=1e-4)
 
 
-def plain_loop(steps, watched, parts_of=None):
+def plain_loop(steps, watched, parts_of=None, measured=None):
     """Opacus' own loop; `parts_of` is the largest physical batch of its BatchMemoryManager."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 36, 5))
@@ -101,9 +102,12 @@ def plain_loop(steps, watched, parts_of=None):
             if found is not None:
                 found.step((x, y))
             optimizer.step()
-            used.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+            own = model._module.named_parameters()
+            used.append({name: p.grad.clone() for name, p in own if p.grad is not None})
     if found is not None:
         found.close()
+        if measured is not None:
+            measured.append(found.audit.latest)
     return attack.seen, used
 
 
@@ -113,6 +117,18 @@ def test_a_plain_loop_is_seen_through_likewise(tmp_path, monkeypatch):
     assert len(seen) == 4
     assert all(torch.equal(s[name], u[name]) for s, u in zip(seen[1::2], used, strict=True) for name in u)
     assert all(map(same, used, plain_loop(2, watched=False)[1]))
+
+
+def test_c_of_a_plain_loop_is_that_of_the_network_that_opacus_has_wrapped(tmp_path, monkeypatch):
+    """Opacus' wrapper cannot be followed, what it wraps can; no copy reaches the optimiser by its hooks' handles."""
+    monkeypatch.chdir(tmp_path)
+    step, measured = DPOptimizer.step, []
+    plain_loop(2, watched=True, measured=measured)
+    assert DPOptimizer.step is step
+    bare = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 36, 5))
+    seen = observe(bare, torch.rand(16, 3, 8, 8), torch.arange(16) % 5)
+    assert measured[0].metrics["audit/c"] == security_metric(seen).c
+    assert measured[0].metrics["audit/layer/0/deficiency"] == 0
 
 
 @pytest.mark.parametrize(

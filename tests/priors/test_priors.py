@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from leakage_audit.priors import PRIORS, Tikhonov, TotalVariation
+from leakage_audit.priors import PRIORS, Tikhonov, TotalVariation, under_noise
 
 
 def picture(size=1, channels=3, height=6, width=5, seed=0):
@@ -83,3 +83,18 @@ def test_smooth_inverse_inverts_where_the_image_is_flat():
     v = wave.expand(1, 3, 24, 24).flatten()
     back = gaussian.preconditioner(100.0)(gaussian.precision(v) + 100 * v)
     assert (back - v).reshape(1, 3, 24, 24)[..., 3:-3, 3:-3].abs().max() < 0.05
+
+
+@pytest.mark.parametrize("size", [12, 24])
+def test_under_noise_a_brightness_is_as_uncertain_as_a_photographs(size):
+    """Of whatever size the image is, and as dense matrix and as operator."""
+    image = torch.rand(1, 3, size, size, dtype=torch.float64)
+    gaussian = under_noise(TotalVariation()).local_gaussian(image)
+    mean = torch.full((1, image.numel()), 1 / image.numel(), dtype=torch.float64)
+    assert float(gaussian.covariance(mean) @ mean.T) ** 0.5 == pytest.approx(0.12, rel=1e-6)
+    ones = torch.ones(image.numel(), dtype=torch.float64)
+    assert torch.allclose(gaussian.precision(ones), gaussian.precision_matrix() @ ones)
+    sure = TotalVariation().local_gaussian(torch.full_like(image, 0.5))
+    assert float(sure.covariance(mean) @ mean.T) ** 0.5 < 0.09
+    plain = Tikhonov()
+    assert under_noise(plain) is plain

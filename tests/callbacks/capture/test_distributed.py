@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import torch
 
 SCRIPT = Path(__file__).parents[1] / "two_processes.py"
 CASES = ("none", "sample", "step", "fails", "unpack", "collective", "uneven", "overhead")
+OPACUS = ("own_opacus", "own_opacus-none", "distributed_opacus", "distributed_opacus-none")
+CASES += OPACUS if find_spec("opacus") else ()
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +95,22 @@ class TestTwoProcesses:
 
     def test_clocks_that_differ_do_not_part_the_ranks(self, ended):
         assert ended["overhead"][1][0]["weights"] == ended["none"][1][0]["weights"]
+
+    @pytest.mark.skipif(find_spec("opacus") is None, reason="Opacus is not installed")
+    @pytest.mark.parametrize("kind", ["own_opacus", "distributed_opacus"])
+    def test_a_users_own_opacus_is_told_of_and_left_alone(self, ended, kind):
+        folder, ranks = ended[kind]
+        alone = ended[f"{kind}-none"][1]
+        for rank, without in zip(ranks, alone, strict=True):
+            assert rank["weights"] == without["weights"]
+            assert rank["stream"] == without["stream"]
+        told = (folder.parent / "rank_0.txt").read_text()
+        if kind == "own_opacus":  # each process takes a step of its own, from what it alone has clipped and noised
+            assert ranks[0]["weights"] != ranks[1]["weights"]
+            assert "Opacus is at work, but its processes know nothing of each other" in told
+            assert ranks[0]["skipped"] is None
+            assert "defence" not in lines(folder)[0]  # of gradients as they are before Opacus has clipped them
+        else:
+            assert ranks[0]["weights"] == ranks[1]["weights"]
+            assert "added up within its own step" in told
+            assert all("differs from the recomputed gradient" in rank["skipped"] for rank in ranks)
