@@ -212,7 +212,7 @@ class AutogradEquations(Equations):
     def _product(self, scores: Tensor) -> list[Tensor]:
         """(δ·a) [x, 1] of the last layer where noise hides the size of δ; else nothing."""
         labels = self._labels
-        if self._direction is None or self._features is None or labels is None:
+        if self._direction is None or self._features is None or self._told is None or labels is None:
             return []
         size = grad(lambda z: self.seen.loss(z, labels))(scores)[0] @ self._direction
         parts = (size * self._features.flatten())[self._told[:-1]], size[None][self._told[-1:]]
