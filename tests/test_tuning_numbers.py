@@ -34,6 +34,7 @@ NAMED = {
     "callbacks/output/progress_bar WIDE": "columns of a terminal, a matter of layout",
     "callbacks/output/image_grid COLUMNS": LAYOUT,
     "report/page NARROW": LAYOUT,
+    "report/page PAIRED": LAYOUT,
     "callbacks/output/image_grid REASON": LAYOUT,
     "compare/progress MEASURABLE": "when an estimate of the time left is shown; no result depends on it",
     "compare/table TABLE_3": "the paper's figures",

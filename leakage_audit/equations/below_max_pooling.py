@@ -20,8 +20,6 @@ from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY
 from leakage_audit.runtime import Budget, OverBudget
 
-GUESSES, COARSE = 16, 4  # smooth pictures, and the side of the noise that they are made of
-
 
 def below_max_pooling(
     seen: Observation,
@@ -47,7 +45,7 @@ def below_max_pooling(
     fed = None if flow is None else flow.fed(known.name)
     if flow is None or fed is None or known.input_gradient is None or known.input.basis is not None:
         return None
-    guesses = _smooth_pictures(seen, flow, walk.spread)
+    guesses = _smooth_pictures(seen, flow, walk.spread, options)
     way = _pooled(flow, guesses, fed)
     if way is None:
         return None
@@ -76,11 +74,12 @@ def below_max_pooling(
     return None if found is None else _recovered(name, module, layer, found, before[:1], guesses[convolution].shape[2:])
 
 
-def _smooth_pictures(seen: Observation, flow: Dataflow, spread: float) -> Values:
+def _smooth_pictures(seen: Observation, flow: Dataflow, spread: float, options: PooledMaximaOptions) -> Values:
     """The network's values at smooth noise around grey, which tell the usual mean and spread of its inputs."""
     generator = torch.Generator().manual_seed(0)
     channels, height, width = seen.input_shape
-    noise = torch.randn(GUESSES, channels, COARSE, COARSE, generator=generator, dtype=seen.dtype).to(seen.device)
+    size = (options.pictures, channels, options.coarse, options.coarse)
+    noise = torch.randn(size, generator=generator, dtype=seen.dtype).to(seen.device)
     smooth = F.interpolate(noise, (height, width), mode="bicubic", align_corners=False)
     low, high = seen.value_range
     with torch.no_grad():

@@ -12,6 +12,7 @@ from leakage_audit.equations.batch_separation import SeparatedBatch, SeparationO
 from leakage_audit.equations.below_max_pooling import below_max_pooling
 from leakage_audit.equations.count_sketch import SketchOptions
 from leakage_audit.equations.hidden_separation import HiddenSeparation, HiddenSeparationOptions, separate_hidden
+from leakage_audit.equations.known_inputs import RecoveredInput
 from leakage_audit.equations.layer_peeling import PeelingOptions, peel_layers
 from leakage_audit.equations.network_above import network_below
 from leakage_audit.equations.network_recovery import NetworkRecoveryOptions, recover_network
@@ -59,14 +60,14 @@ def equations_of_one(
         recovery, budget = recovery or NetworkRecoveryOptions(), budget or Budget()
         opened = recover_network(seen, relative_error, rounding, None, budget, max_memory_gb, recovery)
         if opened is not None:
-            return RecoveredInputEquations(seen, opened[1], relative_error, sketch, budget)
+            recovered = opened[1] + _below(seen, opened[1], recovery, budget)
+            return RecoveredInputEquations(seen, recovered, relative_error, sketch, budget)
         last = last_layer(seen)
         found = watch_backwards(seen, relative_error, options=recovery.walk, budget=budget)
         recovered = [layer for layer in found if last is None or layer.name != last.name]
         whole = [layer for layer in recovered if layer.input.basis is None]
-        below = below_max_pooling(seen, whole[-1], recovery.walk, recovery.maxima, budget) if whole else None
-        if below is not None:
-            return RecoveredInputEquations(seen, [*recovered, below], relative_error, sketch, budget)
+        if below := _below(seen, recovered, recovery, budget):
+            return RecoveredInputEquations(seen, recovered + below, relative_error, sketch, budget)
         # Unless all above it depends on the image by way of it alone, a known input may say less than all gradients.
         if whole and (
             (whole[-1].is_bottleneck and whole[-1].input_gradient is not None)
@@ -77,6 +78,15 @@ def equations_of_one(
         plenty = not recovered and bool(found) and found[0].input.value.numel() >= math.prod(seen.input_shape)
         last_input = found[0] if plenty else None
         return AutogradEquations(seen, relative_error, None, sketch, autograd, budget, parts, last_input)
+
+
+def _below(
+    seen: Observation, recovered: list[RecoveredInput], options: NetworkRecoveryOptions, budget: Budget
+) -> list[RecoveredInput]:
+    """What a max pooling hides below the lowest input that is known altogether, where its choices are found."""
+    whole = [layer for layer in recovered if layer.input.basis is None]
+    found = below_max_pooling(seen, whole[-1], options.walk, options.maxima, budget) if whole else None
+    return [] if found is None else [found]
 
 
 def separate(

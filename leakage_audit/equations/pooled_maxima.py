@@ -34,9 +34,13 @@ class PooledMaximaOptions(Checked):
         samples: Of the posterior, which tell how often each entry is the largest.
         smooth: Standard deviation of neighbours' difference, in standard deviations of the input.
         level: Of the input about its mean, likewise; wide, as it differs from image to image.
+        granted: Share of the input's mean variance that a maximum's equation is granted beside that.
+        floor: Relative error of an equation, rounding.
         settled: Relative residual of the gradient below which the choices are tried as they stand.
         consistent: Relative residual up to which all equations hold: rounding leaves 1e-7, a wrong choice 1e-2.
         largest: Entries of an input that are solved for densely.
+        pictures: Smooth ones at random, which tell the usual mean and spread of the input.
+        coarse: Side of the noise that they are drawn from.
     """
 
     rounds: int = 40
@@ -47,12 +51,17 @@ class PooledMaximaOptions(Checked):
     samples: int = 24
     smooth: float = 0.4
     level: float = 9.0
+    granted: float = 1e-3
+    floor: float = 1e-7
     settled: float = 0.05
     consistent: float = 1e-4
     largest: int = 2500
+    pictures: int = 16
+    coarse: int = 4
 
     def __post_init__(self) -> None:
-        self.check(("rounds", "samples", "smooth", "level", "consistent", "settled"), ("trust", "evidence", "largest"))
+        positive = ("rounds", "samples", "smooth", "level", "floor", "consistent", "settled", "pictures", "coarse")
+        self.check(positive, ("trust", "evidence", "granted", "largest"))
         self.check(share=("damping", "chance"))
 
 
@@ -152,13 +161,13 @@ class PooledMaxima:
         apart = apart - torch.einsum("owc,kwc->okw", odds.square(), spread)
         residual = layer.gradient - torch.einsum("okw,ow->ok", mean, layer.derivative)
         noise = torch.einsum("okw,ow->ok", apart.clamp_min(0), layer.derivative.square())
-        floor = (self._options.consistent * 1e-3 * self._size) ** 2
+        floor = (self._options.floor * self._size) ** 2
         noise = noise + (0.0 if first else trust) * residual.square().mean(1, keepdim=True) + floor
         scores = self._scores(x)
         expected = (odds * scores).sum(-1)
         of_value = (odds * scores.square()).sum(-1) - expected.square() + trust * (expected - layer.value).square()
-        of_value = of_value + layer.weight.square().sum(1, keepdim=True) * 1e-3 * variance.mean() + floor
-        return noise, of_value.clamp_min(1e-300), residual
+        of_value = of_value + layer.weight.square().sum(1, keepdim=True) * self._options.granted * variance.mean()
+        return noise, of_value + floor, residual
 
     def _rows(self, odds: Tensor) -> tuple[Tensor, Tensor]:
         """The equations' matrices under the odds, `(c_out, taps, n)` and `(c_out, windows, n)`."""
@@ -194,7 +203,7 @@ class PooledMaxima:
         residual = layer.gradient - torch.einsum("okw,ow->ok", mean, layer.derivative)
         apart = torch.einsum("owc,kwc->okw", odds, patches.square() + spread) - mean.square()
         noise = layer.derivative.square()[:, None] * apart
-        own = residual.square().mean(1)[:, None, None] / 2 + (self._options.consistent * 1e-2 * self._size) ** 2
+        own = residual.square().mean(1)[:, None, None] / 2 + (self._options.floor * self._size) ** 2
         noise = noise.sum(-1, keepdim=True) - noise + own
         likelihood = torch.stack(
             [
@@ -217,8 +226,8 @@ class PooledMaxima:
                 break
             choice = now
             odds = F.one_hot(choice, self._at.shape[-1]).to(x)
-            floor = (self._options.consistent * 1e-3 * self._size) ** 2
-            exact = (self._options.consistent * 1e-3 * layer.value.square().mean().sqrt()) ** 2
+            floor = (self._options.floor * self._size) ** 2
+            exact = (self._options.floor * layer.value.square().mean().sqrt()) ** 2
             noise = torch.full_like(layer.gradient, float(floor)), torch.full_like(layer.value, float(exact))
             x, factor = self._posterior(odds, *noise)
         else:
