@@ -36,7 +36,10 @@ class PooledMaximaOptions(Checked):
         level: Of the input about its mean, likewise; wide, as it differs from image to image.
         granted: Share of the input's mean variance that a maximum's equation is granted beside that.
         floor: Relative error of an equation, rounding.
-        settled: Relative residual of the gradient below which the choices are tried as they stand.
+        settled: The choices are tried as they stand where the gradient's relative residual is this share of a tenth,
+            and again at this share of what it then was.
+        better: Share of the least residual so far below which a round has got further.
+        patience: Rounds without getting further after which the search has failed.
         consistent: Relative residual up to which all equations hold: rounding leaves 1e-7, a wrong choice 1e-2.
         largest: Entries of an input that are solved for densely.
         pictures: Smooth ones at random, which tell the usual mean and spread of the input.
@@ -53,15 +56,28 @@ class PooledMaximaOptions(Checked):
     level: float = 9.0
     granted: float = 1e-3
     floor: float = 1e-7
-    settled: float = 0.05
+    settled: float = 0.5
+    better: float = 0.97
+    patience: int = 6
     consistent: float = 1e-4
     largest: int = 2500
     pictures: int = 16
     coarse: int = 4
 
     def __post_init__(self) -> None:
-        positive = ("rounds", "samples", "smooth", "level", "floor", "consistent", "settled", "pictures", "coarse")
-        self.check(positive, ("trust", "evidence", "granted", "largest"))
+        positive = (
+            "rounds",
+            "samples",
+            "smooth",
+            "level",
+            "floor",
+            "consistent",
+            "settled",
+            "better",
+            "pictures",
+            "coarse",
+        )
+        self.check(positive, ("trust", "evidence", "granted", "largest", "patience"))
         self.check(share=("damping", "chance"))
 
 
@@ -128,6 +144,7 @@ class PooledMaxima:
         odds = torch.full((*layer.value.shape, entries), 1 / entries).to(layer.gradient)
         x, variance, generator = self._mean, torch.linalg.inv(self._precision).diagonal(), torch.Generator()
         generator.manual_seed(0)
+        best, since, tried = 1.0, 0, 0.1
         for k in range(self._options.rounds):
             budget.check()
             gradient_noise, value_noise, _ = self._noise(odds, x, variance, first=not k)
@@ -136,9 +153,13 @@ class PooledMaxima:
             draws = torch.randn(n, self._options.samples, generator=generator, dtype=x.dtype).to(x.device)
             draws = x + torch.linalg.solve_triangular(factor.T, draws, upper=True).T
             odds = self._options.damping * odds + (1 - self._options.damping) * self._odds(odds, x, variance, draws)
-            residual = self._noise(odds, x, variance, first=True)[2]
-            if float(residual.norm()) < self._options.settled * float(layer.gradient.norm()):
-                found = self._settle(x, budget)
+            left = float(self._noise(odds, x, variance, first=True)[2].norm() / layer.gradient.norm())
+            if left < best * self._options.better:
+                best, since = left, k
+            elif k - since > self._options.patience:
+                break
+            if left < tried * self._options.settled:
+                tried, found = left, self._settle(x, budget)
                 if found is not None:
                     return found
         return None
