@@ -68,7 +68,7 @@ class Joint(Attack):
         >>> image = torch.rand(1, 3, 12, 12)
         >>> found = Joint()(observe(build("cnn2_v1", image_size=12), image, 3, mean=0.5))
         >>> found.ended, bool((found.images - image).abs().max() < 1e-4)
-        ('the image settled with its equations solved', True)
+        ("each layer's own system determined its input, with all equations solved", True)
         >>> from leakage_audit.solvers.options import SolverOptions, StoppingOptions
         >>> tight = SolverOptions(stopping=StoppingOptions(solved=1e-6))
         >>> Joint(options=JointOptions(solver=tight)).settings["options"]["solver"]["stopping"]["solved"]

@@ -37,7 +37,7 @@ class PooledMaximaOptions(Checked):
         granted: Share of the input's mean variance that a maximum's equation is granted beside that.
         floor: Relative error of an equation, rounding.
         settled: The choices are tried as they stand where the gradient's relative residual is this share of a tenth,
-            and again at this share of what it then was.
+            again at this share of what it then was, and at the end.
         better: Share of the least residual so far below which a round has got further.
         patience: Rounds without getting further after which the search has failed.
         consistent: Relative residual up to which all equations hold: rounding leaves 1e-7, a wrong choice 1e-2.
@@ -162,7 +162,7 @@ class PooledMaxima:
                 tried, found = left, self._settle(x, budget)
                 if found is not None:
                     return found
-        return None
+        return self._settle(x, budget)
 
     def _patches(self, x: Tensor) -> Tensor:
         """What each entry of each window reads, `(…, taps, windows, entries)`."""

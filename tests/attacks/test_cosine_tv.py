@@ -141,7 +141,7 @@ def test_settings_say_what_the_preset_meant():
     assert settings.pop("recipe")["milestones"] == [0.375, 0.625, 0.875]
     assert settings == {
         "preset": "paper", "iterations": 4800, "restarts": 1, "lr": 1e-3, "tv": 0.01, "seed": 0,
-        "ending": recorded(EndingOptions()),
+        "in_time": False, "ending": recorded(EndingOptions()),
     }  # fmt: skip
     assert CosineTV("original", restarts=7).settings["restarts"] == 7
 

@@ -65,7 +65,7 @@ def test_otherwise_the_steps_or_the_time_ended_it():
 def test_every_ending_is_a_sentence():
     for status in Status:
         assert "{" not in status.sentence(residual=0.1, steps=3)
-    solved = [Status.SOLVED, Status.EACH_SOLVED, Status.READ_OFF]
+    solved = [Status.SOLVED, Status.EACH_SOLVED, Status.EACH_LAYER, Status.READ_OFF]
     assert [status for status in Status if status.solved] == solved
 
 
