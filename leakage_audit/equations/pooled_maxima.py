@@ -140,7 +140,7 @@ class PooledMaxima:
         (outputs, taps), entries = layer.gradient.shape, layer.windows.shape[1]
         memory = 8 * (outputs * (taps + layer.value.shape[1]) * n + 6 * n * n)
         flops = 2.0 * self._options.rounds * (outputs * (taps + layer.value.shape[1]) * n * n + n**3)
-        budget.require("the input below a max pooling", memory, flops)
+        budget.require("the input below a max pooling", memory, 2 * flops)  # half of the time is for what follows
         odds = torch.full((*layer.value.shape, entries), 1 / entries).to(layer.gradient)
         x, variance, generator = self._mean, torch.linalg.inv(self._precision).diagonal(), torch.Generator()
         generator.manual_seed(0)
