@@ -254,7 +254,8 @@ class Joint(Attack):
         if far and (not dense or (equations.shape[0] == 1 and not straight)):
             one = shared if shared.batch_size == equations.shape[0] else equations.seen
             start = FirstOrderStart(one, steps, budget)
-            return start.or_solution(equations, lambda x: solve(x if opened or not dense else None), dense)
+            whole = self.options.solver  # nothing is left to give way to
+            return start.or_solution(equations, lambda x: solve(x if opened or not dense else None, whole), dense)
         try:
             solution = solve(begin)
         except OutOfTime:
