@@ -56,7 +56,7 @@ def attacks(report: Report) -> str:
         )
     for name, why in never_ended(report["audits"]).items():
         rows.append([escape(name), _none(why), *["–"] * (3 + several), _none(last[name]) if name in last else "–", "–"])
-    counted = ("images recognisable",) if several else ()
+    counted = ("recognisable",) if several else ()
     heads = ("attack", "at its best", "PSNR", "a guess", "SSIM", *counted, "last audit", "time an image")
     return section("What each attack got back", table(heads, rows)) if rows else ""
 

@@ -91,7 +91,7 @@ def test_a_batch_says_how_many_images_came_back(tmp_path):
     text, _, _ = read(write(tmp_path / "batch", record))
     assert "2 of 3 least: 13.0 dB" in text
     single, _, _ = read(three(tmp_path / "single"))
-    assert "images recognisable" not in single
+    assert "<th>recognisable" not in single
 
 
 def test_a_run_without_pictures(tmp_path):
