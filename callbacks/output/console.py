@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from leakage_audit.callbacks.evaluation.results import Audit
 from leakage_audit.readings.metric_table import PSNR
 from leakage_audit.readings.reading import NO_RESULT, Status, shown_word
-from leakage_audit.report.audits import attacked, never_ended, of_images
+from leakage_audit.report.audits import attacked, never_ended, of_batches, of_images
 from leakage_audit.scores.severity import EXACT_PSNR, SEVERITIES
 
 COLOURS = dict(zip(SEVERITIES, ("default", "yellow", "dark_orange", "red"), strict=True))  # a low word is no safety
@@ -108,7 +108,7 @@ def table(report: Mapping[str, Any]) -> Table:
     )
     found.add_column("attack", no_wrap=True)
     found.add_column("at its best", no_wrap=True)
-    several = any(attack["worst"].get("images", 1) > 1 for attack in report["attacks"])
+    several = of_batches(report)
     # 80 columns hold one of the two; the word rests on the SSIM too, and the page has it.
     for name in ("PSNR, dB", "a guess", "images" if several else "SSIM", "step"):
         found.add_column(name, justify="right", no_wrap=True)

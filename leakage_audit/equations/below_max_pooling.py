@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn.grad import conv2d_input
 
 from leakage_audit.equations.arrangement import Arrangement
+from leakage_audit.equations.convolution_range import reads
 from leakage_audit.equations.input_from_gradient import PartialInput
 from leakage_audit.equations.known_inputs import RecoveredInput, RecoveryOptions
 from leakage_audit.equations.pooled_maxima import FoundInput, PooledConvolution, PooledMaxima, PooledMaximaOptions
@@ -126,18 +127,18 @@ def _layer(
 ) -> PooledConvolution:
     """The problem, flattened."""
     _, channels, height, width = before.shape
-    index = torch.arange(1.0, 1 + before[0].numel(), dtype=torch.float64).reshape(1, channels, height, width)
-    padding, stride, dilation = module.padding, module.stride, module.dilation
-    assert isinstance(padding, tuple)
-    reads = F.unfold(index, module.kernel_size, dilation, padding, stride)[0].long() - 1
-    reads[reads < 0] = before[0].numel()
+    assert isinstance(module.padding, tuple)
+    settings = (module.kernel_size, module.stride, module.padding, module.dilation)
+    places = reads((height, width), *((two[0], two[1]) for two in settings)).to(gradient.device)
+    channel = torch.arange(channels, device=gradient.device)[:, None, None] * (height * width)
+    taken = (places + channel).where(places >= 0, before[0].numel()).flatten(0, 1)
     at = torch.arange(size[0] * size[1], dtype=torch.float64).reshape(1, 1, *size)
     windows = F.unfold(at, side, stride=side)[0].T.long()
     bias = gradient.new_zeros(len(gradient)) if module.bias is None else module.bias.detach()
     flat = (value.flatten(1), derivative.flatten(1), on.flatten(1))
     weight = module.weight.detach().flatten(1)
-    at_device = (reads.to(gradient.device), windows.to(gradient.device))
-    return PooledConvolution(weight, bias, gradient.flatten(1), *at_device, *flat, (channels, height, width))
+    entries = windows.to(gradient.device)
+    return PooledConvolution(weight, bias, gradient.flatten(1), taken, entries, *flat, (channels, height, width))
 
 
 def _recovered(

@@ -128,7 +128,7 @@ class PooledMaxima:
         self._precision = _smoothness(layer.shape, options.smooth * std, options.level * std).to(self._mean)
         at = layer.reads[:, layer.windows.flatten()]
         self._at = at.reshape(len(at), *layer.windows.shape)
-        self._size = layer.gradient.square().mean().sqrt()
+        self._floor = (options.floor * layer.gradient.square().mean().sqrt()) ** 2
 
     def solve(self, budget: Budget) -> FoundInput | None:
         """The input, if choices are found that all equations bear out.
@@ -147,13 +147,12 @@ class PooledMaxima:
         best, since, tried = 1.0, 0, 0.1
         for k in range(self._options.rounds):
             budget.check()
-            gradient_noise, value_noise, _ = self._noise(odds, x, variance, first=not k)
-            x, factor = self._posterior(odds, gradient_noise, value_noise)
+            x, factor = self._posterior(self._rows(odds), *self._noise(odds, x, variance, first=not k))
             variance = torch.cholesky_inverse(factor).diagonal()
             draws = torch.randn(n, self._options.samples, generator=generator, dtype=x.dtype).to(x.device)
             draws = x + torch.linalg.solve_triangular(factor.T, draws, upper=True).T
             odds = self._options.damping * odds + (1 - self._options.damping) * self._odds(odds, x, variance, draws)
-            left = float(self._noise(odds, x, variance, first=True)[2].norm() / layer.gradient.norm())
+            left = float(self._mixture(odds, x)[2].norm() / layer.gradient.norm())
             if left < best * self._options.better:
                 best, since = left, k
             elif k - since > self._options.patience:
@@ -173,22 +172,26 @@ class PooledMaxima:
         scores = torch.einsum("ok,...kwc->...owc", self._layer.weight, self._patches(x))
         return scores + self._layer.bias[:, None, None]
 
-    def _noise(self, odds: Tensor, x: Tensor, variance: Tensor, first: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Variance of the gradient's and the maxima's equations, and the gradient's residual."""
-        layer, trust = self._layer, self._options.trust
-        patches, spread = self._patches(x), self._patches(variance)
+    def _mixture(self, odds: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The patches, their mean under the odds `(c_out, taps, windows)`, and the gradient's residual with it."""
+        patches = self._patches(x)
         mean = torch.einsum("owc,kwc->okw", odds, patches)
+        return patches, mean, self._layer.gradient - torch.einsum("okw,ow->ok", mean, self._layer.derivative)
+
+    def _noise(self, odds: Tensor, x: Tensor, variance: Tensor, first: bool) -> tuple[Tensor, Tensor]:
+        """Variance of the gradient's and of the maxima's equations."""
+        layer, trust, floor = self._layer, self._options.trust, self._floor
+        patches, mean, residual = self._mixture(odds, x)
+        spread = self._patches(variance)
         apart = torch.einsum("owc,kwc->okw", odds, patches.square() + spread) - mean.square()
         apart = apart - torch.einsum("owc,kwc->okw", odds.square(), spread)
-        residual = layer.gradient - torch.einsum("okw,ow->ok", mean, layer.derivative)
         noise = torch.einsum("okw,ow->ok", apart.clamp_min(0), layer.derivative.square())
-        floor = (self._options.floor * self._size) ** 2
         noise = noise + (0.0 if first else trust) * residual.square().mean(1, keepdim=True) + floor
         scores = self._scores(x)
         expected = (odds * scores).sum(-1)
         of_value = (odds * scores.square()).sum(-1) - expected.square() + trust * (expected - layer.value).square()
         of_value = of_value + layer.weight.square().sum(1, keepdim=True) * self._options.granted * variance.mean()
-        return noise, of_value + floor, residual
+        return noise, of_value + floor
 
     def _rows(self, odds: Tensor) -> tuple[Tensor, Tensor]:
         """The equations' matrices under the odds, `(c_out, taps, n)` and `(c_out, windows, n)`."""
@@ -203,10 +206,11 @@ class PooledMaxima:
         value.scatter_add_(2, where.expand(len(value), -1, -1), part)
         return gradient[..., :n], value[..., :n]
 
-    def _posterior(self, odds: Tensor, gradient_noise: Tensor, value_noise: Tensor) -> tuple[Tensor, Tensor]:
+    def _posterior(
+        self, matrices: tuple[Tensor, Tensor], gradient_noise: Tensor, value_noise: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Mean of the input and the Cholesky factor of its precision."""
-        layer = self._layer
-        gradient, value = self._rows(odds)
+        layer, (gradient, value) = self._layer, matrices
         alive = layer.on.any(1)
         rows = torch.cat([gradient[alive].flatten(0, 1), value[layer.on]])
         noise = torch.cat([gradient_noise[alive].flatten(), value_noise[layer.on]])
@@ -219,12 +223,10 @@ class PooledMaxima:
     def _odds(self, odds: Tensor, x: Tensor, variance: Tensor, draws: Tensor) -> Tensor:
         """Of each window's entries to be its maximum."""
         layer, options = self._layer, self._options
-        patches, spread = self._patches(x), self._patches(variance)
-        mean = torch.einsum("owc,kwc->okw", odds, patches)
-        residual = layer.gradient - torch.einsum("okw,ow->ok", mean, layer.derivative)
-        apart = torch.einsum("owc,kwc->okw", odds, patches.square() + spread) - mean.square()
+        patches, mean, residual = self._mixture(odds, x)
+        apart = torch.einsum("owc,kwc->okw", odds, patches.square() + self._patches(variance)) - mean.square()
         noise = layer.derivative.square()[:, None] * apart
-        own = residual.square().mean(1)[:, None, None] / 2 + (self._options.floor * self._size) ** 2
+        own = residual.square().mean(1)[:, None, None] / 2 + self._floor
         noise = noise.sum(-1, keepdim=True) - noise + own
         likelihood = torch.stack(
             [
@@ -240,20 +242,18 @@ class PooledMaxima:
     def _settle(self, x: Tensor, budget: Budget) -> FoundInput | None:
         """The input whose largest entries are the choices that it follows from, if it explains everything."""
         layer, choice = self._layer, None
+        exact = (self._options.floor * layer.value.square().mean().sqrt()) ** 2
+        noise = torch.full_like(layer.gradient, float(self._floor)), torch.full_like(layer.value, float(exact))
         for _ in range(5):
             budget.check()
             now = self._scores(x).argmax(-1)
             if choice is not None and torch.equal(now[layer.on], choice[layer.on]):
                 break
             choice = now
-            odds = F.one_hot(choice, self._at.shape[-1]).to(x)
-            floor = (self._options.floor * self._size) ** 2
-            exact = (self._options.floor * layer.value.square().mean().sqrt()) ** 2
-            noise = torch.full_like(layer.gradient, float(floor)), torch.full_like(layer.value, float(exact))
-            x, factor = self._posterior(odds, *noise)
+            gradient, value = self._rows(F.one_hot(choice, self._at.shape[-1]).to(x))
+            x, factor = self._posterior((gradient, value), *noise)
         else:
             return None
-        gradient, value = self._rows(odds)
         left = (gradient @ x - layer.gradient).norm() / layer.gradient.norm()
         wrong = (value @ x + layer.bias[:, None] - layer.value)[layer.on].norm() / layer.value[layer.on].norm()
         over = (self._scores(x).amax(-1) - layer.value)[~layer.on]

@@ -161,6 +161,15 @@ def of_images(numbers: Mapping[str, Any]) -> str:
     return f"{numbers['recognisable']} of {numbers['images']}" if "images" in numbers else "–"
 
 
+def of_batches(report: Mapping[str, Any]) -> bool:
+    """Whether an attack was tried on several images at once, so that how many came back is worth a column.
+
+    >>> of_batches({"attacks": [{"worst": {"images": 8}}]}), of_batches({"attacks": [{"worst": {}}]})
+    (True, False)
+    """
+    return any(attack["worst"].get("images", 1) > 1 for attack in report["attacks"])
+
+
 def leak(numbers: Mapping[str, Any]) -> tuple[int, float]:
     """By which audits and images are ordered: the word first, then the decibels above the guess."""
     return SEVERITIES.index(numbers["word"]), numbers["psnr"] - numbers["chance_psnr"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from leakage_audit.readings.metric_table import METRICS, PSNR
 from leakage_audit.readings.reading import NO_RESULT, PROOF, Status
-from leakage_audit.report.audits import attacked, never_ended, of_images
+from leakage_audit.report.audits import attacked, never_ended, of_batches, of_images
 from leakage_audit.report.charts import number
 from leakage_audit.scores.severity import EXACT_PSNR, GAIN, SEVERITIES, SHARE
 
@@ -34,7 +34,7 @@ def _tone(found: Mapping[str, Any]) -> str:
 def attacks(report: Report) -> str:
     """What each attack got back at its best and at last; why one has no result."""
     rows, last = [], (attacked(report["audits"]) or [{"no_result": {}}])[-1]["no_result"]
-    several = any(attack["worst"].get("images", 1) > 1 for attack in report["attacks"])
+    several = of_batches(report)
     for attack in report["attacks"]:
         worst, latest = attack["worst"], attack["latest"]
         about = [attack["ended"]] if attack["ended"] else []
