@@ -21,12 +21,13 @@ from leakage_audit.observation import Observation, in_double_precision
 from leakage_audit.priors import GREY, PRIORS, Prior, load, under_noise
 from leakage_audit.runtime import Budget, OutOfTime
 from leakage_audit.solvers.frozen_statistics import at_frozen_statistics
-from leakage_audit.solvers.gauss_newton import Solution, gauss_newton
+from leakage_audit.solvers.gauss_newton import Solution
 from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
 from leakage_audit.solvers.options import SolverOptions
 from leakage_audit.solvers.per_image import may_be_solved_per_image, observations, solve_per_image
 from leakage_audit.solvers.read_off import read_off, read_off_chain, read_off_one
 from leakage_audit.solvers.stopping import Status
+from leakage_audit.solvers.unit_weights import gauss_newton_with_kinks
 
 NETWORKS = 2  # copies at once: the one that equations call, and the one that a search or a start works on
 VECTORS = 12  # as long as the image or the equations, that conjugate gradients hold
@@ -238,7 +239,7 @@ class Joint(Attack):
         straight = not opened and not isinstance(equations, AutogradEquations)  # but for a chain's own rectifiers
         far = kinked and not wide and begin is None
         ahead = first is not None and isinstance(equations, AutogradEquations) and not equations.recovered
-        solver = gauss_newton if dense else gauss_newton_cg
+        solver = gauss_newton_with_kinks if dense else gauss_newton_cg
         options = replace(options, fewest=self.options.fewest) if alone else options
 
         def solve(begin: Tensor | None, options: SolverOptions = options) -> Solution:

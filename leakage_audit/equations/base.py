@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from typing import Self
 
 import torch
@@ -51,11 +52,14 @@ class Block:
         name: What they say.
         target: What was observed, `(m,)`.
         noise: Its standard deviation, `(m,)` or a number, in the target's units.
+        units: Which unit (output channel) of the layer that `name`, a parameter, belongs to each is about, `(m,)`; by
+            default all belong together.
     """
 
     name: str
     target: Tensor
     noise: Tensor | float
+    units: Tensor | None = None
 
 
 EVALUATION = "evaluation of the equations"  # the unit of time that products with their derivatives are foreseen in
@@ -75,6 +79,8 @@ class Equations(ABC):
         shape: `(B, C, H, W)` of the unknown.
         noise: Standard deviation of each scaled equation, `(m,)`.
         sizes: Number of equations of each block.
+        units: Number of the unit that each equation is about, `(m,)`: those of an output channel's weights and bias
+            have one in common, and a block that is of no unit is one.
     """
 
     def __init__(self, seen: Observation, blocks: list[Block], budget: Budget | None = None) -> None:
@@ -94,6 +100,7 @@ class Equations(ABC):
             )
         self.noise = torch.cat(noise)
         self.sizes = [block.target.numel() for block in blocks]
+        self.units = _numbered(blocks).to(self.noise.device)
 
     @property
     def linear(self) -> bool:
@@ -197,7 +204,7 @@ class Equations(ABC):
                 # One block's rows alone: the reverse pass then leaves out what only the others depend on.
                 part, pull = vjp(lambda x, i=i: self._residuals(x)[i], image)[:2]
                 parts.append(part.detach())
-                for units in _units(size, min(chunk, self._options.rows), part):
+                for units in _unit_vectors(size, min(chunk, self._options.rows), part):
                     budget.foresee(open_rows, "rows of the Jacobian")
                     open_rows -= len(units)
                     with budget.work(len(units), "rows of the Jacobian"):
@@ -206,7 +213,7 @@ class Equations(ABC):
 
         chunk = min(chunk, self._options.columns)
         columns: list[Tensor] = []
-        for units in _units(len(image), chunk, image):
+        for units in _unit_vectors(len(image), chunk, image):
             budget.foresee(len(image) - chunk * len(columns), "columns of the Jacobian")
             with budget.work(len(units), "columns of the Jacobian"):
                 columns.append(vmap(lambda v: self.jvp(image, v))(units).detach())
@@ -238,7 +245,28 @@ def rms(values: Tensor) -> float:
     return float(values.square().mean().sqrt())
 
 
-def _units(size: int, chunk: int, like: Tensor) -> Iterator[Tensor]:
+def _numbered(blocks: list[Block]) -> Tensor:
+    """The unit of each equation, `(m,)`, counted over all layers."""
+    owners = [id(b) if b.units is None else b.name.rpartition(".")[0] for b in blocks]
+    units = [torch.zeros(b.target.numel(), dtype=torch.long) if b.units is None else b.units for b in blocks]
+    most: dict[object, int] = {}
+    for owner, of_block in zip(owners, units, strict=True):
+        most[owner] = max(most.get(owner, 0), int(of_block.max()) + 1 if len(of_block) else 0)
+    first = dict(zip(most, accumulate(most.values(), initial=0), strict=False))
+    return torch.cat([first[owner] + of_block for owner, of_block in zip(owners, units, strict=True)])
+
+
+def units_of(gradient: Tensor) -> Tensor:
+    """The output channel of each entry of a parameter's gradient, `(entries,)`: its place along the first axis.
+
+    >>> units_of(torch.zeros(2, 3, 1))
+    tensor([0, 0, 0, 1, 1, 1])
+    """
+    rows = gradient.reshape(len(gradient) if gradient.ndim else 1, -1)
+    return torch.arange(len(rows)).repeat_interleave(rows.shape[1])
+
+
+def _unit_vectors(size: int, chunk: int, like: Tensor) -> Iterator[Tensor]:
     """The unit vectors of a space, `chunk` at a time."""
     for start in range(0, size, chunk):
         count = min(chunk, size - start)

@@ -18,7 +18,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from leakage_audit.equations.base import Block, Equations, rms
+from leakage_audit.equations.base import Block, Equations, rms, units_of
 from leakage_audit.equations.smoothed_activation import gaussian_smoothed
 from leakage_audit.networks.layer_types import SpatialLayer
 from leakage_audit.observation import Observation
@@ -74,7 +74,7 @@ class ChainEquations(Equations):
             for name in present:
                 g = seen.gradients[name].flatten()
                 own = rounding * rms(g)
-                blocks.append(Block(name, g, max(own, gradient_noise)))
+                blocks.append(Block(name, g, max(own, gradient_noise), units_of(seen.gradients[name])))
         super().__init__(seen, blocks)
 
     @property

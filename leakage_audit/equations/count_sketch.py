@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
-from leakage_audit.equations.base import Block, rms
+from leakage_audit.equations.base import Block, rms, units_of
 from leakage_audit.options import Checked
 
 
@@ -35,19 +36,41 @@ class CountSketch:
         k: Number of sums.
         generator: Draws them.
         kept: Places of the entries that count; all by default.
+        units: Unit that each entry belongs to, `(entries,)` and ascending: no sum is of two of them, where there are as
+            many sums as units. By default all belong together.
+
+    Attributes:
+        units: Unit that each sum belongs to, `(k,)`; None where sums are of several.
 
     >>> sketch = CountSketch(100, 10, torch.Generator().manual_seed(0))
     >>> sketch(torch.ones(100)).shape, len(CountSketch(3, 10, torch.Generator()))
     (torch.Size([10]), 3)
     """
 
-    def __init__(self, entries: int, k: int, generator: torch.Generator, kept: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        entries: int,
+        k: int,
+        generator: torch.Generator,
+        kept: Tensor | None = None,
+        units: Tensor | None = None,
+    ) -> None:
+        if units is not None and kept is not None:
+            units = units[kept]
         self._kept, entries = kept, entries if kept is None else len(kept)
-        self._k = min(k, entries)
+        self._k, self.units = min(k, entries), units
         self._bucket: Tensor | None = None
         if k < entries:
+            present, sizes = (torch.zeros(1), [entries]) if units is None else _runs(units)
+            if len(sizes) > k:
+                present, sizes, self.units = torch.zeros(1), [entries], None
+            shares = _share_out(sizes, k)
+            if self.units is not None:
+                self.units = present.repeat_interleave(torch.tensor(shares))
             # As even as can be: a sum of few entries counts for as much as one of many.
-            self._bucket = torch.randperm(entries, generator=generator) % k
+            first = accumulate(shares, initial=0)
+            runs = zip(first, shares, sizes, strict=False)
+            self._bucket = torch.cat([f + torch.randperm(size, generator=generator) % k for f, k, size in runs])
             self._sign = torch.randint(0, 2, (entries,), generator=generator).double() * 2 - 1
 
     def __len__(self) -> int:
@@ -105,7 +128,7 @@ def sketch_gradients(
     sizes = [len(told[name]) if name in told else g.numel() for name, g in gradients.items()]
     kept = _share_out(sizes, max(total, len(gradients)))
     sketches = [
-        CountSketch(g.numel(), k, generator, told.get(name))
+        CountSketch(g.numel(), k, generator, told.get(name), units_of(g))
         for (name, g), k in zip(gradients.items(), kept, strict=True)
     ]
     blocks = []
@@ -114,8 +137,14 @@ def sketch_gradients(
         std: Tensor | float = relative_error * rms(g) * math.sqrt(size / max(len(s), 1))
         if name in noise:
             std = s.noise(noise[name].to(g)).hypot(g.new_tensor(std))
-        blocks.append(Block(name, s(g), std))
+        blocks.append(Block(name, s(g), std, s.units))
     return sketches, blocks
+
+
+def _runs(units: Tensor) -> tuple[Tensor, list[int]]:
+    """The units that there are, and how many entries each has."""
+    present, sizes = units.unique_consecutive(return_counts=True)
+    return present, sizes.tolist()
 
 
 def _share_out(sizes: list[int], total: int) -> list[int]:

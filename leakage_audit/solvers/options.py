@@ -103,6 +103,28 @@ class CGOptions(Checked):
 
 
 @dataclass(frozen=True)
+class UnitOptions(Checked):
+    """Steps that weigh each unit's equations by their own residual, where equations with kinks are not solved.
+
+    Attributes:
+        turns: Most of them, each after an iteration that rounds the kinks off; 0 for none.
+        patience: Steps in a row that find no better residual before a turn ends: single ones lead away.
+        settled: Change of the image (root mean square) below which a turn ends: the last kinks take short steps.
+        gain: Least relative decrease of the residual in a turn and the rounded iteration after it for another one.
+        worse: Residual of that iteration, in units of the best, up to which the next turn begins there.
+    """
+
+    turns: int = 4
+    patience: int = 6
+    settled: float = 1e-6
+    gain: float = 0.01
+    worse: float = 1.5
+
+    def __post_init__(self) -> None:
+        self.check(("patience", "settled", "worse"), ("turns",), ("gain",))
+
+
+@dataclass(frozen=True)
 class SolverOptions(Checked):
     """The Gauss-Newton iteration, with and without a Jacobian.
 
@@ -123,6 +145,7 @@ class SolverOptions(Checked):
         fewest: After the first step on equations with kinks, so many more must fit into the time left, or the iteration
             gives way to what needs less time.
         stopping: When the iteration with a Jacobian ends.
+        by_unit: Equations with kinks whose units are weighed by themselves.
         linearization: How far linearisations are trusted.
         cg: What differs without a Jacobian.
     """
@@ -139,6 +162,7 @@ class SolverOptions(Checked):
     trust_settled: float = 0.1
     fewest: int = 0
     stopping: StoppingOptions = field(default_factory=StoppingOptions)
+    by_unit: UnitOptions = field(default_factory=UnitOptions)
     linearization: LinearizationOptions = field(default_factory=LinearizationOptions)
     cg: CGOptions = field(default_factory=CGOptions)
 

@@ -18,6 +18,19 @@ def test_each_entry_is_in_one_sum_with_a_sign_and_the_sums_are_even():
     assert {-1.0, 1.0} < set(dense.flatten().tolist())
 
 
+def test_no_sum_is_of_two_units_where_there_are_as_many_sums():
+    units = torch.tensor([0] * 3 + [1] * 12 + [2] * 7)
+    sketch = CountSketch(22, 9, torch.Generator().manual_seed(1), units=units)
+    dense = matrix(sketch, 22)
+    assert (dense.abs().sum(0) == 1).all()
+    for row, unit in zip(dense, sketch.units, strict=True):
+        assert set(units[row != 0].tolist()) == {int(unit)}
+    assert sketch.units.bincount().tolist() == [3, 3, 3]
+    assert CountSketch(22, 2, torch.Generator(), units=units).units is None
+    kept = torch.tensor([0, 4, 5, 6, 20])
+    assert CountSketch(22, 9, torch.Generator(), kept, units).units.tolist() == [0, 1, 1, 1, 2]
+
+
 def test_no_fewer_sums_than_entries_leave_them_as_they_are():
     values = draw(2, 3)
     for k in (6, 9):
