@@ -1,7 +1,7 @@
 """Known inputs above batch statistics solved at the variances that ε tells (docs/method.md, sections 10 and 12.5).
 
 With these the images have a size that a prior cannot take away. Of a batch the known inputs suffice by themselves: they
-are continuous in the images, and a step on them costs a twentieth of one on the gradients below, which jump. Where they
+are continuous in the images, and a step on them costs a tenth of one on the gradients below, which jump. Where they
 are many, and trusted to a share of what they are off, no step is longer than its linearisation holds.
 """
 
