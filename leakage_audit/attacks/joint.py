@@ -26,7 +26,9 @@ from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
 from leakage_audit.solvers.options import SolverOptions
 from leakage_audit.solvers.per_image import may_be_solved_per_image, observations, solve_per_image
 from leakage_audit.solvers.read_off import read_off, read_off_chain, read_off_one
+from leakage_audit.solvers.separable_update import fits_separably
 from leakage_audit.solvers.stopping import Status
+from leakage_audit.solvers.told_statistics import at_told_statistics
 from leakage_audit.solvers.unit_weights import gauss_newton_with_kinks
 
 NETWORKS = 2  # copies at once: the one that equations call, and the one that a search or a start works on
@@ -223,12 +225,10 @@ class Joint(Attack):
         # Inputs with as many entries as the image leave so few kinks below them that averages do without a Jacobian.
         wide = isinstance(equations, RecoveredInputEquations) and equations.known >= n
         if isinstance(equations, RecoveredInputEquations) and wide and equations.mixes:
-            told = equations.at_told_statistics() if alone else None
-            if told is None:
-                return at_frozen_statistics(equations, prior, memory / 4, budget, options, self.options.frozen)
-            found = gauss_newton_cg(told, prior, self.max_steps, memory / 4, budget, begin, options)
-            return found if found.steps else replace(found, context="before the first step, so that this is grey")
+            told = at_told_statistics(equations, prior, self.max_steps, memory / 4, budget, begin, options)
+            return told or at_frozen_statistics(equations, prior, memory / 4, budget, options, self.options.frozen)
         kinked, before = kinked_in_time(equations, budget, early if alone else None), ""
+        cheap = cheap or (not kinked and fits_separably(equations, memory, self.options.largest_work))
         dense = cheap and not (wide and kinked)
         if not dense:
             budget.require("one pass through the gradient", 8 * (equations.memory_estimate + VECTORS * (n + m)))

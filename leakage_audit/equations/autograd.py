@@ -13,6 +13,7 @@ as many as decide as much, for a fraction of the Jacobian (docs/method.md, secti
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -191,6 +192,20 @@ class AutogradEquations(Equations):
         own = options.own * max((a for a, _ in sizes.values()), default=0.0)
         observed = options.observed * max((b for _, b in sizes.values()), default=0.0)
         return [name for name, (a, b) in sizes.items() if a < own and b < observed]
+
+    @cached_property
+    def own_rows(self) -> int:
+        """Features of each image that came apart, where a change of the first one leaves the others' as they are."""
+        batch = self.shape[0]
+        if self._delta is None or self._told is not None or batch == 1 or self.seen.noise:
+            return 0
+        generator = torch.Generator().manual_seed(0)
+        image = torch.full(self.shape, GREY).to(self.noise)
+        image += self._autograd.spread * torch.randn(self.shape, generator=generator).to(image)
+        moved = image.clone()
+        moved[0] = GREY
+        here, there = (self.residuals(x)[0].detach().reshape(batch, -1)[1:] for x in (image, moved))
+        return self.sizes[0] // batch if torch.equal(here, there) else 0
 
     @property
     def memory_estimate(self) -> int:

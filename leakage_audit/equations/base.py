@@ -124,6 +124,16 @@ class Equations(ABC):
         return has_kinks(self.evaluate, self.shape, self.sizes, self.noise, self._options.smoothness, self._budget)
 
     @property
+    def own_rows(self) -> int:
+        """How many equations of each image alone the first block holds, image by image; 0 where they are not so."""
+        return 0
+
+    @property
+    def options(self) -> EquationOptions:
+        """How they find out what they are asked."""
+        return self._options
+
+    @property
     def budget(self) -> Budget:
         """The clock that they are under."""
         return self._budget
@@ -153,9 +163,9 @@ class Equations(ABC):
 
     def residual(self, image: Tensor) -> Tensor:
         """F(image), scaled, `(m,)`, for an image of any shape with the right number of entries."""
-        return torch.cat(self._residuals(image))
+        return torch.cat(self.residuals(image))
 
-    def _residuals(self, image: Tensor) -> list[Tensor]:
+    def residuals(self, image: Tensor) -> list[Tensor]:
         """F(image), block by block."""
         with self._kinks or nullcontext():
             values = self.values(image.reshape(self.shape))
@@ -202,9 +212,9 @@ class Equations(ABC):
             parts, rows, open_rows = [], [], len(self.noise)
             for i, size in enumerate(self.sizes):
                 # One block's rows alone: the reverse pass then leaves out what only the others depend on.
-                part, pull = vjp(lambda x, i=i: self._residuals(x)[i], image)[:2]
+                part, pull = vjp(lambda x, i=i: self.residuals(x)[i], image)[:2]
                 parts.append(part.detach())
-                for units in _unit_vectors(size, min(chunk, self._options.rows), part):
+                for units in unit_vectors(size, min(chunk, self._options.rows), part):
                     budget.foresee(open_rows, "rows of the Jacobian")
                     open_rows -= len(units)
                     with budget.work(len(units), "rows of the Jacobian"):
@@ -213,7 +223,7 @@ class Equations(ABC):
 
         chunk = min(chunk, self._options.columns)
         columns: list[Tensor] = []
-        for units in _unit_vectors(len(image), chunk, image):
+        for units in unit_vectors(len(image), chunk, image):
             budget.foresee(len(image) - chunk * len(columns), "columns of the Jacobian")
             with budget.work(len(units), "columns of the Jacobian"):
                 columns.append(vmap(lambda v: self.jvp(image, v))(units).detach())
@@ -266,7 +276,7 @@ def units_of(gradient: Tensor) -> Tensor:
     return torch.arange(len(rows)).repeat_interleave(rows.shape[1])
 
 
-def _unit_vectors(size: int, chunk: int, like: Tensor) -> Iterator[Tensor]:
+def unit_vectors(size: int, chunk: int, like: Tensor) -> Iterator[Tensor]:
     """The unit vectors of a space, `chunk` at a time."""
     for start in range(0, size, chunk):
         count = min(chunk, size - start)

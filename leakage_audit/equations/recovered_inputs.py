@@ -110,13 +110,17 @@ class RecoveredInputEquations(Equations):
                 frozen._handles.append(own.register_forward_hook(frozen._couple(shift, scale)))
         return frozen
 
-    def at_told_statistics(self) -> "RecoveredInputEquations | None":
+    def at_told_statistics(self, gradients: bool | None = None) -> "RecoveredInputEquations | None":
         """The same, normalised by the variances that ε tells (`told_statistics`), so that the images have a size.
+
+        Args:
+            gradients: Whether the gradients below count; as here by default.
 
         Returns:
             None if a normalisation below is not told.
         """
-        recovered, relative_error, sketch, gradients = self._made_of
+        recovered, relative_error, sketch, here = self._made_of
+        gradients = here if gradients is None else gradients
         told = told_variances(self.seen, relative_error)
         network = copy_network(self.seen.network)
         for name, variance in told.items():

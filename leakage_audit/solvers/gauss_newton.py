@@ -19,6 +19,7 @@ from leakage_audit.solvers.discrepancy import Discrepancy
 from leakage_audit.solvers.gaussian_update import GaussianUpdate, rank
 from leakage_audit.solvers.linearization_error import LocalModel, NonsmoothErrorModel, SmoothErrorModel
 from leakage_audit.solvers.options import SolverOptions
+from leakage_audit.solvers.separable_update import SeparableUpdate
 from leakage_audit.solvers.stopping import Status, StoppingRule, weighted_residual
 
 
@@ -99,13 +100,13 @@ def gauss_newton(
     rule = StoppingRule(options.stopping, floor, False, image, r)
     steps, cost, discrepancy = 0, 0.0, Discrepancy(floor, equations.sizes, options)
     near: LocalModel | None = None
-    step: GaussianUpdate | None = None
+    step: GaussianUpdate | SeparableUpdate | None = None
     try:
         kinked = equations.kinked
         rule = StoppingRule(options.stopping, floor, kinked, image, r)
         model = (NonsmoothErrorModel if kinked else SmoothErrorModel)(equations, memory, budget, options.linearization)
         near = model.first(image)
-        if not torch.isfinite(near.jacobian).all():
+        if not torch.isfinite(near.jacobian @ torch.ones_like(image)).all():
             raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
         started = budget.spent
         for _ in budget.steps(max_steps, "Joint"):
@@ -114,12 +115,11 @@ def gauss_newton(
                 break
             steps, begun = steps + 1, budget.spent
             noise = discrepancy.trust * floor**2 + near.variance
-            gaussian = prior.local_gaussian(image.reshape(equations.shape))
-            step = GaussianUpdate(image, near.r, near.jacobian, noise, gaussian, options.jitters)
+            step = _update(image.reshape(equations.shape), near, noise, prior, step, options)
             share, new, new_r = backtrack(equations, image, r, step.image, noise, rule.solved, options.shares)
             change, image, r = rms(new - image), new, new_r
-            if equations.calibrated and not discrepancy(r, step.expected_squares()):
-                change = max(change, 1.0)
+            if equations.calibrated and isinstance(step, GaussianUpdate):
+                change = change if discrepancy(r, step.expected_squares()) else max(change, 1.0)
             if rule(image, r, change, variance=noise, noise=noise, headway=share == 1 or not kinked):
                 break
             cost = budget.spent - begun
@@ -129,7 +129,25 @@ def gauss_newton(
     status = rule.status(steps, max_steps)
     if near is None or step is None or cost > budget.left:  # what follows takes about as long as a step
         return Solution(*rule.best, torch.full_like(image, torch.nan), None, steps, status)
-    return Solution(*rule.best, step.std(), rank(near.jacobian, options.rank_tolerance), steps, status)
+    tolerance, jacobian = options.rank_tolerance, near.jacobian
+    found = rank(jacobian, tolerance) if isinstance(jacobian, Tensor) else jacobian.rank(tolerance)
+    return Solution(*rule.best, step.std(), found, steps, status)
+
+
+def _update(
+    images: Tensor,
+    near: LocalModel,
+    noise: Tensor,
+    prior: Prior,
+    last: GaussianUpdate | SeparableUpdate | None,
+    options: SolverOptions,
+) -> GaussianUpdate | SeparableUpdate:
+    if isinstance(near.jacobian, Tensor):
+        gaussian = prior.local_gaussian(images)
+        return GaussianUpdate(images.flatten(), near.r, near.jacobian, noise, gaussian, options.jitters)
+    gaussians = [prior.local_gaussian(image[None]) for image in images]
+    last = last if isinstance(last, SeparableUpdate) else None
+    return SeparableUpdate(images.flatten(), near.r, near.jacobian, noise, gaussians, last, options)
 
 
 def start(equations: Equations, options: SolverOptions, begin: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from leakage_audit.equations.base import Equations, rms
+from leakage_audit.equations.separable_jacobian import SeparableJacobian, linearize_separably
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gaussian_update import GaussianUpdate
 from leakage_audit.solvers.options import LinearizationOptions
+from leakage_audit.solvers.separable_update import SeparableUpdate
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,12 @@ class LocalModel:
 
     Attributes:
         r: F at the image, `(m,)`; on kinked equations its average over where the image may be.
-        jacobian: `(m, n)`.
+        jacobian: `(m, n)`, by images where a batch came apart and its equations are smooth.
         variance: Of what F and this differ by, `(m,)`.
     """
 
     r: Tensor
-    jacobian: Tensor
+    jacobian: Tensor | SeparableJacobian
     variance: Tensor
 
 
@@ -49,7 +51,7 @@ class SmoothErrorModel:
 
     def first(self, image: Tensor) -> LocalModel:
         """Around the start."""
-        r, jacobian = self._equations.linearize(image, self._memory, self._budget)
+        r, jacobian = self._linearize(image)
         if self._equations.linear:
             return LocalModel(r, jacobian, torch.zeros_like(r))
         # Begun near a solution, a block errs by no more than it is off.
@@ -57,13 +59,19 @@ class SmoothErrorModel:
         errors = [block.square().mean().clamp_max(most).expand_as(block) for block in blocks]
         return LocalModel(r, jacobian, torch.cat(errors))
 
-    def update(self, last: LocalModel, step: GaussianUpdate, image: Tensor, r: Tensor) -> LocalModel:
+    def _linearize(self, image: Tensor) -> tuple[Tensor, Tensor | SeparableJacobian]:
+        equations = self._equations
+        if equations.own_rows and len(equations.noise) <= len(image):
+            return linearize_separably(equations, image, self._memory, self._budget)
+        return equations.linearize(image, self._memory, self._budget)
+
+    def update(self, last: LocalModel, step: GaussianUpdate | SeparableUpdate, image: Tensor, r: Tensor) -> LocalModel:
         """Around `image`, where F is `r`, to which a step with the `last` linearisation led."""
         error = rms(r - last.r - last.jacobian @ (image - step.origin))
         variance = torch.full_like(r, (self._options.shrink * error) ** 2)
         if error <= self._options.reuse:
             return LocalModel(r, last.jacobian, variance)
-        return LocalModel(*self._equations.linearize(image, self._memory, self._budget), variance)
+        return LocalModel(*self._linearize(image), variance)
 
 
 class NonsmoothErrorModel:
@@ -100,8 +108,10 @@ class NonsmoothErrorModel:
         r, jacobian = self._equations.linearize(image, self._memory, self._budget)
         return LocalModel(r, jacobian, self._variance(image, r, jacobian, self._all_ways(r, jacobian)))
 
-    def update(self, last: LocalModel, step: GaussianUpdate, image: Tensor, r: Tensor) -> LocalModel:
+    def update(self, last: LocalModel, step: GaussianUpdate | SeparableUpdate, image: Tensor, r: Tensor) -> LocalModel:
         """Around `image`, where F is `r`, to which `step` with the `last` linearisation led."""
+        assert isinstance(last.jacobian, Tensor)
+        assert isinstance(step, GaussianUpdate)
         if step.dual and 24 * len(image) ** 2 > self._memory:  # three matrices between pixels would not fit
             perturbations = self._all_ways(last.r, last.jacobian)
         else:

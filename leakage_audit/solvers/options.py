@@ -83,6 +83,7 @@ class CGOptions(Checked):
         products_averaged: The same for averages over kinks, which are no more exact than that.
         exactness_averaged: Likewise.
         progress: Least relative decrease of the weighted residual that counts as headway.
+        progress_inputs: The same for a batch's known inputs by themselves: what they gain below they gain slowly.
         stopping: Conjugate gradients leave a thousandth of the residual (`solved`) and make steps that are short on
             purpose (`stuck`); with no random probes, two idle steps are no accident (`patience`), and each costs up to
             two hundred passes.
@@ -95,11 +96,12 @@ class CGOptions(Checked):
     products_averaged: int = 40
     exactness_averaged: float = 1e-2
     progress: float = 0.01
+    progress_inputs: float = 0.05
     stopping: StoppingOptions = field(default_factory=lambda: StoppingOptions(solved=1e-3, patience=2, stuck=0.1))
 
     def __post_init__(self) -> None:
         positive = ("trust", "least_trust", "products", "products_averaged")
-        self.check(positive, ("progress",), ("exactness", "exactness_averaged"))
+        self.check(positive, ("progress", "progress_inputs"), ("exactness", "exactness_averaged"))
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,8 @@ class SolverOptions(Checked):
         trust_chance: A block whose mean square exceeds one by more than this many of its standard deviations gets a
             share of its own.
         trust_settled: Relative change of that share below which it has settled.
+        rough: Relative error, in the norm of the system, to which a batch's step is solved by the last one's factor.
+        products_by_old_factor: Most products for that; what takes more is factored anew.
         fewest: After the first step on equations with kinks, so many more must fit into the time left, or the iteration
             gives way to what needs less time.
         stopping: When the iteration with a Jacobian ends.
@@ -160,6 +164,8 @@ class SolverOptions(Checked):
     trust_pace: float = 2.0
     trust_chance: float = 2.0
     trust_settled: float = 0.1
+    rough: float = 1e-6
+    products_by_old_factor: int = 12
     fewest: int = 0
     stopping: StoppingOptions = field(default_factory=StoppingOptions)
     by_unit: UnitOptions = field(default_factory=UnitOptions)
@@ -168,7 +174,7 @@ class SolverOptions(Checked):
 
     def __post_init__(self) -> None:
         self.check(
-            ("floor", "blobs", "trust_settled", "trust_pace"),
-            ("alike", "jitters", "trust_chance", "fewest"),
+            ("floor", "blobs", "trust_settled", "trust_pace", "rough"),
+            ("alike", "jitters", "trust_chance", "fewest", "products_by_old_factor"),
             ("shares", "rank_tolerance", "least_trust"),
         )

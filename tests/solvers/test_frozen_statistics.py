@@ -1,4 +1,4 @@
-"""Images below batch statistics, solved at statistics that are held still."""
+"""Images below batch statistics, solved at statistics that are held still or that ε tells."""
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from leakage_audit.observation import observe
 from leakage_audit.priors import TotalVariation
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.frozen_statistics import FrozenOptions, at_frozen_statistics
+from leakage_audit.solvers.told_statistics import at_told_statistics
 
 EPS = 1e-12
 
@@ -59,3 +60,19 @@ def test_images_come_back_up_to_their_contrast(opened):
     assert float(error.square().mean().sqrt()) == pytest.approx(options.contrast)
     assert float(torch.nn.functional.cosine_similarity(error, truth, 0)) > 0.75
     assert found.steps == 4
+
+
+def test_at_the_variances_that_epsilon_tells_a_batch_comes_back_with_its_contrast(opened):
+    equations, images = opened
+    found = at_told_statistics(equations, TotalVariation(), 30, 1e8, Budget())
+    assert len(found.r) == images.shape[0] * 24 * 64  # the known inputs alone
+    error = found.image.reshape(images.shape) - images
+    assert float(error.square().mean()) < 1e-3  # 30 dB
+    assert float((found.image - 0.5).norm()) == pytest.approx(float((images - 0.5).norm()), rel=0.05)
+
+
+def test_without_told_variances_there_is_no_solution_at_them(opened):
+    equations, _ = opened
+    with torch.no_grad():
+        equations.seen.gradients["0.weight"] *= -1  # negative variances
+    assert at_told_statistics(equations, TotalVariation(), 1, 1e8, Budget()) is None
