@@ -139,6 +139,7 @@ def test_a_mechanism_of_ones_own(tmp_path, monkeypatch):
             "prune at strength 1.5 (share of the entries that is kept): share must be above 0 and at most 1",
         ),
         (['--mechanisms={"gaussian": [-1]}'], "noise must be at least 0"),
+        (['--mechanisms={"laplace": [-1]}'], "noise must be at least 0 and finite, got -1"),
         (['--mechanisms={"quantize": [2.5]}'], "bits must be a whole number"),
         (['--mechanisms={"partial": [9]}'], "partial shares the last 1 to 2 layers"),
         (['--mechanisms={"dp_sgd": [0]}'], "must be positive"),
