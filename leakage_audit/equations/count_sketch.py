@@ -103,7 +103,7 @@ def sketch_gradients(
     noise = noise or {}
     told = {name: noise[name].flatten().isfinite().nonzero()[:, 0] for name in gradients if name in noise}
     sizes = [len(told[name]) if name in told else g.numel() for name, g in gradients.items()]
-    kept = _share_out(sizes, max(total, len(gradients)))
+    kept = shared_out(sizes, max(total, len(gradients)))
     sketches = [
         CountSketch(g.numel(), k, generator, told.get(name))
         for (name, g), k in zip(gradients.items(), kept, strict=True)
@@ -118,7 +118,7 @@ def sketch_gradients(
     return sketches, blocks
 
 
-def _share_out(sizes: list[int], total: int) -> list[int]:
+def shared_out(sizes: list[int], total: int) -> list[int]:
     """Give each block its size, or an even share of `total` where that is less."""
     given = dict.fromkeys(range(len(sizes)), 0)
     left = total

@@ -103,6 +103,26 @@ class CGOptions(Checked):
 
 
 @dataclass(frozen=True)
+class PropagationOptions(Checked):
+    """How Gaussians are found that stand for intervals (expectation propagation).
+
+    Attributes:
+        rounds: At each linearisation; twice as many gain a tenth of a decibel for half as much time again.
+        damping: Share of the way that a round goes: all of them at once overshoot.
+        steps: Most linearisations.
+        floor: Least standard deviation of an equation, targets being 1.
+    """
+
+    rounds: int = 3
+    damping: float = 0.7
+    steps: int = 25
+    floor: float = 1e-4
+
+    def __post_init__(self) -> None:
+        self.check(positive=("rounds", "steps", "floor"), share=("damping",))
+
+
+@dataclass(frozen=True)
 class SolverOptions(Checked):
     """The Gauss-Newton iteration, with and without a Jacobian.
 
@@ -125,6 +145,7 @@ class SolverOptions(Checked):
         stopping: When the iteration with a Jacobian ends.
         linearization: How far linearisations are trusted.
         cg: What differs without a Jacobian.
+        propagation: What differs where entries lie in intervals.
     """
 
     floor: float = 1e-7
@@ -141,6 +162,7 @@ class SolverOptions(Checked):
     stopping: StoppingOptions = field(default_factory=StoppingOptions)
     linearization: LinearizationOptions = field(default_factory=LinearizationOptions)
     cg: CGOptions = field(default_factory=CGOptions)
+    propagation: PropagationOptions = field(default_factory=PropagationOptions)
 
     def __post_init__(self) -> None:
         self.check(
