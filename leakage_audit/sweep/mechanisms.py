@@ -55,9 +55,7 @@ MECHANISMS: dict[str, Known] = {
     "gaussian": Known(
         "standard deviation over the clipping norm", lambda s, names: [Clip(BOUND), GaussianNoise(s * BOUND)]
     ),
-    "laplace": Known(
-        "standard deviation over the clipping norm", lambda s, names: [Clip(BOUND), _laplace(s * BOUND)]
-    ),
+    "laplace": Known("standard deviation over the clipping norm", lambda s, names: [Clip(BOUND), _laplace(s * BOUND)]),
     "prune": Known("share of the entries that is kept", lambda s, names: [Prune(s)]),
     "percentile": Known("percentile below which entries are zero", lambda s, names: [PercentileFilter(s)]),
     "svt": Known("share of the entries that is sent", lambda s, names: [SparseVector(s)]),
