@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 LEAST = 1e-9  # share of a variance that is left of it
+TINY = 1e-300  # guards a division
 
 
 class IntervalSites:
@@ -49,8 +50,8 @@ class IntervalSites:
             variance: Likewise.
             noise: Variance of what an equation errs by before it is held against its interval, `(m,)`.
         """
-        variance = torch.minimum(variance, self.variance * (1 - LEAST)).clamp_min(1e-300)
-        cavity = 1 / (1 / variance - 1 / self.variance).clamp_min(1e-300)
+        variance = torch.minimum(variance, self.variance * (1 - LEAST)).clamp_min(TINY)
+        cavity = 1 / (1 / variance - 1 / self.variance).clamp_min(TINY)
         centre = cavity * (mean / variance - self.mean / self.variance)
         whole = cavity + noise
         cut_mean, cut_variance = truncated_moments(centre, whole, self._lower, self._upper)
@@ -79,7 +80,7 @@ def truncated_moments(mean: Tensor, variance: Tensor, lower: Tensor, upper: Tens
     mirrored = a + b > 0  # to the left of zero, where the distribution function keeps its digits
     a, b = torch.where(mirrored, -b, a), torch.where(mirrored, -a, b)
     above, under = torch.special.log_ndtr(b), torch.special.log_ndtr(a)
-    log_mass = above + torch.log1p(-torch.exp((under - above).clamp_max(-1e-12)))
+    log_mass = above + torch.log1p(-torch.exp((under - above).clamp_max(-LEAST)))
     log_root = -0.5 * math.log(2 * math.pi)
     at_a, at_b = ((log_root - x.square() / 2 - log_mass).exp() for x in (a, b))
     at_a, at_b = (torch.where(x.isfinite(), at, 0.0) for x, at in ((a, at_a), (b, at_b)))
