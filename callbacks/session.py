@@ -29,6 +29,7 @@ from leakage_audit.callbacks.evaluation.robustness import Robustness
 from leakage_audit.callbacks.evaluation.shape_metrics import has_dead_filters, shape_metrics
 from leakage_audit.callbacks.jobs import Jobs
 from leakage_audit.callbacks.limits_of_audit import budget_of, unread, worker_of
+from leakage_audit.callbacks.mismatch import mismatch
 from leakage_audit.callbacks.output import console, publish, records
 from leakage_audit.callbacks.output.record_head import record_head
 from leakage_audit.callbacks.selection import Capture, Selection
@@ -289,8 +290,7 @@ class Session:
             said = f"the step's gradient {check} Single images are audited at the scale of the loss."
             self.voice.once(said, key="scale")
             return
-        # What is known goes before what may be.
-        raise AuditSkipped((f"{read.reason}; " if read.reason else "") + f"the step's gradient {check}")
+        raise AuditSkipped(mismatch(read, self.trainer.optimizers[self.settings.optimizer]))
 
     def _record(self, kind: str, step: int, check: GradientCheck | None, skipped: str | None) -> dict[str, Any]:
         model = threat_model(self.settings.attacks.values(), self.module, self.settings.grant_labels)

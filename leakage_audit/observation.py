@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from leakage_audit.interval import Interval
 from leakage_audit.runtime import Budget, bytes_of
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -40,6 +41,8 @@ class Observation:
             soft labels and the like.
         noise: Standard deviation of each entry's error beyond rounding, shaped like its gradient, as far as the
             attacker knows of a defence (`defences`); infinite where an entry tells nothing. Empty if he knows of none.
+        intervals: In which entries lie that were rounded, cut off or put to zero, likewise, by parameter name; for
+            them `noise` is about the interval's spread.
     """
 
     network: nn.Module
@@ -53,6 +56,7 @@ class Observation:
     value_range: tuple[float, float] = (0.0, 1.0)
     class_targets: bool = True
     noise: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    intervals: Mapping[str, Interval] = field(default_factory=dict, repr=False)
 
     @property
     def dtype(self) -> torch.dtype:

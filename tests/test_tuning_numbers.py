@@ -22,6 +22,8 @@ NAMED = {
     "attacks/first_order_start COMPARED": "time kept back for a comparison, counted in the code",
     "attacks/joint NETWORKS": "an estimate of memory, counted in the code",
     "attacks/joint VECTORS": "an estimate of memory, counted in the code",
+    "solvers/expectation_propagation LEAST": ROUNDING,
+    "solvers/expectation_propagation TINY": ROUNDING,
     "callbacks/evaluation/background POLL": "how often a wait looks at the clock; no result depends on it",
     "callbacks/limits_of_audit START_OR_END": "what a process takes before and after its clock; `grace` is the option",
     "callbacks/capture/gradient_check PIECE": "memory against calls; no result depends on it",

@@ -11,6 +11,7 @@ from torch import Tensor
 from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.attacks.first_order_start import FirstOrderStart, explains, first_order_alone, kinked_in_time
 from leakage_audit.attacks.joint_options import JointOptions
+from leakage_audit.attacks.within_intervals import within_intervals
 from leakage_audit.equations.autograd import AutogradEquations
 from leakage_audit.equations.base import Equations, relative_error_of, rms
 from leakage_audit.equations.chain import ChainEquations
@@ -146,7 +147,8 @@ class Joint(Attack):
             solution = self._solve(equations, shared, budget, early=early)
             if equations.calibrated and self._misfit(equations, solution) > options.ending.noise_units**2:
                 solution = self._from_blind_start(equations, solution, seen, shared, relative_error, budget)
-            return equations, solution, None, None
+            how = self._prior, relative_error, memory, budget, options.solver, options.intervals
+            return equations, within_intervals(seen, solution, *how), None, None
         rounding, half = relative_error_of(shared.dtype, 1.0), memory / 2e9
         separated = separate(seen, relative_error, rounding, budget, options.separation, options.hidden, half)
         if separated is None or not may_be_solved_per_image(*separated):

@@ -8,6 +8,7 @@ from leakage_audit.equations.base import EquationOptions
 from leakage_audit.equations.batch_separation import SeparationOptions
 from leakage_audit.equations.count_sketch import SketchOptions
 from leakage_audit.equations.hidden_separation import HiddenSeparationOptions
+from leakage_audit.equations.interval_equations import IntervalOptions
 from leakage_audit.equations.layer_peeling import PeelingOptions
 from leakage_audit.equations.network_recovery import NetworkRecoveryOptions
 from leakage_audit.options import Checked
@@ -41,6 +42,7 @@ class JointOptions(Checked):
         separation: How a batch is taken apart at the last layer.
         hidden: When it counts as taken apart at a hidden one.
         ending: When it has succeeded.
+        intervals: Which entries are asked that are known to lie in intervals.
         frozen: How images below batch statistics are found at statistics that are held still.
         solver: When a solve ends, and how far it trusts its linearisations.
 
@@ -64,6 +66,7 @@ class JointOptions(Checked):
     separation: SeparationOptions = field(default_factory=SeparationOptions)
     hidden: HiddenSeparationOptions = field(default_factory=HiddenSeparationOptions)
     ending: EndingOptions = field(default_factory=EndingOptions)
+    intervals: IntervalOptions = field(default_factory=IntervalOptions)
     frozen: FrozenOptions = field(default_factory=FrozenOptions)
     solver: SolverOptions = field(default_factory=SolverOptions)
 

@@ -27,6 +27,7 @@ def sweep(
     attacks: str | list[str] = "joint",
     seed: int = 10,
     seconds: float | None = None,
+    draws: int = 1,
     reproduce: str | None = None,
     accelerator: str = "cpu",
     devices: int = 1,
@@ -52,6 +53,7 @@ def sweep(
         attacks: Separated by commas, each name or name:preset.
         seed: Of weights, order and noise.
         seconds: Time limit of each attack on each image, by both attackers together.
+        draws: Of noise, whose results are averaged; what has no noise has one.
         reproduce: In place of all of these, the record of one point, which is measured again.
         accelerator: As Lightning's Trainer takes it.
         devices: Processes on this machine that share the points.
@@ -68,7 +70,7 @@ def sweep(
         raise ValueError("give data and output, or the record of a point to reproduce")
     source = {"data": data, "classes": None if classes is None else words(classes), "image_size": image_size}
     recipe = Recipe(_images(source), network, steps, batch_size, lr, seed)
-    chosen = Sweep(recipe, mechanisms or DEFAULT, numbers("indices", indices, int), words(attacks), seconds)
+    chosen = Sweep(recipe, mechanisms or DEFAULT, numbers("indices", indices, int), words(attacks), seconds, draws)
     run_sweep(
         chosen, output, source=source, accelerator=accelerator, devices=devices, num_nodes=num_nodes,
         strategy=strategy, console=Console(),
@@ -134,9 +136,14 @@ def _again(path: str) -> None:
         about["mean"], about["std"],
     )  # fmt: skip
     chosen = Sweep(
-        recipe, {point["mechanism"]: [point["strength"]]}, about["indices"], about["attacks"], about["seconds"]
+        recipe,
+        {point["mechanism"]: [point["strength"]]},
+        about["indices"],
+        about["attacks"],
+        about["seconds"],
+        about.get("draws", 1),
     )
-    if _json.loads(_json.dumps(chosen.identity)) != about:
+    if _json.loads(_json.dumps(chosen.identity)) != {"draws": 1} | about:
         raise ValueError(f"the data at {record['source']['data']} are not those of {path}")
     row = run_point(chosen, (point["mechanism"], point["strength"]))
     held = {name: value for name, value in record["row"].items() if name != "seconds"}

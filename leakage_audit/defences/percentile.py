@@ -5,7 +5,7 @@ import math
 import torch
 
 from leakage_audit.defences.base import Mechanism
-from leakage_audit.defences.shared import Shared, cut_off, hidden
+from leakage_audit.defences.shared import Shared, below, beyond, cut_off, hidden
 
 
 class PercentileFilter(Mechanism):
@@ -39,7 +39,7 @@ class PercentileFilter(Mechanism):
         """Filter."""
         sizes = torch.cat([g.flatten().double().abs() for g in shared.gradients.values()])
         cut = percentile_of(sizes, self.percentile)
-        found, error, shift = {}, {}, {}
+        found, error, shift, known = {}, {}, {}, {}
         for name, g in shared.gradients.items():
             small, large = g.double().abs() < cut, g.double().abs() > self.gamma
             found[name] = g.masked_fill(small, 0)
@@ -47,7 +47,10 @@ class PercentileFilter(Mechanism):
                 found[name] = found[name].clamp(-self.gamma, self.gamma)
             shift[name], spread = cut_off(g, found[name], large & ~small)
             error[name] = hidden(g, found[name], small) + spread
-        return shared.changed(found, error, shift)
+            known[name] = beyond(g, found[name], large & ~small, shared.error[name])
+            if cut <= self.gamma:  # else all that is shared is cut off, and hides where zero begins
+                known[name] = known[name].both(below(found[name], small, shared.error[name]))
+        return shared.changed(found, error, shift, known)
 
 
 def percentile_of(values: torch.Tensor, percentile: float) -> float:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from leakage_audit.defences.base import Mechanism
-from leakage_audit.defences.shared import Shared, hidden
+from leakage_audit.defences.shared import Shared, below, hidden
 
 
 class Prune(Mechanism):
@@ -47,9 +47,10 @@ class Prune(Mechanism):
 
 
 def zeroed(shared: Shared, dropped: dict[str, Tensor]) -> Shared:
-    """Put entries to zero."""
+    """Put entries to zero that are smaller than all of their parameter's that are kept."""
     kept = {name: g.masked_fill(dropped[name], 0) for name, g in shared.gradients.items()}
-    return shared.changed(kept, {k: hidden(g, kept[k], dropped[k]) for k, g in shared.gradients.items()})
+    error = {k: hidden(g, kept[k], dropped[k]) for k, g in shared.gradients.items()}
+    return shared.changed(kept, error, intervals={k: below(g, dropped[k], shared.error[k]) for k, g in kept.items()})
 
 
 def _threshold(sizes: Tensor, share: float) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 
 from leakage_audit.defences.base import Mechanism
 from leakage_audit.defences.shared import Shared
+from leakage_audit.interval import Interval
 
 
 class Quantize(Mechanism):
@@ -35,7 +36,7 @@ class Quantize(Mechanism):
 
     def __call__(self, shared: Shared, generator: torch.Generator) -> Shared:
         """Quantise."""
-        found, error = {}, {}
+        found, error, known = {}, {}, {}
         for name, g in shared.gradients.items():
             low, step = float(g.min()), float(g.max() - g.min()) / (2**self.bits - 1)
             place = (g.double() - low) / step if step > 0 else torch.zeros_like(g, dtype=torch.float64)
@@ -43,4 +44,7 @@ class Quantize(Mechanism):
                 place = (place + torch.rand(g.shape, generator=generator, dtype=torch.float64).to(place)).floor()
             found[name] = (low + step * place.round()).to(g) if step > 0 else g
             error[name] = torch.full_like(g, step / math.sqrt(6 if self.stochastic else 12))
-        return shared.changed(found, error)
+            if not self.stochastic and step > 0:  # the least and the largest value are shared as they are
+                lower, upper = found[name] - step / 2, found[name] + step / 2
+                known[name] = Interval(lower.clamp_min(low), upper.clamp_max(float(g.max())), shared.error[name])
+        return shared.changed(found, error, intervals=known)

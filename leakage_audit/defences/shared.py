@@ -1,17 +1,19 @@
 """Gradients on their way out, and what may be known of each entry.
 
 Every mechanism is told as `shared = scale · gradient + error`: the factor of each parameter, and the standard deviation
-of the error of each entry. Noise is an error of its own size; a rounded entry lies in an interval, which counts as an
-error spread evenly over it; an entry that was put to zero errs by what was taken (`hidden`). An attacker who knows the
-mechanism knows these; the limit takes them as the gradient's noise.
+of the error of each entry. Noise is an error of its own size; a rounded entry lies in an interval (`intervals`), which
+counts as an error spread evenly over it; an entry that was put to zero errs by what was taken (`hidden`). Who knows the
+mechanism knows these; the limit takes the errors as the gradient's noise.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from leakage_audit.interval import Interval
 from leakage_audit.observation import Observation
 
 Gradients = Mapping[str, Tensor]
@@ -30,6 +32,7 @@ class Shared:
             images were not told apart.
         shift: What who knows adds to a gradient, shaped like it: to entries that were cut off, what is missing on
             average. None where a name is missing.
+        intervals: In which a gradient's entries lie, as far as the last mechanism tells, in the units of `gradients`.
 
     >>> Shared.of({"w": torch.ones(2)}).error["w"]
     tensor([0., 0.])
@@ -40,6 +43,7 @@ class Shared:
     error: dict[str, Tensor] = field(repr=False)
     per_image: Tensor | None = None
     shift: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    intervals: dict[str, Interval] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, gradients: Gradients, per_image: Tensor | None = None) -> "Shared":
@@ -55,23 +59,30 @@ class Shared:
         scale = {k: self.scale[k] * factors[k] for k in gradients}
         error = {k: self.error[k] * factors[k] for k in gradients}
         shift = {k: s * factors[k] for k, s in self.shift.items() if k in gradients}
-        return replace(self, gradients=gradients, scale=scale, error=error, shift=shift)
+        intervals = {k: i.scaled(factors[k]) for k, i in self.intervals.items() if k in gradients}
+        return replace(self, gradients=gradients, scale=scale, error=error, shift=shift, intervals=intervals)
 
-    def changed(self, gradients: Gradients, error: Gradients, shift: Gradients | None = None) -> "Shared":
-        """Other values, with further errors, independent of those before, and what is missing of them on average."""
+    def changed(
+        self, gradients: Gradients, error: Gradients, shift: Gradients | None = None,
+        intervals: Mapping[str, Interval] | None = None,
+    ) -> "Shared":  # fmt: skip
+        """Other values, with further errors, independent of those before, and what is missing of them on average.
+
+        Intervals that were known of the values before are known no more.
+        """
         added = {k: torch.hypot(self.error[k], error[k].to(self.error[k])) for k in gradients}
         shifts = {k: s for k, s in self.shift.items() if k in gradients}
         shifts |= {k: s + shifts.get(k, 0) for k, s in (shift or {}).items()}
-        scale = {k: self.scale[k] for k in gradients}
-        return replace(self, gradients=dict(gradients), scale=scale, error=added, shift=shifts)
+        scale, known = {k: self.scale[k] for k in gradients}, dict(intervals or {})
+        return replace(self, gradients=dict(gradients), scale=scale, error=added, shift=shifts, intervals=known)
 
     def renamed(self, names: Mapping[str, str]) -> "Shared":
         """The same under other names, by the present ones; those that are not listed are left out."""
-        gradients, scale, error, shift = (
+        gradients, scale, error, shift, intervals = (
             {names[k]: v for k, v in part.items() if k in names}
-            for part in (self.gradients, self.scale, self.error, self.shift)
+            for part in (self.gradients, self.scale, self.error, self.shift, self.intervals)
         )
-        return Shared(gradients, scale, error, self.per_image, shift)  # type: ignore[arg-type]
+        return Shared(gradients, scale, error, self.per_image, shift, intervals)  # type: ignore[arg-type]
 
     def seen_by(self, seen: Observation, knows: bool) -> Observation:
         """What an attacker sees in place of an undefended observation.
@@ -87,6 +98,7 @@ class Shared:
         return replace(
             seen, gradients=undone, noise=noise if any(bool(e.any()) for e in noise.values()) else {},
             loss=seen.loss if self.per_image is None else WeightedLoss(seen.loss, tuple(self.per_image.tolist())),
+            intervals={k: i.scaled(1 / self.scale[k]) for k, i in self.intervals.items()},
         )  # fmt: skip
 
     def attackers(self, seen: Observation) -> list[Observation]:
@@ -147,6 +159,37 @@ def hidden(before: Tensor, after: Tensor, mask: Tensor) -> Tensor:
     taken = (before - after)[mask]
     size = float(taken.double().square().mean().sqrt()) if len(taken) else 0.0
     return torch.zeros_like(before).masked_fill(mask, size)
+
+
+def below(after: Tensor, mask: Tensor, std: Tensor) -> Interval:
+    """Where entries lie that were put to zero because they were small, `mask`'s: within the least that was not.
+
+    >>> below(torch.tensor([0.0, -3.0, 2.0]), torch.tensor([True, False, False]), torch.zeros(3)).upper
+    tensor([2., inf, inf])
+    """
+    least = float(after[~mask].abs().min()) if (~mask).any() else math.inf
+    bound = torch.full_like(after, math.inf).masked_fill(mask, least)
+    return Interval(-bound, bound, std)
+
+
+def beyond(before: Tensor, after: Tensor, mask: Tensor, std: Tensor) -> Interval:
+    """Where entries lie that were cut off, `mask`'s: at least so far out, and so far on average.
+
+    Args:
+        before: The gradient.
+        after: What is shared of it.
+        mask: Which entries were cut off.
+        std: Of noise that was added before.
+
+    >>> before, after = torch.tensor([3.0, -5.0, 1.0]), torch.tensor([1.0, -1.0, 1.0])
+    >>> found = beyond(before, after, before.abs() > 1, torch.zeros(3))
+    >>> found.lower, found.upper, found.total
+    (tensor([1., -inf, -inf]), tensor([inf, -1., inf]), 8.0)
+    """
+    signs = after.sign().masked_fill(~mask, 0)
+    lower = torch.where(signs > 0, after, -math.inf)
+    upper = torch.where(signs < 0, after, math.inf)
+    return Interval(lower, upper, std, signs if mask.any() else None, float((signs * before).sum()))
 
 
 def cut_off(before: Tensor, after: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import torch
 
 from leakage_audit.defences.base import Mechanism
 from leakage_audit.defences.noise import laplace
-from leakage_audit.defences.shared import Shared, cut_off, hidden
+from leakage_audit.defences.shared import Shared, beyond, cut_off, hidden
 
 
 class SparseVector(Mechanism):
@@ -65,7 +65,7 @@ class SparseVector(Mechanism):
         out[drawn] = noisy.clamp(-self.gamma, self.gamma)
         sent = torch.zeros_like(accepted).index_fill(0, drawn, True)
         told = accepted | sent if self.clear_leftovers else sent
-        found, errors, shifts = {}, {}, {}
+        found, errors, shifts, intervals = {}, {}, {}, {}
         parts = zip(shared.gradients.items(), *(part.split(sizes) for part in (flat, out, sent, told)), strict=True)
         for (name, g), *values in parts:
             before, after, mine, known = (value.reshape(g.shape) for value in values)
@@ -73,7 +73,9 @@ class SparseVector(Mechanism):
             shift, spread = cut_off(before, after, cut)
             error = (mine & ~cut) * (math.sqrt(2) * scale) + spread + hidden(before, after, ~known)
             found[name], errors[name], shifts[name] = (value.to(g) for value in (after, error, shift))
-        return shared.changed(found, errors, shifts)
+            std = torch.hypot(shared.error[name], torch.full_like(g, math.sqrt(2) * scale))
+            intervals[name] = beyond(g, found[name], cut.to(g.device), std)
+        return shared.changed(found, errors, shifts, intervals)
 
     def _accept(self, flat: torch.Tensor, count: int, generator: torch.Generator) -> torch.Tensor:
         """Entries whose noisy magnitude was above the noisy threshold in one round or another."""

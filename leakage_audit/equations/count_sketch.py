@@ -64,7 +64,7 @@ class CountSketch:
             present, sizes = (torch.zeros(1), [entries]) if units is None else _runs(units)
             if len(sizes) > k:
                 present, sizes, self.units = torch.zeros(1), [entries], None
-            shares = _share_out(sizes, k)
+            shares = shared_out(sizes, k)
             if self.units is not None:
                 self.units = present.repeat_interleave(torch.tensor(shares))
             # As even as can be: a sum of few entries counts for as much as one of many.
@@ -126,7 +126,7 @@ def sketch_gradients(
     noise = noise or {}
     told = {name: noise[name].flatten().isfinite().nonzero()[:, 0] for name in gradients if name in noise}
     sizes = [len(told[name]) if name in told else g.numel() for name, g in gradients.items()]
-    kept = _share_out(sizes, max(total, len(gradients)))
+    kept = shared_out(sizes, max(total, len(gradients)))
     sketches = [
         CountSketch(g.numel(), k, generator, told.get(name), units_of(g))
         for (name, g), k in zip(gradients.items(), kept, strict=True)
@@ -147,7 +147,7 @@ def _runs(units: Tensor) -> tuple[Tensor, list[int]]:
     return present, sizes.tolist()
 
 
-def _share_out(sizes: list[int], total: int) -> list[int]:
+def shared_out(sizes: list[int], total: int) -> list[int]:
     """Give each block its size, or an even share of `total` where that is less."""
     given = dict.fromkeys(range(len(sizes)), 0)
     left = total

@@ -127,6 +127,26 @@ class UnitOptions(Checked):
 
 
 @dataclass(frozen=True)
+class PropagationOptions(Checked):
+    """How Gaussians are found that stand for intervals (expectation propagation).
+
+    Attributes:
+        rounds: At each linearisation; twice as many gain a tenth of a decibel for half as much time again.
+        damping: Share of the way that a round goes: all of them at once overshoot.
+        steps: Most linearisations.
+        floor: Least standard deviation of an equation, targets being 1.
+    """
+
+    rounds: int = 3
+    damping: float = 0.7
+    steps: int = 25
+    floor: float = 1e-4
+
+    def __post_init__(self) -> None:
+        self.check(positive=("rounds", "steps", "floor"), share=("damping",))
+
+
+@dataclass(frozen=True)
 class SolverOptions(Checked):
     """The Gauss-Newton iteration, with and without a Jacobian.
 
@@ -152,6 +172,7 @@ class SolverOptions(Checked):
         by_unit: Equations with kinks whose units are weighed by themselves.
         linearization: How far linearisations are trusted.
         cg: What differs without a Jacobian.
+        propagation: What differs where entries lie in intervals.
     """
 
     floor: float = 1e-7
@@ -171,6 +192,7 @@ class SolverOptions(Checked):
     by_unit: UnitOptions = field(default_factory=UnitOptions)
     linearization: LinearizationOptions = field(default_factory=LinearizationOptions)
     cg: CGOptions = field(default_factory=CGOptions)
+    propagation: PropagationOptions = field(default_factory=PropagationOptions)
 
     def __post_init__(self) -> None:
         self.check(

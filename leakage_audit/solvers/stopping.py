@@ -25,6 +25,7 @@ class Status(Enum):
     STALLED = "the residual stalled at {residual:.2g} of the targets' size"
     MAX_STEPS = "{steps} steps were not enough"
     TIME_UP = "the time was up"
+    WITHIN = "the image settled with the gradient's entries in their intervals, as far as those tell"
     KEPT_GREY = "neither the first-order start nor any step from it explains the gradient better than grey"
     KEPT_START = "no step from the first-order start improved on it"
 

@@ -38,7 +38,7 @@ class _Points(SharedWork):
 def run_point(sweep: Sweep, point: Point) -> PointRow:
     """One point of a sweep, whatever else there is of it."""
     with torch.random.fork_rng(devices=[]):
-        return measure_point(sweep.recipe, *point, sweep.indices, sweep.attacks, sweep.seconds)
+        return measure_point(sweep.recipe, *point, sweep.indices, sweep.attacks, sweep.seconds, sweep.draws)
 
 
 def run_sweep(

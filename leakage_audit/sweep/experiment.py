@@ -36,6 +36,7 @@ class Sweep:
         attacks: As `leakage_audit.attacks.build` takes them.
         seconds: Time limit of each attack on each image, by both attackers together, and of each limit; None sets
             none.
+        draws: Of noise, whose results are averaged: one may come out well by chance. What has no noise has one.
 
     Raises:
         ValueError: If anything of it cannot be run.
@@ -47,10 +48,13 @@ class Sweep:
     indices: Sequence[int] = (1, 3)
     attacks: Sequence[str] = ("joint",)
     seconds: float | None = None
+    draws: int = 1
 
     def __post_init__(self) -> None:
         if not self.mechanisms or not self.indices or not self.attacks:
             raise ValueError("mechanisms, indices and attacks must each name at least one")
+        if self.draws < 1:
+            raise ValueError(f"draws must be at least 1, got {self.draws}")
         for name, strengths in self.mechanisms.items():
             if not strengths:
                 raise ValueError(f"mechanism {name!r} has no strength")
@@ -92,4 +96,5 @@ class Sweep:
             "images": [hashlib.sha256(one.image.numpy().tobytes()).hexdigest() for one in images],
             "attacks": list(self.attacks),
             "seconds": self.seconds,
+            "draws": self.draws,
         }

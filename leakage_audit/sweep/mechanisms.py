@@ -42,15 +42,20 @@ def _partial(layers: float, names: Sequence[str]) -> list[Any]:
     return [PartialSharing([f"{module}.*" for module in modules[-int(layers) :]])]
 
 
+def _laplace(std: float) -> LaplaceNoise:
+    try:
+        return LaplaceNoise(std / 2**0.5)
+    except ValueError:  # in the number that was given, not in the scale that is made of it
+        raise ValueError(f"noise must be at least 0 and finite, got {std:g}") from None
+
+
 MECHANISMS: dict[str, Known] = {
     NONE: Known("", lambda s, names: []),
     "clip": Known("highest norm of each parameter's gradient", lambda s, names: [Clip(s, "layer")]),
     "gaussian": Known(
         "standard deviation over the clipping norm", lambda s, names: [Clip(BOUND), GaussianNoise(s * BOUND)]
     ),
-    "laplace": Known(
-        "standard deviation over the clipping norm", lambda s, names: [Clip(BOUND), LaplaceNoise(s * BOUND / 2**0.5)]
-    ),
+    "laplace": Known("standard deviation over the clipping norm", lambda s, names: [Clip(BOUND), _laplace(s * BOUND)]),
     "prune": Known("share of the entries that is kept", lambda s, names: [Prune(s)]),
     "percentile": Known("percentile below which entries are zero", lambda s, names: [PercentileFilter(s)]),
     "svt": Known("share of the entries that is sent", lambda s, names: [SparseVector(s)]),

@@ -2,9 +2,10 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from leakage_audit import attacks
 from leakage_audit.compare.experiment import Experiment
-from leakage_audit.defences import ClipPerSample, Composition, DefenceError
+from leakage_audit.defences import ClipPerSample, Composition, DefenceError, Shared
 from leakage_audit.defences.clip_per_sample import sample_gradients
 from leakage_audit.measures.limit import Limit
 from leakage_audit.measures.noise import effective_metric
@@ -50,7 +51,7 @@ class PointRow:
         limit_unknown: The same for all images averaged into one gradient, none of them known.
         limit_unknown_solved: Likewise.
         attack: The attack that got most of any image.
-        psnr: Its PSNR in dB.
+        psnr: Its PSNR in dB; mean over the draws of noise, as all that follows on attacks.
         ssim: Its SSIM.
         knows: Whether it knew the defence; None where there was nothing to know.
         psnr_knows: The best that knew it; None where none could begin.
@@ -59,6 +60,7 @@ class PointRow:
         status: Of the worst image: leaks, protected, open, unknown.
         seconds: CPU time of the point.
         problem: What could not be done.
+        psnr_highest: Of the draws of noise the one in which an attack got most, in dB.
     """
 
     mechanism: str
@@ -83,6 +85,7 @@ class PointRow:
     status: str = "unknown"
     seconds: float = 0.0
     problem: str = ""
+    psnr_highest: float | None = None
 
 
 COLUMNS = tuple(field.name for field in fields(PointRow))
@@ -95,6 +98,7 @@ def measure_point(
     indices: Sequence[int],
     attack_names: Sequence[str],
     seconds: float | None = None,
+    draws: int = 1,
 ) -> PointRow:
     """Train with the defence, then attack what it shares of some training images at the trained weights.
 
@@ -105,6 +109,7 @@ def measure_point(
         indices: Of the training images to attack.
         attack_names: As `leakage_audit.attacks.build` takes them.
         seconds: Time limit of each attack on each image, by both attackers together, and of each limit.
+        draws: Of noise; attacks' results are averaged over them, and the worst gives the status.
     """
     start = time.process_time()
     trained = recipe.train(mechanism, strength)
@@ -124,8 +129,11 @@ def measure_point(
             limits = [x if x is None else replace(x, solved=False) for x in limits]
         whole = limit_of(_batch(recipe, trained, composition, images, labels), images, labels, seconds)
         found = [
-            attacked(who, images[i : i + 1], labels[i : i + 1], limits[i], attack_names, guess, seconds)
-            for i, who in enumerate(attackers)
+            [
+                attacked(who, images[i : i + 1], labels[i : i + 1], limits[i], attack_names, guess, seconds)
+                for who in [first, *_drawn_again(composition, seen[i], shared[i], i, draws)]
+            ]
+            for i, first in enumerate(attackers)
         ]
     errors = [s.relative_error(one.gradients) for s, one in zip(shared, seen, strict=True)]
     return _row(
@@ -135,7 +143,8 @@ def measure_point(
         limit=_highest(limits), limit_solved=all(x is not None and x.solved for x in limits),
         limit_unknown=_highest([whole]),
         limit_unknown_solved=whole is not None and whole.solved and composition.is_noise,
-        **_strongest(found), status=str(audit_status(found)), seconds=round(time.process_time() - start, 2),
+        **strongest_on_average(found), status=str(audit_status([x for each in found for x in each])),
+        seconds=round(time.process_time() - start, 2),
     )  # fmt: skip
 
 
@@ -146,6 +155,15 @@ def _row(trained: Trained, mechanism: str, strength: float, **found: object) -> 
 
 def _observe(recipe: Recipe, trained: Trained, images: Tensor, labels: Tensor) -> Observation:
     return observe(trained.network, images, labels, mean=recipe.mean, std=recipe.std)
+
+
+def _drawn_again(
+    composition: Composition, seen: Observation, shared: Shared, place: int, draws: int
+) -> Iterator[list[Observation]]:
+    """What attackers see in the other draws of a defence's noise; nothing where it has none."""
+    if composition.is_noise and any(bool(error.any()) for error in shared.error.values()):
+        for draw in range(1, draws):
+            yield composition.share(seen.gradients, 0, place, draw).attackers(seen)
 
 
 def _batch(recipe: Recipe, trained: Trained, composition: Composition, images: Tensor, labels: Tensor) -> Observation:
@@ -201,21 +219,33 @@ def by_attacker(outcome: AttackOutcome) -> list[float | None]:
     return [None if psnr is None else psnr[0] for psnr in both]
 
 
-def _strongest(found: Sequence[Evaluation]) -> dict[str, object]:
-    """A row's part on the attacks."""
-    tried = [(x, name, outcome) for x in found for name, outcome in x.outcomes.items()]
+def strongest_on_average(found: Sequence[Sequence[Evaluation]]) -> dict[str, object]:
+    """A row's part on the attacks: of each image by draw of noise, the attack that got most of one on average."""
+    tried = [(draws, name, [x.outcomes[name] for x in draws if name in x.outcomes])
+             for draws in found for name in dict.fromkeys(name for x in draws for name in x.outcomes)]  # fmt: skip
     if not tried:
         return {}
-    image, name, best = max(tried, key=lambda one: one[2].scores.psnr[0])
+    draws, name, best = max(tried, key=lambda one: fmean(x.scores.psnr[0] for x in one[2]))
+    each = [[by_attacker(outcome) for outcome in outcomes] for _, _, outcomes in tried]
     knows, does_not = (
-        max((x for x in column if x is not None), default=None)
-        for column in zip(*(by_attacker(outcome) for _, _, outcome in tried), strict=True)
+        max((mean for mean in (_mean(pair[k] for pair in pairs) for pairs in each) if mean is not None), default=None)
+        for k in (0, 1)
     )
+    knower, other = (_mean(column) for column in zip(*map(by_attacker, best), strict=True))
+    told = best[0].result.details.get("knows_defence")
+    told = told if told is None or knower is None or other is None else knower >= other
     return {
-        "attack": name, "psnr": best.scores.psnr[0], "ssim": best.scores.ssim[0],
-        "knows": best.result.details.get("knows_defence"),
-        "psnr_knows": knows, "psnr_not_knows": does_not, "chance": image.floor.psnr[0],
+        "attack": name, "psnr": fmean(x.scores.psnr[0] for x in best), "ssim": fmean(x.scores.ssim[0] for x in best),
+        "knows": told,
+        "psnr_knows": knows, "psnr_not_knows": does_not, "chance": draws[0].floor.psnr[0],
+        "psnr_highest": max(x.scores.psnr[0] for _, _, outcomes in tried for x in outcomes),
     }  # fmt: skip
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Of those that there are."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def _measures(knowing: Observation, seen: Observation, error: float) -> dict[str, float | None]:

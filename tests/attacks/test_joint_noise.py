@@ -9,8 +9,10 @@ from scipy.stats import spearmanr
 from leakage_audit import models, observe, score
 from leakage_audit.attacks import Joint, joint
 from leakage_audit.data import Synthetic
-from leakage_audit.defences import Composition, GaussianNoise, Prune, Quantize
+from leakage_audit.defences import Composition, GaussianNoise, PercentileFilter, Prune, Quantize, Sign
 from leakage_audit.equations.autograd import AutogradEquations
+from leakage_audit.equations.interval_equations import likely_labels
+from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.layerwise.noisy_last_layer import fit_last_layer
 from leakage_audit.measures.noise import effective_metric
 from leakage_audit.measures.noisy_limit import noisy_limit
@@ -126,3 +128,37 @@ def test_a_brightness_that_noise_hides_is_no_longer_pulled_to_grey(brightness):
     without = Joint()(shared.seen_by(seen, knows=False)).images
     assert float(found.mean()) == pytest.approx(brightness, abs=0.05)
     assert score(found, image).psnr[0] > score(without, image).psnr[0]
+
+
+INTERVALS = {"signs": Sign(), "one-bit": Quantize(1), "a-tenth": Prune(0.1), "cut-off": PercentileFilter(10, 1e-3)}
+
+
+@pytest.mark.parametrize("mechanism", INTERVALS.values(), ids=INTERVALS)
+def test_intervals_tell_more_than_noise_of_their_size(mechanism):
+    """And the image that they lead to meets them."""
+    gains = []
+    for index in (3, 5):
+        seen, image, _ = seen_of(index=index)
+        known = Composition([mechanism]).share(seen.gradients).seen_by(seen, knows=True)
+        found = Joint()(known)
+        as_noise = Joint()(replace(known, intervals={}))
+        gains.append(score(found.images, image).psnr[0] - score(as_noise.images, image).psnr[0])
+        again = observe(seen.network, found.images[0], int(labels_for(known)[0]), mean=0.5).gradients
+        outside = [
+            ((i.lower - again[k]).clamp_min(0) + (again[k] - i.upper).clamp_min(0)).norm() / known.gradients[k].norm()
+            for k, i in known.intervals.items()
+        ]
+        assert max(outside) < 0.1
+    assert sum(gains) > 0
+
+
+def test_where_a_defence_hides_the_label_two_are_tried():
+    seen, _, label = seen_of()
+    known = Composition([Sign()]).share(seen.gradients).seen_by(seen, knows=True)
+    assert [int(one) for one in likely_labels(known)] == [int(label)]
+    hidden = {"fc.bias": torch.zeros_like(seen.gradients["fc.bias"])}
+    pruned = replace(
+        known, gradients={**known.gradients, **hidden}, intervals={}, noise={"fc.bias": 1 + hidden["fc.bias"]}
+    )
+    assert len(likely_labels(pruned)) == 2
+    assert len(likely_labels(replace(pruned, labels=label))) == 1

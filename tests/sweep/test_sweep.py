@@ -15,7 +15,7 @@ from rich.console import Console
 from leakage_audit.cli.command_line import main
 from leakage_audit.data import Synthetic
 from leakage_audit.defences import Prune
-from leakage_audit.sweep import Recipe, Sweep, run_sweep, terminal
+from leakage_audit.sweep import Recipe, Sweep, run_point, run_sweep, terminal
 from leakage_audit.sweep import point as point_module
 from leakage_audit.sweep.labels import label_apart
 from leakage_audit.sweep.plot import pareto
@@ -88,6 +88,23 @@ def test_one_that_is_terminated_within_a_point_goes_on_to_the_same_end(tmp_path,
     assert [row["mechanism"] for row in rows(tmp_path / "out")] == ["none", "gaussian", "prune"]
 
 
+def test_of_noise_several_draws_are_averaged(monkeypatch):
+    seen = []
+    real = point_module.attacked
+    monkeypatch.setattr(point_module, "attacked", lambda who, *a: seen.append(who[0].gradients) or real(who, *a))
+    sweep = Sweep(recipe(), {"gaussian": [0.05], "prune": [0.3]}, indices=[1], draws=3)
+    rows = [run_point(sweep, point) for point in sweep.points]
+    assert len(seen) == 1 + 3 + 1  # nothing else has any noise
+    assert len({float(gradients["fc.bias"][0]) for gradients in seen[1:4]}) == 3
+    noisy = rows[1]
+    assert noisy.psnr < noisy.psnr_highest
+    assert noisy.psnr == pytest.approx(max(noisy.psnr_knows, noisy.psnr_not_knows), abs=3)
+    assert rows[0].psnr == rows[0].psnr_highest
+    once = run_point(Sweep(recipe(), {"gaussian": [0.05]}, indices=[1]), ("gaussian", 0.05))
+    assert once.limit == noisy.limit
+    assert once.psnr == once.psnr_highest
+
+
 def test_another_recipe_in_the_same_place_is_refused(tmp_path, capsys):
     options = [*FAST, f"--output={tmp_path / 'out'}", '--mechanisms={"prune": [1.0]}']
     assert main(options) == 0
@@ -139,9 +156,11 @@ def test_a_mechanism_of_ones_own(tmp_path, monkeypatch):
             "prune at strength 1.5 (share of the entries that is kept): share must be above 0 and at most 1",
         ),
         (['--mechanisms={"gaussian": [-1]}'], "noise must be at least 0"),
+        (['--mechanisms={"laplace": [-1]}'], "noise must be at least 0 and finite, got -1"),
         (['--mechanisms={"quantize": [2.5]}'], "bits must be a whole number"),
         (['--mechanisms={"partial": [9]}'], "partial shares the last 1 to 2 layers"),
         (['--mechanisms={"dp_sgd": [0]}'], "must be positive"),
+        (["--draws=0"], "draws must be at least 1"),
         (['--mechanisms={"no.such.thing": [1]}'], "cannot be imported"),
         (["--indices=99999"], "there is no image 99999"),
         (["--reproduce=none.json"], "none.json"),

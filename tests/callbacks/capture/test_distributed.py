@@ -114,3 +114,5 @@ class TestTwoProcesses:
             assert ranks[0]["weights"] == ranks[1]["weights"]
             assert "added up within its own step" in told
             assert all("differs from the recomputed gradient" in rank["skipped"] for rank in ranks)
+            assert all("each has a gradient of its own" in rank["skipped"] for rank in ranks)
+            assert not any("label smoothing" in rank["skipped"] for rank in ranks)
