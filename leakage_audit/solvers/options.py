@@ -120,8 +120,8 @@ class SolverOptions(Checked):
         trust_chance: A block whose mean square exceeds one by more than this many of its standard deviations gets a
             share of its own.
         trust_settled: Relative change of that share below which it has settled.
-        fewest: After the first step on equations with kinks, so many more must fit into the time left, or the iteration
-            gives way to what needs less time.
+        fewest: On equations with kinks the Jacobian must fit so many times into the time left after the first, and
+            steps after the first step, or the iteration gives way to what needs less time.
         stopping: When the iteration with a Jacobian ends.
         linearization: How far linearisations are trusted.
         cg: What differs without a Jacobian.
