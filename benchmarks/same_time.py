@@ -11,6 +11,7 @@ deleting lines. A limit of which `≥` stands was not solved to the end within i
 
 import argparse
 import json
+import math
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from leakage_audit.attacks import CosineTV, Joint
 from leakage_audit.attacks.base import Attack
 from leakage_audit.data import ImageFolder
 from leakage_audit.measures.limit import LimitOptions, reconstruction_limit
+from leakage_audit.runtime import OverBudget
 
 ATTACKS: dict[str, type[Attack]] = {"joint": Joint, "cosine_tv": CosineTV}
 KEYS = ("network", "trained", "index", "what", "seconds")
@@ -36,7 +38,10 @@ def cell(what: str, seen: Observation, image: torch.Tensor, label: int, seconds:
         limit = reconstruction_limit(seen, image[None], torch.tensor([label]), options=options, budget=budget)
         found = {"psnr": limit.psnr[0], "at_least": not limit.solved, "ended": f"rank {limit.rank}: {limit.ended}"}
     else:
-        reached = ATTACKS[what]()(seen, CpuBudget(seconds))
+        try:
+            reached = ATTACKS[what]()(seen, CpuBudget(seconds))
+        except OverBudget as error:
+            return {"psnr": math.nan, "ended": f"no result: {error}", "cpu": time.process_time() - start}
         found = {"psnr": float(score(reached.images, image[None]).psnr[0]), "ended": reached.ended}
         found |= {"residual": reached.residual, "succeeded": reached.succeeded}
     return found | {"cpu": time.process_time() - start}

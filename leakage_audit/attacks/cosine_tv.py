@@ -78,8 +78,8 @@ class CosineTV(Attack):
         value, _ = _Objective(self.recipe, seen, labels_for(seen)[0])(x.to(seen.device, seen.dtype))
         return value.item()
 
-    def reconstruct(self, seen: Observation, budget: Budget) -> Found:
-        """Run every start and keep the iterate with the lowest objective."""
+    def reconstruct(self, seen: Observation, budget: Budget, begin: Tensor | None = None) -> Found:
+        """Run every start, or from `begin (B, C, H, W)` in the network's input space, and keep the best iterate."""
         recipe = self.recipe
         seen = seen.to(torch.promote_types(seen.dtype, torch.float32))  # half precision is too coarse to descend in
         labels, inferred = labels_for(seen)
@@ -93,7 +93,8 @@ class CosineTV(Attack):
         for start in range(recipe.restarts):
             began, own = budget.spent, budget.left / (recipe.restarts - start)
             settling = Settling(recipe.iterations, self.ending)
-            x = STARTS[recipe.start](shape, generator, recipe).to(seen.device, seen.dtype)
+            first = STARTS[recipe.start](shape, generator, recipe) if begin is None else begin.detach().clone()
+            x = first.to(seen.device, seen.dtype)
             best.offer(x, float("inf"), float("inf"))
             adam = torch.optim.Adam([x.requires_grad_()], lr=recipe.lr)
             for step, _ in zip(range(recipe.iterations), steps, strict=False):  # the range first: it takes no step

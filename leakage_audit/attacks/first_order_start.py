@@ -18,7 +18,8 @@ from leakage_audit.equations.base import EVALUATION, Equations, rms
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY
 from leakage_audit.runtime import Budget, OutOfTime
-from leakage_audit.solvers.gauss_newton import Solution
+from leakage_audit.solvers.gauss_newton import Solution, soft_blobs
+from leakage_audit.solvers.options import SolverOptions
 from leakage_audit.solvers.stopping import Status
 
 COMPARED = 5.0  # evaluations of the equations, in which images are compared by them
@@ -28,11 +29,18 @@ Solve = Callable[[Tensor], Solution]
 class FirstOrderStart:
     """A first-order recipe's image of what leaked, as long as there is time for; grey if the recipe prefers that.
 
+    Where its steps would not leave half of the time nothing else comes of it, and the recipe is run as CosineTV runs
+    it: long steps to the end find more than few that fall. Where it would end while its steps still grow, it begins at
+    soft blobs on grey and with long steps: its tiled pattern is further from an image than grey is.
+
     Args:
         seen: What leaked, in the type in which it was shared.
-        steps: Of the recipe; fewer where the time is short, its step sizes falling all the same.
+        steps: Of the recipe, its step sizes falling over them; None for as many as CosineTV makes.
         budget: Time limit.
         compared: Whether as much of it is left as a comparison with a solution takes.
+        leaves: How often the steps must fit into the time, each as long as the objective's first value takes.
+        few: Steps that `modern` takes to grow to its step size.
+        warming: `Recipe.warming` where fewer fit: five steps.
 
     Attributes:
         image: `(B, C, H, W)`, in float64.
@@ -42,14 +50,26 @@ class FirstOrderStart:
         OutOfTime: If the time was up before.
     """
 
-    def __init__(self, seen: Observation, steps: int, budget: Budget, compared: bool = True) -> None:
-        self._seen, self._recipe = seen, CosineTV(iterations=steps, in_time=True)
-        found = self._recipe.reconstruct(seen, budget.sparing(COMPARED, EVALUATION) if compared else budget)
+    def __init__(
+        self, seen: Observation, steps: int | None, budget: Budget, compared: bool = True,
+        leaves: float = 2.0, few: int = 50, warming: float = 400.0,
+    ) -> None:  # fmt: skip
+        self._seen, self._recipe = seen, CosineTV()
+        budget.check()
+        self.image = grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=torch.float64).to(seen.device)
+        began = budget.spent
+        at_grey = self._valued(grey)
+        each, begin = budget.spent - began, None
+        if steps is not None and leaves * steps * each < budget.left:
+            self._recipe = CosineTV(iterations=steps)
+        elif few * each > budget.left:
+            self._recipe = CosineTV(recipe=replace(self._recipe.recipe, warming=warming))
+            begin = seen.to_input(soft_blobs(grey, SolverOptions.blobs))
+        spared = budget.sparing(COMPARED, EVALUATION) if compared else budget
+        found = self._recipe.reconstruct(seen, spared, begin)
         self.ended, self._objective = found.ended, found.residual
-        self.image = seen.to_image(found.x.detach()).to(torch.float64)
-        grey = torch.full_like(self.image, GREY)
-        if self._valued(grey) < self._objective:
-            self.image = grey
+        if not at_grey < self._objective:
+            self.image = seen.to_image(found.x.detach()).to(torch.float64)
 
     def or_solution(self, equations: Equations, solve: Solve, straight: bool) -> Solution:
         """The best of this, a solution that may begin at it, and grey, by the residual.
@@ -83,12 +103,11 @@ class FirstOrderStart:
         return self._recipe.objective(self._seen, self._seen.to_input(image.reshape(self.image.shape)))
 
 
-def first_order_alone(seen: Observation, steps: int, budget: Budget) -> Found:
-    """What the recipe finds of an image of which there was no time to solve the equations.
+def first_order_alone(seen: Observation, budget: Budget) -> Found:
+    """What CosineTV's recipe finds of an image of which there was no time to solve the equations.
 
     Args:
         seen: What leaked, in the type in which it was shared.
-        steps: Of the recipe.
         budget: Time limit.
 
     Raises:
@@ -96,7 +115,7 @@ def first_order_alone(seen: Observation, steps: int, budget: Budget) -> Found:
     """
     if seen.batch_size == 1:
         with suppress(ValueError):
-            start = FirstOrderStart(seen, steps, budget, compared=False)
+            start = FirstOrderStart(seen, None, budget, compared=False)
             return Found(seen.to_input(start.image), False, f"the time was up: {start.ended}", math.nan)
     raise OutOfTime("the time was up before the first step")
 

@@ -111,7 +111,7 @@ class Joint(Attack):
         try:
             equations, found, layer, labels = self._find(seen, shared, relative_error, budget)
         except TimeoutError:
-            return first_order_alone(shared, self.options.warm_start_steps, budget)
+            return first_order_alone(shared, budget)
         except (ValueError, FloatingPointError) as error:  # gradients that fit no image, or none of this network
             grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)
             return Found(seen.to_input(grey), False, str(error), float("nan"))
@@ -249,7 +249,7 @@ class Joint(Attack):
 
         def resumed(_: Tensor) -> Solution:
             with suppress(OutOfTime):
-                if solution.steps and not solution.status.converged:
+                if not solution.status.converged:
                     return solve(solution.image, self.options.solver)
             return solution
 
@@ -269,7 +269,7 @@ class Joint(Attack):
         if alone and not equations.calibrated and not solution.solved and not ahead and not budget.exhausted:
             with suppress(OutOfTime, ValueError):
                 if not explains(solution, equations, self.options.unexplained):
-                    solution = FirstOrderStart(shared, steps, budget).or_solution(equations, resumed, dense)
+                    solution = FirstOrderStart(shared, None, budget).or_solution(equations, resumed, dense)
         return solution if solution.steps or solution.context else replace(solution, context=before)
 
     def _first(

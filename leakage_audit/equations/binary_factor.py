@@ -38,6 +38,7 @@ class PooledPatternOptions(Checked):
         soft: Relative residual below which a row counts no more than others.
         sweeps: Passes over the positions in an alternation.
         sweeps_again: And where a row is fitted to a fixed input.
+        share: Of the time left that the search's null space may take, as what follows takes several times as long.
         ridge: Share of the mean diagonal by which least squares are kept from being singular.
         seed: Of the rows that begin anew.
     """
@@ -54,6 +55,7 @@ class PooledPatternOptions(Checked):
     soft: float = 1e-4
     sweeps: int = 2
     sweeps_again: int = 20
+    share: float = 0.25
     ridge: float = 1e-9
     seed: int = 0
 
@@ -61,6 +63,7 @@ class PooledPatternOptions(Checked):
         self.check(
             ("rank", "whole", "agrees", "spread", "reweightings", "soft", "sweeps", "sweeps_again", "ridge"),
             ("rounds", "alternations", "anew", "again", "seed"),
+            share=("share",),
         )
 
 
@@ -165,7 +168,7 @@ class BinaryFactor:
         size = values.flip(0).clamp_min(0).sqrt()
         rank = int((size > self._options.rank * size[0]).sum())
         unknowns = rank * self.positions
-        budget.require("a pooled pattern's null space", 16.0 * unknowns**2, unknowns**3 / 3)
+        budget.require("a pooled pattern's null space", 16.0 * unknowns**2, unknowns**3 / self._options.share)
         taps = self._taps @ (vectors.flip(1)[:, :rank] / size[:rank])
         found = smallest_vectors(eliminated_gram(taps, self._read, self.positions), 1, ConvolutionRangeOptions())[1]
         made = taps @ found[:, 0].reshape(self.positions, rank).T  # G_t K, (taps, rows, P)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from leakage_audit.runtime import Budget, OverBudget
+from leakage_audit.runtime import Budget, OutOfMemory
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,11 @@ def mixed_inputs(
         max_memory_gb: Memory for the Gram matrix and its factor.
 
     Returns:
-        None if A has not the rank B·P for any B, the null space not the dimension B, the gap is missing, or time or
-        memory do not suffice.
+        None if A has not the rank B·P for any B, the null space not the dimension B, the gap is missing, or memory
+        does not suffice.
+
+    Raises:
+        OutOfTime: If there is not as much time left.
     """
     options, budget = options or ConvolutionRangeOptions(), budget or Budget()
     taps = gradient.flatten(2).permute(2, 0, 1)  # (taps, c_out, c_in)
@@ -113,10 +116,10 @@ def mixed_inputs(
             return None
         # A product a pair of taps, then a sum an output position; a factor, and its solutions by subspace iteration.
         flops = 2.0 * pairs * n**2 * (len(gradient) + read.shape[1])
-        flops += size**3 / 3 + 4 * options.iterations * size**2 * (images + options.extra)
+        flops += size**3 + 4 * options.iterations * size**2 * (images + options.extra)
         try:
             budget.require("a convolution's null space", 16 * size**2, flops)
-        except OverBudget:
+        except OutOfMemory:
             return None
         values, vectors = smallest_vectors(
             eliminated_gram(taps @ basis, read, positions), images + options.extra, options

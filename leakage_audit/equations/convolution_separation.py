@@ -93,6 +93,7 @@ def separate_convolution(
         positions (c_in < B·P) or some are dead, or if no full set of inputs is certified.
 
     Raises:
+        OutOfTime: If there is not as much time left as its null space takes.
         ValueError: If the network has no such convolution.
     """
     options, budget = options or ConvolutionSeparationOptions(), budget or Budget()

@@ -122,20 +122,30 @@ def _behind_pooling(
 def certified_convolution(
     seen: Observation, rounding: float, budget: Budget, max_memory_gb: float, options: NetworkRecoveryOptions
 ) -> CertifiedInputs | None:
-    """The inputs of the convolution nearest the image that tells them by itself and is certified."""
+    """The inputs of the convolution nearest the image that tells them by itself and is certified.
+
+    Raises:
+        OutOfTime: If there is none left for one image's.
+    """
     flow = read_dataflow(stateless(seen.network)) if seen.class_targets else None
     if flow is None:
         return None
+    late: OutOfTime | None = None
     for name in _candidates(seen, flow, options.spare):
         if budget.exhausted:
             return None
-        found = separate_convolution(seen, name, rounding, options.separation, budget, max_memory_gb)
         try:
+            found = separate_convolution(seen, name, rounding, options.separation, budget, max_memory_gb)
             certified = None if found is None else certify(seen, flow, found, options.certificate, budget)
-        except OutOfTime:
-            return None
+        except OutOfTime as error:
+            late = error
+            continue
         if certified is not None and certified.scaled:
             return certified
+    if (
+        late is not None and seen.batch_size == 1
+    ):  # a first-order recipe makes more of what is left than other equations
+        raise late
     return None
 
 

@@ -25,7 +25,7 @@ from leakage_audit.equations.rectifier_pattern import Patterns
 from leakage_audit.networks.dataflow import Dataflow, Values, is_differentiable
 from leakage_audit.observation import Observation
 from leakage_audit.priors import GREY
-from leakage_audit.runtime import Budget, OverBudget
+from leakage_audit.runtime import Budget, OutOfMemory
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,9 @@ def pooled_pattern(
 
     Returns:
         `(1, C, H, W)` of zeros and ones.
+
+    Raises:
+        OutOfTime: If there is not as much time left as the search and what follows take.
     """
     walk, options, budget = walk or RecoveryOptions(), options or PooledPatternOptions(), budget or Budget()
     if seen.batch_size > 1 or start.of_input:
@@ -83,7 +86,7 @@ def pooled_pattern(
     for reader in _readers(seen, flow, guesses, node, d, options):
         try:
             pattern = _pattern(seen, flow, guesses[0], reader, options, budget)
-        except OverBudget:
+        except OutOfMemory:
             return {}
         if pattern is not None:
             return {node.name: pattern.reshape(derivative.shape)}

@@ -16,7 +16,7 @@ from leakage_audit.equations.base import EVALUATION, PRODUCT, Equations, rms
 from leakage_audit.priors import GREY, Prior
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.discrepancy import Discrepancy
-from leakage_audit.solvers.gaussian_update import GaussianUpdate, rank
+from leakage_audit.solvers.gaussian_update import GaussianUpdate, rank, step_flops
 from leakage_audit.solvers.linearization_error import LocalModel, NonsmoothErrorModel, SmoothErrorModel
 from leakage_audit.solvers.options import SolverOptions
 from leakage_audit.solvers.separable_update import SeparableUpdate
@@ -104,8 +104,14 @@ def gauss_newton(
     try:
         kinked = equations.kinked
         rule = StoppingRule(options.stopping, floor, kinked, image, r)
-        model = (NonsmoothErrorModel if kinked else SmoothErrorModel)(equations, memory, budget, options.linearization)
-        near = model.first(image)
+        kind = NonsmoothErrorModel if kinked else SmoothErrorModel
+        model = kind(equations, memory, budget, options.linearization)
+        if kinked and options.fewest:
+            # A step costs no less than its algebra, nor than its Jacobian, as a few rows tell.
+            budget.require("a few steps", flops=(1 + options.fewest) * step_flops(len(r), len(image)))
+            near = kind(equations, memory, budget.share(1 / (1 + options.fewest)), options.linearization).first(image)
+        else:
+            near = model.first(image)
         if not torch.isfinite(near.jacobian @ torch.ones_like(image)).all():
             raise FloatingPointError("the network's own gradients are not finite: do its weights hold NaN?")
         started = budget.spent
@@ -187,10 +193,14 @@ def initial_guess(equations: Equations, blobs: float = 0.1, seed: int = 0, alike
     same = len(slopes) > 1 and torch.pdist(slopes).min() < alike * slopes.norm()
     if slopes.any() and not same:
         return grey.flatten()
+    return soft_blobs(grey, blobs, seed).flatten()
+
+
+def soft_blobs(grey: Tensor, std: float, seed: int = 0) -> Tensor:
+    """Grey `(B, C, H, W)` with soft blobs of a standard deviation on it."""
     generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(*equations.shape[:2], 5, 5, generator=generator, dtype=torch.float64).to(grey)
-    soft = F.interpolate(coarse, equations.shape[2:], mode="bilinear", align_corners=True)
-    return (grey + blobs * soft).flatten()
+    coarse = torch.randn(*grey.shape[:2], 5, 5, generator=generator, dtype=torch.float64).to(grey)
+    return grey + std * F.interpolate(coarse, grey.shape[2:], mode="bilinear", align_corners=True)
 
 
 def backtrack(

@@ -108,6 +108,15 @@ def rank(jacobian: Tensor, tolerance: float) -> int:
     return int(scipy.linalg.lapack.dpstrf(gram.T, lower=1, tol=cut, overwrite_a=1)[2])
 
 
+def step_flops(equations: int, unknowns: int) -> float:
+    """Operations of an update and of draws from what it leaves uncertain, which factor a matrix between the unknowns.
+
+    >>> step_flops(10, 100)
+    1020000.0
+    """
+    return 2.0 * equations * unknowns * min(equations, unknowns) + float(unknowns) ** 3
+
+
 def solve_cholesky(lower: Tensor, right: Tensor) -> Tensor:
     """x of `L Lᵀ x = right`, `(n,)`, for a Cholesky factor L `(n, n)`."""
     return torch.cholesky_solve(right[:, None], lower)[:, 0]

@@ -166,8 +166,8 @@ class SolverOptions(Checked):
         trust_settled: Relative change of that share below which it has settled.
         rough: Relative error, in the norm of the system, to which a batch's step is solved by the last one's factor.
         products_by_old_factor: Most products for that; what takes more is factored anew.
-        fewest: After the first step on equations with kinks, so many more must fit into the time left, or the iteration
-            gives way to what needs less time.
+        fewest: On equations with kinks the Jacobian must fit so many times into the time left after the first, and
+            steps after the first step, or the iteration gives way to what needs less time.
         stopping: When the iteration with a Jacobian ends.
         by_unit: Equations with kinks whose units are weighed by themselves.
         linearization: How far linearisations are trusted.

@@ -101,6 +101,15 @@ class TestStart:
         assert short.residual < cut.residual
         assert torch.equal(CosineTV(iterations=20, in_time=True)(seen).images, CosineTV(iterations=20)(seen).images)
 
+    def test_is_what_cosine_tv_finds_where_nothing_else_fits(self, seen):
+        start = FirstOrderStart(seen, None, Clock(130.0))
+        assert torch.equal(start.image, CosineTV()(seen, Clock(129.0)).images.double())
+
+    def test_begins_near_grey_where_only_a_few_steps_fit(self, seen):
+        """The recipe's tiled pattern is further from every image than the box is wide."""
+        few, as_it_stands = (FirstOrderStart(seen, None, Clock(20.0), few=few).image for few in (50, 1))
+        assert (few - 0.5).square().mean() < 0.5 * (as_it_stands - 0.5).square().mean()
+
     def test_is_grey_where_the_recipe_likes_that_better(self, seen):
         """One step from its tiled pattern is none."""
         assert torch.equal(FirstOrderStart(seen, 1, Budget()).image, torch.full((1, 3, 16, 16), 0.5).double())

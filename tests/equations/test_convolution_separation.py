@@ -7,7 +7,7 @@ from torch import nn
 from leakage_audit.equations.convolution_range import mixed_inputs, reads
 from leakage_audit.equations.convolution_separation import separate_convolution
 from leakage_audit.observation import observe
-from leakage_audit.runtime import Budget
+from leakage_audit.runtime import Budget, OutOfTime
 
 
 def network(stride=1, padding=1, bias=True, normalise=False, activation=nn.ReLU, channels=80):
@@ -70,7 +70,8 @@ class TestRefusals:
 
     def test_neither_time_nor_memory(self):
         seen = see(network(), 2)[0]
-        assert separate_convolution(seen, "2", 2.2e-16, budget=Budget(seconds=1e-9)) is None
+        with pytest.raises(OutOfTime):
+            separate_convolution(seen, "2", 2.2e-16, budget=Budget(seconds=1e-9))
         assert separate_convolution(seen, "2", 2.2e-16, max_memory_gb=1e-6) is None
 
     def test_stride_two_leaves_several_dimensions_an_image(self):
