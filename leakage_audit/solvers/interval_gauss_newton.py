@@ -45,6 +45,7 @@ class _Propagation:
     def _update(self, image: Tensor, near: LocalModel, gaussian: LocalGaussian, noise: Tensor) -> GaussianUpdate:
         self.variance = torch.where(self._bounded, self.sites.variance, noise).clamp_min(self._floor)
         prior, target = Tempered(gaussian, self.weight), near.r - self.sites.mean
+        assert isinstance(near.jacobian, Tensor)  # of one image
         return GaussianUpdate(image, target, near.jacobian, self.variance, prior, self._options.jitters)
 
     def _weigh(self, off: Tensor, gaussian: LocalGaussian, effective: float) -> None:
