@@ -54,7 +54,7 @@ class JointOptions(Checked):
     largest_work: float = 3e10
     preparation: float = 0.6
     unexplained: float = 0.5
-    fewest: int = 4
+    fewest: int = 2
     warm_start_steps: int = 500
     pinned: float = 0.5 / 255
     matched: float = 0.01
