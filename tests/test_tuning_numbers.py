@@ -21,7 +21,7 @@ NAMED = {
     "attacks/dlg VECTORS": "an estimate of memory, counted in the code",
     "attacks/first_order_start COMPARED": "time kept back for a comparison, counted in the code",
     "attacks/joint NETWORKS": "an estimate of memory, counted in the code",
-    "attacks/joint VECTORS": "an estimate of memory, counted in the code",
+    "attacks/joint_solver VECTORS": "an estimate of memory, counted in the code",
     "solvers/expectation_propagation LEAST": ROUNDING,
     "solvers/expectation_propagation TINY": ROUNDING,
     "callbacks/evaluation/background POLL": "how often a wait looks at the clock; no result depends on it",

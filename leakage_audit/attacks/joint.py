@@ -1,7 +1,5 @@
 """Joint: solve all layers' systems at once, as equations in the image."""
 
-import math
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,31 +7,24 @@ import torch
 from torch import Tensor
 
 from leakage_audit.attacks.base import Attack, Found
-from leakage_audit.attacks.first_order_start import FirstOrderStart, explains, first_order_alone, kinked_in_time
+from leakage_audit.attacks.first_order_start import first_order_alone
 from leakage_audit.attacks.joint_options import JointOptions
+from leakage_audit.attacks.joint_solver import JointSolver
 from leakage_audit.attacks.within_intervals import within_intervals
 from leakage_audit.equations.autograd import AutogradEquations
 from leakage_audit.equations.base import Equations, relative_error_of, rms
-from leakage_audit.equations.chain import ChainEquations
 from leakage_audit.equations.choose import equations_of_one, separate
 from leakage_audit.equations.network_recovery import recover_network
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.observation import Observation, in_double_precision
-from leakage_audit.priors import GREY, PRIORS, Prior, load, under_noise
+from leakage_audit.priors import GREY, PRIORS, Prior, load
 from leakage_audit.runtime import Budget, OutOfTime
-from leakage_audit.solvers.frozen_statistics import at_frozen_statistics
 from leakage_audit.solvers.gauss_newton import Solution
-from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
-from leakage_audit.solvers.options import SolverOptions
 from leakage_audit.solvers.per_image import may_be_solved_per_image, observations, solve_per_image
-from leakage_audit.solvers.read_off import read_off, read_off_chain, read_off_one
-from leakage_audit.solvers.separable_update import fits_separably
+from leakage_audit.solvers.read_off import read_off
 from leakage_audit.solvers.stopping import Status
-from leakage_audit.solvers.told_statistics import at_told_statistics
-from leakage_audit.solvers.unit_weights import gauss_newton_with_kinks
 
 NETWORKS = 2  # copies at once: the one that equations call, and the one that a search or a start works on
-VECTORS = 12  # as long as the image or the equations, that conjugate gradients hold
 
 
 class Joint(Attack):
@@ -99,6 +90,7 @@ class Joint(Attack):
         if isinstance(prior, str):
             prior = PRIORS[prior]() if prior in PRIORS else load(prior)
         self._prior: Prior = prior
+        self._solver = JointSolver(prior, max_steps, max_memory_gb * 1e9, self.options)
 
     def reconstruct(self, seen: Observation, budget: Budget) -> Found:
         """Step until the image settles with its equations solved, or the residual stalls."""
@@ -144,7 +136,7 @@ class Joint(Attack):
         if seen.batch_size == 1:
             early = budget.share(self.options.preparation)
             equations = self._of_one(seen, relative_error, early)
-            solution = self._solve(equations, shared, budget, early=early)
+            solution = self._solver(equations, shared, budget, early=early)
             if equations.calibrated and self._misfit(equations, solution) > options.ending.noise_units**2:
                 solution = self._from_blind_start(equations, solution, seen, shared, relative_error, budget)
             how = self._prior, relative_error, memory, budget, options.solver, options.intervals
@@ -157,24 +149,24 @@ class Joint(Attack):
             if recovered is not None:
                 equations = RecoveredInputEquations(seen, recovered[1], relative_error, options.sketch, budget)
                 labels = None if known is None else known.labels
-                return equations, self._solve(equations, shared, budget), recovered[0], labels
+                return equations, self._solver(equations, shared, budget), recovered[0], labels
         if separated is None:
             equations = AutogradEquations(seen, relative_error, None, options.sketch, options.autograd, budget)
-            return equations, self._solve(equations, shared, budget), None, None
+            return equations, self._solver(equations, shared, budget), None, None
         seen, batch = separated
         equations = AutogradEquations(seen, relative_error, batch, options.sketch, options.autograd, budget)
         if may_be_solved_per_image(seen, batch):
             singles = (self._of_one(*one, budget) for one in observations(seen, batch))
 
             def solve(one: Equations) -> Solution:
-                return self._solve(one, shared, budget)
+                return self._solver(one, shared, budget)
 
             found = read_off(equations, seen, batch)
             if found is None:
                 found = solve_per_image(equations, singles, solve, memory / 4, budget, options.solver)
             if found is not None:
                 return equations, found, batch.layer, batch.labels
-        found = self._solve(equations, replace(shared, labels=batch.labels), budget)
+        found = self._solver(equations, replace(shared, labels=batch.labels), budget)
         return equations, found, batch.layer, batch.labels
 
     def _of_one(self, seen: Observation, relative_error: float, budget: Budget) -> Equations:
@@ -198,103 +190,8 @@ class Joint(Attack):
         """
         try:
             blind = self._of_one(replace(seen, noise={}), relative_error, budget)
-            begin = self._solve(blind, replace(shared, noise={}), budget).image.reshape(equations.shape)
-            again = self._solve(equations, shared, budget, begin)
+            begin = self._solver(blind, replace(shared, noise={}), budget).image.reshape(equations.shape)
+            again = self._solver(equations, shared, budget, begin)
         except (ValueError, FloatingPointError, OutOfTime):  # there is one solution all the same
             return found
         return min(found, again, key=lambda solution: self._misfit(equations, solution))
-
-    def _solve(
-        self, equations: Equations, shared: Observation, budget: Budget, begin: Tensor | None = None,
-        early: Budget | None = None,
-    ) -> Solution:  # fmt: skip
-        """With a Jacobian if it is cheap enough and fits in memory with what is made of it, otherwise without."""
-        equations.within(budget, self.options.equations)
-        options = self.options.solver
-        prior = under_noise(self._prior) if equations.calibrated else self._prior
-        if isinstance(equations, ChainEquations) and (found := read_off_chain(equations, options)) is not None:
-            return found
-        memory = min(self.max_memory_gb * 1e9, budget.memory)
-        n, m = math.prod(equations.shape), len(equations.noise)
-        pixels = math.prod(equations.shape[2:])  # of one image; a prior's Gaussian holds a matrix between them for each
-        needed = 8 * ((5 if m > n else 6) * m * n + 2 * min(m, n) ** 2 + 12 * equations.shape[0] * pixels**2)
-        cheap = needed <= memory and min(m, n) * equations.memory_estimate <= self.options.largest_work
-        if isinstance(equations, RecoveredInputEquations) and equations.shape[0] == 1:
-            found = read_off_one(equations, shared if shared.batch_size == 1 else equations.seen, self.options.matched)
-            if found is not None:
-                return found
-        alone = equations.shape[0] == shared.batch_size == 1
-        # Inputs with as many entries as the image leave so few kinks below them that averages do without a Jacobian.
-        wide = isinstance(equations, RecoveredInputEquations) and equations.known >= n
-        if isinstance(equations, RecoveredInputEquations) and wide and equations.mixes:
-            told = at_told_statistics(equations, prior, self.max_steps, memory / 4, budget, begin, options)
-            return told or at_frozen_statistics(equations, prior, memory / 4, budget, options, self.options.frozen)
-        kinked, before = kinked_in_time(equations, budget, early if alone else None), ""
-        cheap = cheap or (not kinked and fits_separably(equations, memory, self.options.largest_work))
-        dense = cheap and not (wide and kinked)
-        if not dense:
-            budget.require("one pass through the gradient", 8 * (equations.memory_estimate + VECTORS * (n + m)))
-        first = None if begin is not None else self._first(equations, shared, kinked, memory, early, budget)
-        if first is not None:
-            begin, before = first.image.reshape(equations.shape), first.ended
-        opened = isinstance(equations, RecoveredInputEquations)
-        straight = not opened and not isinstance(equations, AutogradEquations)  # but for a chain's own rectifiers
-        far = kinked and not wide and begin is None
-        ahead = first is not None and isinstance(equations, AutogradEquations) and not equations.recovered
-        solver = gauss_newton_with_kinks if dense else gauss_newton_cg
-        options = replace(options, fewest=self.options.fewest) if alone else options
-
-        def solve(begin: Tensor | None, options: SolverOptions = options) -> Solution:
-            return solver(equations, prior, self.max_steps, memory / 4, budget, begin, options)
-
-        def resumed(_: Tensor) -> Solution:
-            with suppress(OutOfTime):
-                if not solution.status.converged:
-                    return solve(solution.image, self.options.solver)
-            return solution
-
-        steps = self.options.warm_start_steps
-        if far and (not dense or (equations.shape[0] == 1 and not straight)):
-            one = shared if shared.batch_size == equations.shape[0] else equations.seen
-            start = FirstOrderStart(one, steps, budget)
-            whole = self.options.solver  # nothing is left to give way to
-            return start.or_solution(equations, lambda x: solve(x if opened or not dense else None, whole), dense)
-        try:
-            solution = solve(begin)
-        except OutOfTime:
-            if first is None or not first.steps:
-                raise
-            unknown = torch.full_like(equations.noise, torch.nan)
-            solution = replace(first, r=unknown, rank=None, status=Status.TIME_UP, context=before)
-        if alone and not equations.calibrated and not solution.solved and not ahead and not budget.exhausted:
-            with suppress(OutOfTime, ValueError):
-                if not explains(solution, equations, self.options.unexplained):
-                    solution = FirstOrderStart(shared, None, budget).or_solution(equations, resumed, dense)
-        return solution if solution.steps or solution.context else replace(solution, context=before)
-
-    def _first(
-        self,
-        equations: Equations,
-        shared: Observation,
-        kinked: bool,
-        memory: float,
-        early: Budget | None,
-        budget: Budget,
-    ) -> Solution | None:
-        """Where to begin: what known inputs say by themselves, where they are straighter than the gradients beside."""
-        if not isinstance(equations, AutogradEquations):
-            return None
-        relative_error = relative_error_of(shared.dtype, self.options.rounding_units)
-        seen, options, sketch = equations.seen, self.options, self.options.sketch
-        if equations.recovered:
-            first = RecoveredInputEquations(seen, equations.recovered, relative_error, sketch, budget)
-            straight = not kinked_in_time(first.within(budget, options.equations), budget, None)
-            return self._solve(first, shared, early or budget) if straight else None
-        if equations.last_input is None or not kinked:
-            return None
-        first = RecoveredInputEquations(seen, [equations.last_input], relative_error, sketch, budget, gradients=False)
-        told = first.at_told_statistics() if first.mixes else first
-        if told is None:
-            return None
-        told.within(budget, options.equations)
-        return gauss_newton_cg(told, self._prior, self.max_steps, memory / 4, budget, None, options.solver)
