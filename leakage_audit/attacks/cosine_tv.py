@@ -78,8 +78,18 @@ class CosineTV(Attack):
         value, _ = _Objective(self.recipe, seen, labels_for(seen)[0])(x.to(seen.device, seen.dtype))
         return value.item()
 
-    def reconstruct(self, seen: Observation, budget: Budget, begin: Tensor | None = None) -> Found:
-        """Run every start, or from `begin (B, C, H, W)` in the network's input space, and keep the best iterate."""
+    def reconstruct(self, seen: Observation, budget: Budget) -> Found:
+        """Run every start and keep the best iterate."""
+        return self.descend(seen, budget)
+
+    def descend(self, seen: Observation, budget: Budget, begin: Tensor | None = None) -> Found:
+        """The same, or from an image that another recipe found.
+
+        Args:
+            seen: What leaked.
+            budget: Time limit and progress report.
+            begin: Where every start begins, `(B, C, H, W)` in the network's input space; by default as the recipe does.
+        """
         recipe = self.recipe
         seen = seen.to(torch.promote_types(seen.dtype, torch.float32))  # half precision is too coarse to descend in
         labels, inferred = labels_for(seen)

@@ -66,7 +66,7 @@ class FirstOrderStart:
             self._recipe = CosineTV(recipe=replace(self._recipe.recipe, warming=warming))
             begin = seen.to_input(soft_blobs(grey, SolverOptions.blobs))
         spared = budget.sparing(COMPARED, EVALUATION) if compared else budget
-        found = self._recipe.reconstruct(seen, spared, begin)
+        found = self._recipe.descend(seen, spared, begin)
         self.ended, self._objective = found.ended, found.residual
         if not at_grey < self._objective:
             self.image = seen.to_image(found.x.detach()).to(torch.float64)

@@ -108,5 +108,5 @@ def test_an_observation_has_no_field_for_it():
     fields = set(Observation.__dataclass_fields__)
     assert fields == {
         "network", "gradients", "input_shape", "batch_size", "loss", "labels", "mean", "std", "value_range",
-        "class_targets", "noise",
+        "class_targets", "noise", "intervals",
     }  # fmt: skip
