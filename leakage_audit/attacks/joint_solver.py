@@ -178,7 +178,9 @@ class JointSolver:
             unknown = torch.full_like(equations.noise, torch.nan)
             solution = replace(first, r=unknown, rank=None, status=Status.TIME_UP, context=before)
         ahead = first is not None and isinstance(equations, AutogradEquations) and not equations.recovered
-        if task.alone and not equations.calibrated and not solution.solved and not ahead and not task.budget.exhausted:
+        # A single image whose noise is known begins elsewhere anyhow.
+        whole = equations.shape[0] == task.shared.batch_size and not (task.alone and equations.calibrated)
+        if whole and not solution.solved and not ahead and not task.budget.exhausted:
             solution = self._or_first_order(task, solution, dense)
         return solution if solution.steps or solution.context else replace(solution, context=before)
 
