@@ -107,6 +107,7 @@ def unit_squares(r: Tensor, units: Tensor) -> Tensor:
         r: The residual, `(m,)`.
         units: The unit of each equation, `(m,)`.
 
+    >>> import torch
     >>> unit_squares(torch.tensor([1.0, 3.0, 2.0]), torch.tensor([0, 0, 1]))
     tensor([5., 5., 4.])
     """
