@@ -167,7 +167,7 @@ class JointSolver:
         begin, before = task.begin, ""
         if first is not None:
             begin, before = first.image.reshape(equations.shape), first.ended
-        if kinked and not task.wide and begin is None and self._needs_a_start(task):
+        if kinked and not task.wide and begin is None and (not dense or _bends(equations)):
             return self._from_first_order(task)
         options = replace(self._options.solver, fewest=self._options.fewest) if task.alone else self._options.solver
         try:
@@ -181,17 +181,12 @@ class JointSolver:
         # A single image whose noise is known begins elsewhere anyhow.
         whole = equations.shape[0] == task.shared.batch_size and not (task.alone and equations.calibrated)
         if whole and not solution.solved and not ahead and not task.budget.exhausted:
-            solution = self._or_first_order(task, solution, dense)
+            solution = self._or_first_order(task, solution)
         return solution if solution.steps or solution.context else replace(solution, context=before)
 
     def _gauss_newton(self, task: Task, begin: Tensor | None, options: SolverOptions) -> Solution:
         solver = gauss_newton_with_kinks if task.dense else gauss_newton_cg
         return solver(task.equations, task.prior, self._max_steps, task.memory / 4, task.budget, begin, options)
-
-    def _needs_a_start(self, task: Task) -> bool:
-        equations = task.equations
-        bent = isinstance(equations, RecoveredInputEquations | AutogradEquations)  # not by a chain's own rectifiers
-        return not task.dense or (equations.shape[0] == 1 and bent)
 
     def _from_first_order(self, task: Task) -> Solution:
         equations, shared = task.equations, task.shared
@@ -204,7 +199,7 @@ class JointSolver:
 
         return start.or_solution(equations, solve, task.dense)
 
-    def _or_first_order(self, task: Task, solution: Solution, dense: bool) -> Solution:
+    def _or_first_order(self, task: Task, solution: Solution) -> Solution:
         """What a first-order recipe finds in the time left, if a solution explains nothing and that is better."""
 
         def resumed(_: Tensor) -> Solution:
@@ -215,7 +210,7 @@ class JointSolver:
 
         with suppress(OutOfTime, ValueError):
             if not explains(solution, task.equations, self._options.unexplained):
-                return FirstOrderStart(task.shared, None, task.budget).or_solution(task.equations, resumed, dense)
+                return FirstOrderStart(task.shared, None, task.budget).or_solution(task.equations, resumed, task.dense)
         return solution
 
     def _first(self, task: Task) -> Solution | None:
@@ -237,3 +232,8 @@ class JointSolver:
             return None
         told.within(budget, options.equations)
         return gauss_newton_cg(told, self._prior, self._max_steps, task.memory / 4, budget, None, options.solver)
+
+
+def _bends(equations: Equations) -> bool:
+    """Whether one image's equations have other kinks than a chain's own rectifiers."""
+    return equations.shape[0] == 1 and isinstance(equations, RecoveredInputEquations | AutogradEquations)

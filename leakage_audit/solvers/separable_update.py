@@ -19,6 +19,7 @@ from leakage_audit.equations.base import Equations
 from leakage_audit.equations.separable_jacobian import SeparableJacobian
 from leakage_audit.priors import LocalGaussian
 from leakage_audit.solvers.gaussian_update import JITTERS, cholesky
+from leakage_audit.solvers.old_factor import solve_by_old_factor
 from leakage_audit.solvers.options import SolverOptions
 
 
@@ -148,20 +149,7 @@ class SeparableUpdate:
         def times(weights: Tensor) -> Tensor:
             return self._jacobian @ self._pictures(weights) + self._noise * weights
 
-        x = factor.solve(right)
-        goal, rest = options.rough**2 * (right @ x), right - times(x)
-        z = factor.solve(rest)
-        direction, energy = z, rest @ z
-        for _ in range(options.products_by_old_factor):
-            if energy <= goal:
-                return x
-            image = times(direction)
-            step = energy / (direction @ image)
-            x, rest = x + step * direction, rest - step * image
-            z = factor.solve(rest)
-            before, energy = energy, rest @ z
-            direction = z + energy / before * direction
-        return None
+        return solve_by_old_factor(times, right, factor.solve, options.rough, options.products_by_old_factor)
 
     def std(self) -> Tensor:
         """Standard deviation of each entry of the images given the equations, `(B·n,)`."""

@@ -62,7 +62,7 @@ class StoppingRule:
 
     def __init__(self, options: StoppingOptions, floor: Tensor, probed: bool, image: Tensor, r: Tensor) -> None:
         self._options, self._probed, self._idle = options, probed, 0
-        self.solved = max(options.solved, options.noise * rms(floor))
+        self.solved = solved_below(options, floor)
         self.best = image, r
         self._status: Status | None = None
 
@@ -99,6 +99,16 @@ class StoppingRule:
     def status(self, steps: int, max_steps: int) -> Status:
         """How the iteration ended after `steps`."""
         return self._status or (Status.MAX_STEPS if steps == max_steps else Status.TIME_UP)
+
+
+def solved_below(options: StoppingOptions, floor: Tensor) -> float:
+    """Root mean square of the residual, targets being 1, at or below which equations are solved.
+
+    Args:
+        options: What counts as solved.
+        floor: Standard deviation of each equation, `(m,)`.
+    """
+    return max(options.solved, options.noise * rms(floor))
 
 
 def weighted_residual(r: Tensor, noise: Tensor) -> float:

@@ -16,7 +16,7 @@ from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gauss_newton import Solution, gauss_newton
 from leakage_audit.solvers.gaussian_update import GaussianUpdate, rank
 from leakage_audit.solvers.options import SolverOptions
-from leakage_audit.solvers.stopping import Status
+from leakage_audit.solvers.stopping import Status, solved_below
 
 
 def gauss_newton_with_kinks(
@@ -35,8 +35,7 @@ def gauss_newton_with_kinks(
     """
     options = options or SolverOptions()
     best = gauss_newton(equations, prior, max_steps, memory, budget, begin, options)
-    noise = equations.noise.clamp_min(options.floor)
-    solved = max(options.stopping.solved, options.stopping.noise * rms(noise))
+    solved = solved_below(options.stopping, equations.noise.clamp_min(options.floor))
     if best.status is Status.TIME_UP or rms(best.r) <= solved or not equations.kinked:
         return best
     on = replace(options, fewest=0)

@@ -6,7 +6,7 @@ The prior is asked anew a dozen times, and each time little of it changes: an ol
 conjugate gradients need a handful of products, so that a system is factored anew only where they need more.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from leakage_audit.measures.limit.linearized_gradient import Block
 from leakage_audit.measures.limit.options import NumericsOptions
 from leakage_audit.priors import LocalGaussian
 from leakage_audit.solvers.gaussian_update import JITTERS, cholesky, solve_cholesky
+from leakage_audit.solvers.old_factor import solve_by_old_factor
 
 
 class DualSystem:
@@ -39,7 +40,7 @@ class DualSystem:
         self._gaussians = gaussians
         moves = [truth - gaussian.mean for gaussian, truth in zip(gaussians, self._truths, strict=True)]
         self._right = self._lift([b.rows @ move for b, move in zip(self._blocks, moves, strict=True)])
-        found = solve_by_old_factor(self._times, self._right, self._weights, self._lower, self._numerics)
+        found = self._by_old_factor()
         self._stale = found is not None
         self._weights = solve_cholesky(self._factor(), self._right) if found is None else found
         return self._image
@@ -49,6 +50,15 @@ class DualSystem:
         if self._stale:
             self._weights = solve_cholesky(self._factor(), self._right)
         return self._image
+
+    def _by_old_factor(self) -> Tensor | None:
+        lower, numerics = self._lower, self._numerics
+        if lower is None:
+            return None
+        rough, products = numerics.rough, numerics.products_by_old_factor
+        return solve_by_old_factor(
+            self._times, self._right, lambda v: solve_cholesky(lower, v), rough, products, self._weights
+        )
 
     @property
     def _image(self) -> Tensor:
@@ -134,46 +144,3 @@ class PrimalSystem:
         """As those of `DualSystem`."""
         inverse = torch.cholesky_inverse(self._lower)
         return inverse.diagonal().clamp_min(0), (inverse @ self._gram * inverse).sum(1).clamp_min(0)
-
-
-def solve_by_old_factor(
-    times: Callable[[Tensor], Tensor],
-    right: Tensor,
-    guess: Tensor,
-    lower: Tensor | None,
-    numerics: NumericsOptions,
-) -> Tensor | None:
-    """x of `M x = right`, by conjugate gradients preconditioned by the factor of a system that M was.
-
-    Args:
-        times: M times a vector, symmetric and positive.
-        right: `(m,)`.
-        guess: Where to begin, `(m,)`.
-        lower: Cholesky factor of a matrix near M, `(m, m)`; None where there is none yet.
-        numerics: The relative error of x in the norm of M, which bounds the picture's in the prior's norm, and how
-            many products may be made.
-
-    Returns:
-        x, `(m,)`; None where there is no factor or it is too far from M.
-
-    >>> matrix = torch.diag(torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64))
-    >>> right, lower = torch.ones(3, dtype=torch.float64), torch.linalg.cholesky(matrix + 0.1)
-    >>> solve_by_old_factor(lambda v: matrix @ v, right, 0 * right, lower, NumericsOptions(rough=1e-9))
-    tensor([1.0000, 0.5000, 0.2500], dtype=torch.float64)
-    """
-    if lower is None:
-        return None
-    x, rest = guess, right - times(guess)
-    z = solve_cholesky(lower, rest)
-    direction, energy = z, rest @ z
-    goal = numerics.rough**2 * (right @ solve_cholesky(lower, right))
-    for _ in range(numerics.products_by_old_factor):
-        if energy <= goal:
-            return x
-        image = times(direction)
-        step = energy / (direction @ image)
-        x, rest = x + step * direction, rest - step * image
-        z = solve_cholesky(lower, rest)
-        before, energy = energy, rest @ z
-        direction = z + energy / before * direction
-    return None
