@@ -12,7 +12,7 @@ as many as decide as much, for a fraction of the Jacobian (docs/method.md, secti
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -92,6 +92,7 @@ class AutogradEquations(Equations):
         last_input: RecoveredInput | None = None,
     ) -> None:
         sketch, self._autograd = sketch or SketchOptions(), options or AutogradOptions()
+        self._made_of = relative_error, separated, sketch, options, recovered, last_input
         self.seen, self._network, self._clock = seen, stateless(seen.network), budget or Budget()
         self._clock.require("a gradient in double precision", 32 * sum(g.numel() for g in seen.gradients.values()))
         self._last: Tensor | None = None
@@ -124,6 +125,7 @@ class AutogradEquations(Equations):
                 del gradients[name], self._parameters[name]
         spare = sketch.plenty * seen.batch_size * math.prod(seen.input_shape) - sum(b.target.numel() for b in blocks)
         known = {name: seen.noise[name].to(seen.device, seen.dtype) for name in gradients if name in seen.noise}
+        self._entries = sum(g.numel() for g in gradients.values())
         self._sketches, summed_up = sketch_gradients(gradients, int(spare), relative_error, sketch.seed, known)
         super().__init__(seen, blocks + summed_up, budget)
 
@@ -212,6 +214,19 @@ class AutogradEquations(Equations):
         """Every module's output and every gradient, forth and back twice."""
         image = torch.full(self.shape, GREY).to(self.noise)
         return graph_size(self._network, lambda: self._network(self.seen.to_input(image)), self._parameters.values())
+
+    def run_network(self, image: Tensor) -> None:
+        """See `Equations`."""
+        self._network(self.seen.to_input(image))
+
+    def with_rows(self, count: int) -> "AutogradEquations":
+        """See `Equations`."""
+        relative_error, separated, sketch, options, recovered, last_input = self._made_of
+        more = replace(sketch, plenty=count / math.prod(self.shape))
+        if more.plenty <= sketch.plenty or sum(len(s) for s in self._sketches) == self._entries:
+            return self
+        how = self.seen, relative_error, separated, more, options, self.budget, recovered, last_input
+        return AutogradEquations(*how).within(self.budget, self.options)
 
     def _objective(self, parameters: dict[str, Tensor], x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """What is differentiated, and what is known beside its derivatives."""

@@ -7,12 +7,11 @@ these units (docs/method.md, section 5.1, (M30)).
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
 from typing import Self
 
 import torch
@@ -21,6 +20,8 @@ from torch.func import vjp, vmap
 
 from leakage_audit.equations.smoothed_kinks import SmoothedKinks
 from leakage_audit.equations.smoothness import SmoothnessOptions, has_kinks
+from leakage_audit.equations.switches import GivenSwitches, Switches
+from leakage_audit.equations.units import numbered
 from leakage_audit.observation import Observation
 from leakage_audit.options import Checked
 from leakage_audit.runtime import Budget
@@ -100,7 +101,7 @@ class Equations(ABC):
             )
         self.noise = torch.cat(noise)
         self.sizes = [block.target.numel() for block in blocks]
-        self.units = _numbered(blocks).to(self.noise.device)
+        self.units = numbered([b.name for b in blocks], self.sizes, [b.units for b in blocks]).to(self.noise.device)
 
     @property
     def linear(self) -> bool:
@@ -231,10 +232,30 @@ class Equations(ABC):
 
     def jvp(self, image: Tensor, perturbation: Tensor) -> Tensor:
         """The Jacobian at `image (n,)` times `move (n,)`, in forward mode."""
-        with warnings.catch_warnings():
-            # torch's own forward mode still loads its rules through the deprecated torch.jit.script.
-            warnings.simplefilter("ignore", FutureWarning)
-            return torch.func.jvp(self.residual, (image,), (perturbation,))[1]
+        return forward_product(self.residual, image, perturbation)
+
+    def run_network(self, image: Tensor) -> None:  # noqa: B027  chains know their switches otherwise
+        """Run the network on `image (B, C, H, W)` as the equations do, so that its switches are met; else nothing."""
+
+    def switches(self, image: Tensor) -> Switches | None:
+        """What decides the network's switches at `image (n,)`; None if it has none, or kinks of other kinds."""
+        with torch.no_grad(), GivenSwitches() as met:
+            self.run_network(image.reshape(self.shape))
+        return met.switches
+
+    def residual_at(self, image: Tensor, on: Tensor) -> Tensor:
+        """F(image), the switches being set.
+
+        Args:
+            image: `(n,)`.
+            on: Of each switch, in the order of `switches`, `(k,)`.
+        """
+        with GivenSwitches(on):
+            return self.residual(image)
+
+    def with_rows(self, count: int) -> "Equations":
+        """The same with as many equations, where there were more and random sums stand for them; else themselves."""
+        return self
 
 
 def relative_error_of(dtype: torch.dtype, units: float = 4.0) -> float:
@@ -255,29 +276,16 @@ def rms(values: Tensor) -> float:
     return float(values.square().mean().sqrt())
 
 
-def _numbered(blocks: list[Block]) -> Tensor:
-    """The unit of each equation, `(m,)`, counted over all layers."""
-    owners = [id(b) if b.units is None else b.name.rpartition(".")[0] for b in blocks]
-    units = [torch.zeros(b.target.numel(), dtype=torch.long) if b.units is None else b.units for b in blocks]
-    most: dict[object, int] = {}
-    for owner, of_block in zip(owners, units, strict=True):
-        most[owner] = max(most.get(owner, 0), int(of_block.max()) + 1 if len(of_block) else 0)
-    first = dict(zip(most, accumulate(most.values(), initial=0), strict=False))
-    return torch.cat([first[owner] + of_block for owner, of_block in zip(owners, units, strict=True)])
-
-
-def units_of(gradient: Tensor) -> Tensor:
-    """The output channel of each entry of a parameter's gradient, `(entries,)`: its place along the first axis.
-
-    >>> units_of(torch.zeros(2, 3, 1))
-    tensor([0, 0, 0, 1, 1, 1])
-    """
-    rows = gradient.reshape(len(gradient) if gradient.ndim else 1, -1)
-    return torch.arange(len(rows)).repeat_interleave(rows.shape[1])
-
-
 def unit_vectors(size: int, chunk: int, like: Tensor) -> Iterator[Tensor]:
     """The unit vectors of a space, `chunk` at a time."""
     for start in range(0, size, chunk):
         count = min(chunk, size - start)
         yield torch.eye(count, size, dtype=like.dtype, device=like.device).roll(start, 1)
+
+
+def forward_product(f: Callable[[Tensor], Tensor], at: Tensor, direction: Tensor) -> Tensor:
+    """The Jacobian of a function at `at (n,)` times `direction (n,)`, in forward mode."""
+    with warnings.catch_warnings():
+        # torch's own forward mode still loads its rules through the deprecated torch.jit.script.
+        warnings.simplefilter("ignore", FutureWarning)
+        return torch.func.jvp(f, (at,), (direction,))[1]

@@ -18,8 +18,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from leakage_audit.equations.base import Block, Equations, rms, units_of
+from leakage_audit.equations.base import Block, Equations, rms
 from leakage_audit.equations.smoothed_activation import gaussian_smoothed
+from leakage_audit.equations.switches import Switches, slope_below, switched
+from leakage_audit.equations.units import units_of
 from leakage_audit.networks.layer_types import SpatialLayer
 from leakage_audit.observation import Observation
 
@@ -128,3 +130,25 @@ class ChainEquations(Equations):
         twin.__dict__.pop("kinked", None)  # these are other equations
         twin.layers = (*layers, self.layers[-1])
         return twin
+
+    def switches(self, image: Tensor) -> Switches | None:
+        """See `Equations`; the last layer's pattern is known."""
+        kinks = [i for i, layer in enumerate(self.layers[:-1]) if not layer.activation.smooth]
+        if not kinks or any(slope_below(self.layers[i].activation) is None for i in kinks):
+            return None
+        _, outputs = self._forward(image.reshape(self.shape))
+        margins = torch.cat([outputs[i].flatten() for i in kinks])
+        return Switches(margins, torch.full((len(margins),), -1, device=margins.device))
+
+    def residual_at(self, image: Tensor, on: Tensor) -> Tensor:
+        """See `Equations`."""
+        layers, place = list[SpatialLayer](), 0
+        for layer in self.layers[:-1]:
+            slope, count = slope_below(layer.activation), math.prod(layer.out_shape)
+            if slope is not None:
+                given, place = on[place : place + count].reshape(1, *layer.out_shape), place + count
+                layer = replace(layer, activation=switched(layer.activation, slope, given))
+            layers.append(layer)
+        twin = copy.copy(self)
+        twin.layers = (*layers, self.layers[-1])
+        return twin.residual(image)

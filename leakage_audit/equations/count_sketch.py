@@ -8,7 +8,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from leakage_audit.equations.base import Block, rms, units_of
+from leakage_audit.equations.base import Block, rms
+from leakage_audit.equations.units import units_of
 from leakage_audit.options import Checked
 
 

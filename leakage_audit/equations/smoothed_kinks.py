@@ -91,7 +91,7 @@ class SmoothedKinks(TorchFunctionMode):
             numbers = [value for value in args[1:] if not isinstance(value, bool)]
             return RECTIFIERS[name](args[0], width, *numbers, **kwargs)
         if name == "max_pool2d" and isinstance(args[0], Tensor):
-            windows, shape = _windows(*args, **kwargs)
+            windows, shape = windows_of(*args, **kwargs)
             if windows is not None:
                 width = self._width(windows - windows.mean(-2, keepdim=True))
                 if width is not None:
@@ -109,7 +109,7 @@ class SmoothedKinks(TorchFunctionMode):
         return None
 
 
-def _windows(
+def windows_of(
     x: Tensor,
     kernel_size: Any,
     stride: Any = None,

@@ -109,21 +109,78 @@ class UnitOptions(Checked):
     """Steps that weigh each unit's equations by their own residual, where equations with kinks are not solved.
 
     Attributes:
-        turns: Most of them, each after an iteration that rounds the kinks off; 0 for none.
+        turns: Most of them, each with switches before and rounded kinks after it; 0 for none of the three.
         patience: Steps in a row that find no better residual before a turn ends: single ones lead away.
         settled: Change of the image (root mean square) below which a turn ends: the last kinks take short steps.
-        gain: Least relative decrease of the residual in a turn and the rounded iteration after it for another one.
-        worse: Residual of that iteration, in units of the best, up to which the next turn begins there.
     """
 
-    turns: int = 4
+    turns: int = 2
     patience: int = 6
     settled: float = 1e-6
-    gain: float = 0.01
-    worse: float = 1.5
 
     def __post_init__(self) -> None:
-        self.check(("patience", "settled", "worse"), ("turns",), ("gain",))
+        self.check(("patience", "settled"), ("turns",))
+
+
+@dataclass(frozen=True)
+class SwitchOptions(Checked):
+    """Steps on an image and its network's undecided switches together, where equations with kinks are not solved.
+
+    Attributes:
+        rounded: Steps with rounded kinks before.
+        sigma: Standard deviation of the image (of [0, 1]) with which they begin: what rounded kinks end at, and more.
+        probes: Images by which a switch's odds are told: its standard deviation to an eighth.
+        least: Variance of a switch from which it is undecided: three standard deviations.
+        most: Undecided switches that are unknowns, the most undecided ones.
+        relinearizations: Linear models a step, each in image and switches where the last one led: jumps bend.
+        bends: Error of such a model, in units of the equations' noise, at which the next one is not asked for.
+        rounds: Of propagation at each of them.
+        damping: Share of the way that a round goes.
+        first: Share of the residual that the first model is taken to miss.
+        shrink: Share of what the last model missed that the next one is taken to miss.
+        keep: Standard deviation of the image after a step, in units of its change.
+        widen: And at least so many of those that the model tells, which knows nothing of wrong switches.
+        gain: Least relative decrease, of residual and standard deviation, that counts as headway.
+        patience: Steps in a row that find no better residual before it ends.
+        window: Standard deviation of the sum of a window's switches, which is one.
+        plenty: Equations an unknown, undecided switches being unknowns.
+    """
+
+    rounded: int = 8
+    sigma: float = 0.03
+    probes: int = 32
+    least: float = 1e-3
+    most: int = 800
+    relinearizations: int = 2
+    bends: float = 1.0
+    rounds: int = 6
+    damping: float = 0.5
+    first: float = 0.3
+    shrink: float = 0.3
+    keep: float = 0.5
+    widen: float = 1.5
+    gain: float = 0.05
+    patience: int = 3
+    window: float = 1e-3
+    plenty: float = 1.5
+
+    def __post_init__(self) -> None:
+        self.check(
+            (
+                "rounded",
+                "sigma",
+                "probes",
+                "relinearizations",
+                "rounds",
+                "keep",
+                "widen",
+                "patience",
+                "window",
+                "plenty",
+            ),
+            ("most", "bends", "first", "shrink"),
+            ("least", "damping", "gain"),
+        )
 
 
 @dataclass(frozen=True)
@@ -169,6 +226,7 @@ class SolverOptions(Checked):
         fewest: On equations with kinks the Jacobian must fit so many times into the time left after the first, and
             steps after the first step, or the iteration gives way to what needs less time.
         stopping: When the iteration with a Jacobian ends.
+        switches: Equations with kinks, their undecided switches being unknowns.
         by_unit: Equations with kinks whose units are weighed by themselves.
         linearization: How far linearisations are trusted.
         cg: What differs without a Jacobian.
@@ -189,6 +247,7 @@ class SolverOptions(Checked):
     products_by_old_factor: int = 12
     fewest: int = 0
     stopping: StoppingOptions = field(default_factory=StoppingOptions)
+    switches: SwitchOptions = field(default_factory=SwitchOptions)
     by_unit: UnitOptions = field(default_factory=UnitOptions)
     linearization: LinearizationOptions = field(default_factory=LinearizationOptions)
     cg: CGOptions = field(default_factory=CGOptions)

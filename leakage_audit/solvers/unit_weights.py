@@ -3,20 +3,23 @@
 Once most units are on the right side of their kinks, the gradient of an output channel agrees exactly where all of its
 positions are, and is far off where one is not. Which channels are right is not known, but their residuals tell: with a
 variance for each unit, maximised out, the data term is Σ_u m_u log ‖r_u‖, which iteratively reweighted least squares
-minimise. Units that are wrong then hold the others back no more (docs/method/joint.md, section 5.11, (M112)).
+minimise. Units that are wrong then hold the others back no more (docs/method/joint.md, section 5.12, (M114)).
 """
 
+import math
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from leakage_audit.equations.base import Equations, rms
-from leakage_audit.priors import Prior
+from leakage_audit.priors import GREY, Prior
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gauss_newton import Solution, gauss_newton
 from leakage_audit.solvers.gaussian_update import GaussianUpdate, rank
 from leakage_audit.solvers.options import SolverOptions
 from leakage_audit.solvers.stopping import Status, solved_below
+from leakage_audit.solvers.switch_gauss_newton import gauss_newton_with_switches
 
 
 def gauss_newton_with_kinks(
@@ -34,23 +37,47 @@ def gauss_newton_with_kinks(
     returned.
     """
     options = options or SolverOptions()
-    best = gauss_newton(equations, prior, max_steps, memory, budget, begin, options)
-    solved = solved_below(options.stopping, equations.noise.clamp_min(options.floor))
-    if best.status is Status.TIME_UP or rms(best.r) <= solved or not equations.kinked:
+    switched = _has_switches(equations, options)
+    first = min(max_steps, options.switches.rounded) if switched else max_steps
+    best = gauss_newton(equations, prior, first, memory, budget, begin, options)
+    if not equations.kinked:
         return best
-    on = replace(options, fewest=0)
-    for turn in range(options.by_unit.turns):
-        before = rms(best.r)
-        found = reweighted_by_unit(equations, prior, max_steps, memory, budget, best, solved, options)
-        best = found if rms(found.r) < rms(best.r) else replace(best, steps=found.steps, status=found.status)
-        if rms(best.r) <= solved or best.status is Status.TIME_UP or turn + 1 == options.by_unit.turns:
+    solved = solved_below(options.stopping, equations.noise.clamp_min(options.floor))
+    if first < max_steps and best.status is Status.MAX_STEPS and rms(best.r) <= solved:  # it has only to settle
+        return rounded_again(equations, prior, max_steps - first, memory, budget, best, options)
+    ways = [gauss_newton_with_switches] * switched + [reweighted_by_unit, rounded_again]
+    for way in ways * options.by_unit.turns:
+        if best.status is Status.TIME_UP or rms(best.r) <= solved:
             break
-        found = gauss_newton(equations, prior, max_steps, memory, budget, best.image, on)
-        found = replace(found, steps=best.steps + found.steps)
-        best = found if rms(found.r) < options.by_unit.worse * rms(best.r) else replace(best, steps=found.steps)
-        if rms(best.r) >= (1 - options.by_unit.gain) * before or found.status is Status.TIME_UP:
-            break
+        best = way(equations, prior, max_steps, memory, budget, best, options)
     return best
+
+
+def _has_switches(equations: Equations, options: SolverOptions) -> bool:
+    """Whether there are kinks, and all of them are switches."""
+    grey = torch.full((math.prod(equations.shape),), GREY).to(equations.noise)
+    try:
+        return options.switches.most > 0 and equations.kinked and equations.switches(grey) is not None
+    except TimeoutError:  # the iteration finds that out as well, and says so
+        return False
+
+
+def rounded_again(
+    equations: Equations,
+    prior: Prior,
+    max_steps: int,
+    memory: float,
+    budget: Budget,
+    begin: Solution,
+    options: SolverOptions,
+) -> Solution:
+    """`gauss_newton` with kinks rounded off from a solution; that one again where nothing better is found.
+
+    Args and errors are those of `gauss_newton`.
+    """
+    found = gauss_newton(equations, prior, max_steps, memory, budget, begin.image, replace(options, fewest=0))
+    found = replace(found, steps=begin.steps + found.steps)
+    return found if rms(found.r) < rms(begin.r) else replace(begin, steps=found.steps, status=found.status)
 
 
 def reweighted_by_unit(
@@ -60,7 +87,6 @@ def reweighted_by_unit(
     memory: float,
     budget: Budget,
     begin: Solution,
-    solved: float,
     options: SolverOptions,
 ) -> Solution:
     """Whole steps from a solution, each unit's equations in doubt by a share of their own residual; the best of them.
@@ -72,10 +98,10 @@ def reweighted_by_unit(
         memory: Bytes that a Jacobian's passes may take.
         budget: Time limit and progress report.
         begin: Where to begin.
-        solved: Root mean square of the residual at which it is solved.
         options: Tolerances.
     """
     best, image, idle = begin, begin.image, 0
+    solved = solved_below(options.stopping, equations.noise.clamp_min(options.floor))
     floor, steps, shrink = equations.noise.clamp_min(options.floor), begin.steps, options.linearization.shrink
     status, model, began = Status.MAX_STEPS, None, budget.spent
     try:

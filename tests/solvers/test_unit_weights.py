@@ -12,13 +12,13 @@ from leakage_audit.observation import observe
 from leakage_audit.priors import Tikhonov
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gauss_newton import Solution, gauss_newton
-from leakage_audit.solvers.options import SolverOptions, UnitOptions
+from leakage_audit.solvers.options import SolverOptions, StoppingOptions, UnitOptions
 from leakage_audit.solvers.stopping import Status
 from leakage_audit.solvers.unit_weights import gauss_newton_with_kinks, reweighted_by_unit
 
 N, UNITS, EACH = 12, 6, 4
 TRUTH = torch.linspace(0.2, 0.8, N, dtype=torch.float64)
-SOLVED = 1e-6
+SOLVED = StoppingOptions(solved=1e-6)
 
 
 class Jumping(Equations):
@@ -50,8 +50,8 @@ def begin(equations):
 
 
 def reweighted(equations, max_steps=40, options=None):
-    options = options or SolverOptions()
-    return reweighted_by_unit(equations, Tikhonov(), max_steps, 1e9, Budget(), begin(equations), SOLVED, options)
+    options = options or SolverOptions(stopping=SOLVED)
+    return reweighted_by_unit(equations, Tikhonov(), max_steps, 1e9, Budget(), begin(equations), options)
 
 
 def test_wrong_units_are_told_by_their_residuals():
@@ -82,7 +82,7 @@ def test_no_time_leaves_the_start():
     equations, first = Jumping([1]), begin(Jumping([1]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(equations, "linearize", lambda *_: (_ for _ in ()).throw(TimeoutError))
-        found = reweighted_by_unit(equations, Tikhonov(), 9, 1e9, Budget(), first, SOLVED, SolverOptions())
+        found = reweighted_by_unit(equations, Tikhonov(), 9, 1e9, Budget(), first, SolverOptions())
     assert found.status is Status.TIME_UP
     assert torch.equal(found.image, first.image)
 
