@@ -3,7 +3,8 @@
 Each gives a place where every image's value and derivative are known; `backward_recovery` walks down from there. Where
 a walk from the last layer sticks, as behind an average pooling, a convolution that tells its inputs by itself
 (`convolution_separation`) opens what lies below: those nearest the image are tried first, until one is known well
-enough to lead to the image. Where none has the rank for that, the pattern of the last rectifier of a single image is found by itself (`pooled_pattern`).
+enough to lead to the image. Where none has the rank for that, the pattern of the last rectifier of a single image is
+found by itself (`pooled_pattern`).
 """
 
 import math
