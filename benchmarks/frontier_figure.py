@@ -19,6 +19,7 @@ NAMES = {
     "cnn2_v1": "CNN2 V1", "cnn3_v1": "CNN3 V1", "lenet": "LeNet-5", "mlp": "MLP 3072-256-256-10",
     "vit": "vision transformer", "resnet18": "ResNet-18, batch statistics",
 }  # fmt: skip
+SIZES = (1, 2, 4, 8, 16, 32, 64)
 CAP = 99.0  # dB: more is an exact image all the same
 
 
@@ -45,7 +46,7 @@ def told(row: dict[str, str] | None, name: str, share: str) -> tuple[float, str]
         return float("nan"), "–"
     if not at_end and float(row[share]) == 0:  # before it knew: a pale field would look like safety
         return float("nan"), "?"
-    return float(row[share]), f"{'>' * (not at_end)}{min(value, CAP):.0f}"
+    return float(row[share]), f"{'>' * (not at_end and value < CAP)}{min(value, CAP):.0f}"
 
 
 def cell_of(
@@ -56,8 +57,8 @@ def cell_of(
 
 
 def lines(cells: dict[tuple[str, str, str, int], dict[str, str]]) -> list[tuple[str, str, str]]:
-    """The map's rows, in order."""
-    found = {key[:3] for key in cells}
+    """The map's rows, in order: of each network new ones with distinct labels, and what else was measured."""
+    found = {key[:3] for key in cells} | {(name, "0", "distinct") for name in NAMES}
     order = [(n, t, k) for n in NAMES for t in ("0", "200") for k in ("distinct", "two classes")]
     return [line for line in order if line in found]
 
@@ -71,8 +72,8 @@ def draw(cells: dict[tuple[str, str, str, int], dict[str, str]], path: Path) -> 
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    sizes, rows = sorted({key[3] for key in cells}), lines(cells)
-    figure = Figure(figsize=(max(3.2 + 1.1 * len(sizes), 8.0), 0.9 + 0.27 * len(rows)), layout="constrained")
+    sizes, rows = SIZES, lines(cells)
+    figure = Figure(figsize=(3.2 + 0.95 * len(sizes), 0.9 + 0.27 * len(rows)), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     panels = (("limit", "limit_seen", "what the gradient determines"), ("best", "seen", "what the best attack got"))
     for ax, (name, share, title) in zip(axes, panels, strict=True):
@@ -102,7 +103,7 @@ def draw(cells: dict[tuple[str, str, str, int], dict[str, str]], path: Path) -> 
 
 def table(cells: dict[tuple[str, str, str, int], dict[str, str]]) -> None:
     """Limit and best attack, mean dB and share of recognisable images, as Markdown."""
-    sizes = sorted({key[3] for key in cells})
+    sizes = SIZES
     print("| network | weights | labels | " + " | ".join(f"B = {size}" for size in sizes) + " |")
     print("|---" * (3 + len(sizes)) + "|")
     for line in lines(cells):
