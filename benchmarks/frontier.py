@@ -6,11 +6,14 @@ A cell is a network, untrained or trained, a number of images, and labels that a
 or all of two classes. Each is a row of OUTPUT/frontier.csv, those that are there are passed over: a run that was broken
 off goes on. Labels are never granted; gradients are float32; limits of time are of the process's own. The attack is
 Joint, and CosineTV with the time that is left where Joint did not succeed; the better of the two counts, by its mean
-PSNR. Where neither ended before its time the cell has no result. Afterwards `benchmarks/frontier_figure.py` draws.
+PSNR. `ended_itself` tells whether its time was up, so that at least so much was got. The limit is not asked where all
+images came back exactly. Networks are trained once and kept in OUTPUT; each cell has a process of its own, whose peak
+of memory it is. Afterwards `benchmarks/frontier_figure.py` draws, and names the cells that are missing.
 """
 
 import argparse
 import csv
+import multiprocessing
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -37,7 +40,7 @@ from leakage_audit.measures.limit import LimitOptions, reconstruction_limit
 from leakage_audit.models import build
 from leakage_audit.runtime import OverBudget
 from leakage_audit.scores.metrics import Scores, chance_floor
-from leakage_audit.scores.severity import SEVERITIES, severities
+from leakage_audit.scores.severity import EXACT_PSNR, SEVERITIES, severities
 
 STEPS, POOL, SEED = 200, 400, 10  # of Adam on batches of 32 of so many images; the attacked ones are others
 SEEN = SEVERITIES.index("recognisable")
@@ -77,8 +80,8 @@ class Cell:
 
 
 FIELDS = (
-    *Cell.__annotations__, "limit", "limit_solved", "limit_ended", "limit_seen", "attack", "best", "seen", "ended",
-    "chance", "limit_seconds", "seconds", "peak_gb", "error",
+    *Cell.__annotations__, "limit", "limit_solved", "limit_ended", "limit_seen", "attack", "best", "seen",
+    "ended_itself", "ended", "chance", "limit_allowed", "limit_seconds", "allowed", "seconds", "peak_gb", "error",
 )  # fmt: skip
 
 
@@ -97,11 +100,13 @@ def pool(place: str) -> tuple[Tensor, Tensor]:
     return torch.stack([one.image for one in found]), torch.tensor([one.label for one in found])
 
 
-@lru_cache(maxsize=8)
-def network_of(name: str, steps: int, place: str) -> nn.Module:
-    """The network, in the mode in which it shares gradients."""
+def network_of(name: str, steps: int, place: str, kept: Path) -> nn.Module:
+    """The network, in the mode in which it shares gradients; trained ones are `kept` in a folder."""
     torch.manual_seed(SEED)
-    net = NETWORKS[name]()
+    net, file = NETWORKS[name](), kept / f"{name}-{steps}.pt"
+    if file.exists():
+        net.load_state_dict(torch.load(file, weights_only=True))
+        return net
     mode, adam = net.training, torch.optim.Adam(net.parameters(), lr=1e-3)
     net.train()
     for _ in range(steps):
@@ -110,6 +115,8 @@ def network_of(name: str, steps: int, place: str) -> nn.Module:
         adam.zero_grad()
         F.cross_entropy(net(x[chosen] - 0.5), y[chosen]).backward()
         adam.step()
+    if steps:
+        torch.save(net.state_dict(), file)
     return net.train(mode)
 
 
@@ -135,22 +142,12 @@ def seen_share(scores: Scores, floor: Scores) -> float:
     return sum(SEVERITIES.index(word) >= SEEN for word in words) / len(words)
 
 
-def measure(cell: Cell, place: str, limit_seconds: float, seconds: float) -> dict[str, Any]:
+def measure(cell: Cell, place: str, kept: Path, limit_seconds: float, seconds: float) -> dict[str, Any]:
     """The row of a cell."""
     x, y = batch_of(cell, place)
-    seen = observe(network_of(cell.network, cell.trained, place), x, y, mean=0.5)
+    seen = observe(network_of(cell.network, cell.trained, place, kept), x, y, mean=0.5)
     floor = chance_floor(pool(place)[0].mean(0), x)
-    row: dict[str, Any] = {"chance": floor.psnr}
-    cpu = time.process_time()
-    try:
-        limit = reconstruction_limit(
-            seen, x, y, options=LimitOptions(uncertainty=False), budget=CpuBudget(limit_seconds)
-        )
-        row |= {"limit": limit.psnr, "limit_solved": limit.solved, "limit_ended": limit.ended}
-        row["limit_seen"] = seen_share(score(limit.images, x), floor)
-    except OverBudget as error:
-        row["limit_ended"] = str(error)
-    row["limit_seconds"] = time.process_time() - cpu
+    row: dict[str, Any] = {"chance": floor.psnr, "limit_allowed": limit_seconds, "allowed": seconds}
     cpu, budget = time.process_time(), CpuBudget(seconds)
     found: list[tuple[str, Reconstruction]] = []
     said: list[str] = []
@@ -163,11 +160,32 @@ def measure(cell: Cell, place: str, limit_seconds: float, seconds: float) -> dic
         except OverBudget as error:
             said.append(f"{attack.name}: {error}")
     row["seconds"] = time.process_time() - cpu
-    ended = [(name, one) for name, one in found if one.converged]
-    if ended:
-        name, best = max(ended, key=lambda pair: sum(score(pair[1].images, x).psnr))
+    row["ended"] = "; ".join(said)
+    if found:
+        name, best = max(found, key=lambda pair: sum(score(pair[1].images, x).psnr))
         row |= {"attack": name, "best": in_order(best.images, x), "seen": seen_share(score(best.images, x), floor)}
-    return row | {"ended": "; ".join(said)}
+        row["ended_itself"] = best.converged
+    if row.get("best") and min(row["best"]) >= EXACT_PSNR:
+        return row | {"limit_ended": "not asked, as all images came back exactly"}
+    cpu = time.process_time()
+    try:
+        limit = reconstruction_limit(
+            seen, x, y, options=LimitOptions(uncertainty=False), budget=CpuBudget(limit_seconds)
+        )
+        row |= {"limit": limit.psnr, "limit_solved": limit.solved, "limit_ended": limit.ended}
+        row["limit_seen"] = seen_share(score(limit.images, x), floor)
+    except OverBudget as error:
+        row["limit_ended"] = str(error)
+    return row | {"limit_seconds": time.process_time() - cpu}
+
+
+def row_of(cell: Cell, options: argparse.Namespace) -> dict[str, Any]:
+    """The row of a cell, measured or not, in a process of its own, whose peak of memory it is."""
+    try:
+        row = measure(cell, options.data, options.output, options.limit, options.attack) | {"error": ""}
+    except (ValueError, TypeError, RuntimeError) as error:  # a cell that cannot be measured is a row too
+        row = {"error": f"{type(error).__name__}: {error}"}
+    return row | {"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6}
 
 
 def missing(path: Path, options: argparse.Namespace) -> Iterator[Cell]:
@@ -200,17 +218,15 @@ def main() -> None:
     began = time.perf_counter()
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "frontier.csv"
-    for cell in missing(path, options):
-        if options.seconds is not None and time.perf_counter() - began > options.seconds:
-            break
-        try:
-            row = measure(cell, options.data, options.limit, options.attack) | {"error": ""}
-        except (ValueError, TypeError, RuntimeError) as error:  # a cell that cannot be measured is a row too
-            row = {"error": f"{type(error).__name__}: {error}"}
-        row["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        append(path, asdict(cell) | row, FIELDS)
-        told = {k: sum(row[k]) / len(row[k]) for k in ("limit", "best") if row.get(k)}
-        print(cell, " ".join(f"{k} {v:.1f}" for k, v in told.items()), row.get("ended", row["error"]), flush=True)
+    pool(options.data)  # once, for all processes
+    with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as worker:
+        for cell in missing(path, options):
+            if options.seconds is not None and time.perf_counter() - began > options.seconds:
+                break
+            row = worker.apply(row_of, (cell, options))
+            append(path, asdict(cell) | row, FIELDS)
+            told = {k: sum(row[k]) / len(row[k]) for k in ("limit", "best") if row.get(k)}
+            print(cell, " ".join(f"{k} {v:.1f}" for k, v in told.items()), row.get("ended", row["error"]), flush=True)
 
 
 if __name__ == "__main__":

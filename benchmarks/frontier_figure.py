@@ -3,10 +3,10 @@
     python benchmarks/frontier_figure.py OUTPUT [--figure docs/frontier.svg]
 
 Reads OUTPUT/frontier.csv. A field's colour is the share of the images that are recognisable (`scores.severity`), on the
-left at the limit and on the right as the best attack has them; its number the mean PSNR in dB, `>` where a limit was
-not solved to its end: then both are at least so much, and the field is dotted. Where no attack ended in its time the
-field is hatched, and so is a limit that had found no recognisable image when its time was up (`?`): no result, which is
-no protection; what was not measured is empty. Prints the same as a table.
+left at the limit and on the right as the best attack has them; its number the mean PSNR in dB, `>` where the time was
+up before the end: then both are at least so much, and the field is dotted. Where no recognisable image had been found
+when the time was up the field is hatched (`?`), and where there was nothing at all (`–`): no result, which is no
+protection. What was not measured is said to be missing. Prints the same as a table.
 """
 
 import argparse
@@ -19,6 +19,7 @@ NAMES = {
     "cnn2_v1": "CNN2 V1", "cnn3_v1": "CNN3 V1", "lenet": "LeNet-5", "mlp": "MLP 3072-256-256-10",
     "vit": "vision transformer", "resnet18": "ResNet-18, batch statistics",
 }  # fmt: skip
+SIZES = (1, 2, 4, 8, 16, 32, 64)
 CAP = 99.0  # dB: more is an exact image all the same
 
 
@@ -35,27 +36,29 @@ def mean_of(row: dict[str, str], name: str) -> float | None:
 
 def told(row: dict[str, str] | None, name: str, share: str) -> tuple[float, str]:
     """Share of recognisable images (NaN without a result) and what is written there."""
-    value = None if row is None else mean_of(row, name)
-    best = None if row is None else mean_of(row, "best")
-    if (
-        row is not None
-        and name == "limit"
-        and row["limit_solved"] != "True"
-        and best is not None
-        and best > (value or 0)
-    ):
-        return float(row["seen"]), f">{min(best, CAP):.0f}"  # what was got is determined
-    if row is None or value is None:
-        return float("nan"), "" if row is None else "–"
-    unsolved = name == "limit" and row["limit_solved"] != "True"
-    if unsolved and float(row[share]) == 0:  # where the time was up before it knew: a pale field would look like safety
+    if row is None:
+        return float("nan"), "missing"
+    value, best = mean_of(row, name), mean_of(row, "best")
+    at_end = row["limit_solved" if name == "limit" else "ended_itself"] == "True"
+    if name == "limit" and not at_end and best is not None and best > (value or 0):  # what was got is determined
+        value, share = best, "seen"
+    if value is None:
+        return float("nan"), "–"
+    if not at_end and float(row[share]) == 0:  # before it knew: a pale field would look like safety
         return float("nan"), "?"
-    return float(row[share]), f"{'>' * unsolved}{min(value, CAP):.0f}"
+    return float(row[share]), f"{'>' * (not at_end and value < CAP)}{min(value, CAP):.0f}"
+
+
+def cell_of(
+    cells: dict[tuple[str, str, str, int], dict[str, str]], line: tuple[str, str, str], size: int
+) -> dict[str, str] | None:
+    """A cell's row; one or two images of two classes are distinct."""
+    return cells.get((*line, size)) or (cells.get((line[0], line[1], "distinct", size)) if size <= 2 else None)
 
 
 def lines(cells: dict[tuple[str, str, str, int], dict[str, str]]) -> list[tuple[str, str, str]]:
-    """The map's rows, in order."""
-    found = {key[:3] for key in cells}
+    """The map's rows, in order: of each network new ones with distinct labels, and what else was measured."""
+    found = {key[:3] for key in cells} | {(name, "0", "distinct") for name in NAMES}
     order = [(n, t, k) for n in NAMES for t in ("0", "200") for k in ("distinct", "two classes")]
     return [line for line in order if line in found]
 
@@ -69,24 +72,23 @@ def draw(cells: dict[tuple[str, str, str, int], dict[str, str]], path: Path) -> 
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    sizes, rows = sorted({key[3] for key in cells}), lines(cells)
-    figure = Figure(figsize=(max(3.2 + 1.1 * len(sizes), 8.0), 0.9 + 0.27 * len(rows)), layout="constrained")
+    sizes, rows = SIZES, lines(cells)
+    figure = Figure(figsize=(3.2 + 0.95 * len(sizes), 0.9 + 0.27 * len(rows)), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     panels = (("limit", "limit_seen", "what the gradient determines"), ("best", "seen", "what the best attack got"))
     for ax, (name, share, title) in zip(axes, panels, strict=True):
         for i, line in enumerate(rows):
             for j, size in enumerate(sizes):
-                row = cells.get((*line, size))
-                if row is None and size <= 2:  # two labels of two classes are distinct
-                    row = cells.get((line[0], line[1], "distinct", size))
+                row = cell_of(cells, line, size)
                 shown, text = told(row, name, share)
                 empty = np.isnan(shown)
                 colour = "white" if empty else matplotlib.colormaps["YlOrRd"](0.85 * shown)
                 at_least = text.startswith(">") and shown < 1
                 hatch = "////" if empty and row is not None else "..." if at_least else None
                 ax.add_patch(Rectangle((j, i), 1, 1, facecolor=colour, edgecolor="#999", linewidth=0.5, hatch=hatch))
-                dark = not empty and shown > 0.7
-                ax.text(j + 0.5, i + 0.52, text, ha="center", va="center", size=7, color="white" if dark else "black")
+                colour = "#999" if row is None else "white" if not empty and shown > 0.7 else "black"
+                points = 4.5 if row is None else 7
+                ax.text(j + 0.5, i + 0.52, text, ha="center", va="center", size=points, color=colour)
         ax.set(xlim=(0, len(sizes)), ylim=(len(rows), 0), title=title, xlabel="images in the batch")
         ax.set_xticks(np.arange(len(sizes)) + 0.5, [str(size) for size in sizes])
         ax.tick_params(length=0)
@@ -101,16 +103,16 @@ def draw(cells: dict[tuple[str, str, str, int], dict[str, str]], path: Path) -> 
 
 def table(cells: dict[tuple[str, str, str, int], dict[str, str]]) -> None:
     """Limit and best attack, mean dB and share of recognisable images, as Markdown."""
-    sizes = sorted({key[3] for key in cells})
+    sizes = SIZES
     print("| network | weights | labels | " + " | ".join(f"B = {size}" for size in sizes) + " |")
     print("|---" * (3 + len(sizes)) + "|")
     for line in lines(cells):
         fields = []
         for size in sizes:
-            row = cells.get((*line, size))
+            row = cell_of(cells, line, size)
             pair = [told(row, *names) for names in (("limit", "limit_seen"), ("best", "seen"))]
             shares = ", ".join("–" if np.isnan(share) else f"{share:.0%}" for share, _ in pair)
-            fields.append(f"{pair[0][1]} / {pair[1][1]} ({shares})" if row else "")
+            fields.append(f"{pair[0][1]} / {pair[1][1]} ({shares})" if row else "missing")
         weights = "new" if line[1] == "0" else f"{line[1]} steps"
         print(f"| {NAMES[line[0]]} | {weights} | {line[2]} | " + " | ".join(fields) + " |")
 

@@ -1,5 +1,6 @@
 """CosineTV: descend on the angle between gradients plus total variation (Geiping et al. 2020), in three recipes."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -9,20 +10,22 @@ from torch import Tensor
 from leakage_audit.attacks.base import Attack, Found
 from leakage_audit.attacks.ending import EndingOptions, Settling
 from leakage_audit.attacks.recipes import DECAYS, DISTANCES, PRESETS, SIGNS, STARTS, VARIATIONS, Recipe
+from leakage_audit.equations.base import relative_error_of
+from leakage_audit.equations.batch_separation import SeparatedBatch, separate_batch
 from leakage_audit.layerwise.label_inference import labels_for
 from leakage_audit.layerwise.last_layer import last_layer
 from leakage_audit.matching.objective import Candidates
-from leakage_audit.observation import Observation
-from leakage_audit.runtime import Budget
+from leakage_audit.observation import Observation, in_double_precision
+from leakage_audit.runtime import Budget, OverBudget
 
 
 class CosineTV(Attack):
     """Adam on the cosine distance of gradients plus total variation; needs nothing but a differentiable classifier.
 
     Minimises `distance(∂L/∂p(x), g) + tv · TV(x) + features · mean (f(x) − f)²` over all images of the batch at once,
-    the last term for a single image only, whose features its last layer gives away, and returns the best iterate by
-    this objective, which is also the reconstruction's `residual`. Settings that are not given come from the preset's
-    `Recipe`. It makes all its steps and has converged if the objective settled.
+    the last term where the last layer gives each image's own features away (`separate_batch` of several), and returns
+    the best iterate by this objective, which is also the reconstruction's `residual`. Settings that are not given come
+    from the preset's `Recipe`. It makes all its steps and has converged if the objective settled.
 
     Args:
         preset: `paper` (what the authors ran), `original` (Geiping et al.'s own recipe) or `modern` (the strongest
@@ -80,21 +83,40 @@ class CosineTV(Attack):
 
     def reconstruct(self, seen: Observation, budget: Budget) -> Found:
         """Run every start and keep the best iterate."""
-        return self.descend(seen, budget)
+        return self.descend(seen, budget, known=self._told_apart(seen, budget))
 
-    def descend(self, seen: Observation, budget: Budget, begin: Tensor | None = None) -> Found:
+    def _told_apart(self, seen: Observation, budget: Budget) -> SeparatedBatch | None:
+        """Features of each image of a batch, where they are certain and go with the labels granted."""
+        if not self.recipe.features or seen.batch_size == 1 or seen.noise or not seen.class_targets:
+            return None
+        relative_error = relative_error_of(seen.dtype)
+        with suppress(OverBudget, ValueError), in_double_precision(seen, budget) as exact:
+            found = separate_batch(exact, relative_error, budget.share(self.recipe.separation))
+            if found is not None and (seen.labels is None or torch.equal(found.labels, seen.labels)):
+                return found
+        return None
+
+    def descend(
+        self,
+        seen: Observation,
+        budget: Budget,
+        begin: Tensor | None = None,
+        known: SeparatedBatch | None = None,
+    ) -> Found:
         """The same, or from an image that another recipe found.
 
         Args:
             seen: What leaked.
             budget: Time limit and progress report.
             begin: Where every start begins, `(B, C, H, W)` in the network's input space; by default as the recipe does.
+            known: Features of each image of a batch, with their labels.
         """
         recipe = self.recipe
         seen = seen.to(torch.promote_types(seen.dtype, torch.float32))  # half precision is too coarse to descend in
         labels, inferred = labels_for(seen)
+        labels = labels if known is None else known.labels
         budget.check()
-        objective = _Objective(recipe, seen, labels, budget)
+        objective = _Objective(recipe, seen, labels, budget, known)
         low, high = (seen.to_input(labels.new_full((1, 1, 1, 1), edge, dtype=seen.dtype)) for edge in seen.value_range)
         generator = torch.Generator().manual_seed(self.seed)
         shape, total = (seen.batch_size, *seen.input_shape), recipe.iterations * recipe.restarts
@@ -137,12 +159,21 @@ class CosineTV(Attack):
 class _Objective:
     """The recipe's objective at a candidate, with the cosine distance that is part of it."""
 
-    def __init__(self, recipe: Recipe, seen: Observation, labels: Tensor, budget: Budget | None = None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        seen: Observation,
+        labels: Tensor,
+        budget: Budget | None = None,
+        known: SeparatedBatch | None = None,
+    ) -> None:
         self.recipe, self.labels, self.candidates = recipe, labels, Candidates(seen, budget)
         # Of several images the last layer tells averages over the batch, which would pull all of them to one mean.
         last = last_layer(seen) if recipe.features and seen.batch_size == 1 else None
         leaked = None if last is None else last.features
         self.features = None if leaked is None else leaked[labels]
+        if known is not None:
+            self.features = known.features.to(seen.dtype)
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         gradients = self.candidates.gradients(x, self.labels)

@@ -29,6 +29,7 @@ from leakage_audit.runtime import Budget, OutOfTime
 from leakage_audit.solvers.frozen_statistics import at_frozen_statistics
 from leakage_audit.solvers.gauss_newton import Solution
 from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
+from leakage_audit.solvers.known_inputs import by_known_inputs
 from leakage_audit.solvers.options import SolverOptions
 from leakage_audit.solvers.read_off import read_off_chain, read_off_one
 from leakage_audit.solvers.separable_update import fits_separably
@@ -216,6 +217,10 @@ class JointSolver:
     def _first(self, task: Task) -> Solution | None:
         """Where to begin: what known inputs say by themselves, where they are straighter than the gradients beside."""
         equations, options, budget = task.equations, self._options, task.budget
+        if isinstance(equations, RecoveredInputEquations):
+            inputs = equations.without_gradients() if task.wide and task.kinked and equations.shape[0] > 1 else None
+            how = task.prior, self._max_steps, task.memory / 4, budget, None, options.solver
+            return None if inputs is None else by_known_inputs(inputs, *how)
         if not isinstance(equations, AutogradEquations):
             return None
         relative_error = relative_error_of(task.shared.dtype, options.rounding_units)

@@ -35,6 +35,7 @@ class Recipe(Checked):
         warming: By how many times the highest step size it grows over the run, until it is reached: a fortieth of it.
         tile: Side of the pattern that a tiled start repeats, in pixels.
         floor: Added under the square root of the opponent variation, which has no derivative at zero.
+        separation: Share of the time in which a batch's features may be told apart.
 
     Raises:
         ValueError: If a number is out of its range, or there is no part of that name.
@@ -57,10 +58,11 @@ class Recipe(Checked):
     warming: float = 40.0
     tile: int = 4
     floor: float = 1e-8
+    separation: float = 0.1
 
     def __post_init__(self) -> None:
         self.check(("iterations", "restarts", "lr", "tile", "floor"), ("tv", "features", "warm_start", "warming"))
-        self.check(share=("milestones", "drop"))
+        self.check(share=("milestones", "drop", "separation"))
         parts: dict[str, Mapping[str, Any]] = {
             "decay": DECAYS,
             "sign": SIGNS,

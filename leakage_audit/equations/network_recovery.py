@@ -2,11 +2,13 @@
 
 Each gives a place where every image's value and derivative are known; `backward_recovery` walks down from there. Where
 a walk from the last layer sticks, as behind an average pooling, a convolution that tells its inputs by itself
-(`convolution_separation`) opens what lies below: those nearest the image are tried first. Where none has the rank for
-that, the pattern of the last rectifier of a single image is found by itself (`pooled_pattern`).
+(`convolution_separation`) opens what lies below: those nearest the image are tried first, until one is known well
+enough to lead to the image. Where none has the rank for that, the pattern of the last rectifier of a single image is
+found by itself (`pooled_pattern`).
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -95,16 +97,29 @@ def recover_network(
         found = recover_backwards(seen, relative_error, options=options.walk, start=start, budget=budget)
         if _enough(found[1:], seen):
             return start.layer, found
-    certified = certified_convolution(seen, rounding, budget, max_memory_gb, options)
-    if certified is None:
-        return None if start is None else _behind_pooling(seen, start, relative_error, budget, options)
+    # The one nearest the image is the shortest way, but its inputs may be known too coarsely for it.
+    told = False
+    for certified in certified_convolutions(seen, rounding, budget, max_memory_gb, options):
+        told, found = True, _below_certified(seen, certified, relative_error, budget, options)
+        if _enough(found, seen):
+            return certified.layer, found
+    return None if told or start is None else _behind_pooling(seen, start, relative_error, budget, options)
+
+
+def _below_certified(
+    seen: Observation,
+    certified: CertifiedInputs,
+    relative_error: float,
+    budget: Budget,
+    options: NetworkRecoveryOptions,
+) -> list[RecoveredInput]:
+    """The walk from a convolution that told its inputs."""
     inputs = options.walk.inputs
     inputs = replace(inputs, consistent=max(inputs.consistent, options.slack * certified.error))
     walk = replace(options.walk, inputs=inputs)
     noise = certified.noise * certified.inputs.flatten(1).square().mean(1).sqrt()
     start = Known(certified.layer, certified.input_gradients, certified.inputs, noise, of_input=True)
-    found = recover_backwards(seen, relative_error, options=walk, start=start, budget=budget)
-    return (certified.layer, found) if _enough(found, seen) else None
+    return recover_backwards(seen, relative_error, options=walk, start=start, budget=budget)
 
 
 def _behind_pooling(
@@ -119,21 +134,22 @@ def _behind_pooling(
     return (start.layer, found) if _enough(found[1:], seen) else None
 
 
-def certified_convolution(
+def certified_convolutions(
     seen: Observation, rounding: float, budget: Budget, max_memory_gb: float, options: NetworkRecoveryOptions
-) -> CertifiedInputs | None:
-    """The inputs of the convolution nearest the image that tells them by itself and is certified.
+) -> Iterator[CertifiedInputs]:
+    """The inputs of convolutions that tell them by themselves and are certified, those nearest the image first.
 
     Raises:
         OutOfTime: If there is none left for one image's.
     """
     flow = read_dataflow(stateless(seen.network)) if seen.class_targets else None
     if flow is None:
-        return None
+        return
     late: OutOfTime | None = None
+    told = False
     for name in _candidates(seen, flow, options.spare):
         if budget.exhausted:
-            return None
+            return
         try:
             found = separate_convolution(seen, name, rounding, options.separation, budget, max_memory_gb)
             certified = None if found is None else certify(seen, flow, found, options.certificate, budget)
@@ -141,12 +157,11 @@ def certified_convolution(
             late = error
             continue
         if certified is not None and certified.scaled:
-            return certified
-    if (
-        late is not None and seen.batch_size == 1
-    ):  # a first-order recipe makes more of what is left than other equations
+            told = True
+            yield certified
+    # A first-order recipe makes more of what is left than other equations.
+    if late is not None and seen.batch_size == 1 and not told:
         raise late
-    return None
 
 
 def _candidates(seen: Observation, flow: Dataflow, spare: float) -> list[str]:

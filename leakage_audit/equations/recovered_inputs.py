@@ -86,6 +86,13 @@ class RecoveredInputEquations(Equations):
             handle.remove()
         return bool(met)
 
+    def without_gradients(self) -> "RecoveredInputEquations | None":
+        """The known inputs alone, which are continuous in the images; None if there is nothing else here."""
+        recovered, relative_error, sketch, _ = self._made_of
+        if not self._parameters:
+            return None
+        return RecoveredInputEquations(self.seen, recovered, relative_error, sketch, self._budget, gradients=False)
+
     def at_statistics_of(self, image: Tensor, gradients: bool) -> "RecoveredInputEquations":
         """The same, normalised below by the statistics of some images: straighter, and each image by itself.
 

@@ -14,6 +14,7 @@ from leakage_audit.priors import Prior
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gauss_newton import Solution
 from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
+from leakage_audit.solvers.known_inputs import by_known_inputs
 from leakage_audit.solvers.options import SolverOptions
 
 
@@ -44,8 +45,6 @@ def at_told_statistics(
     told = equations.at_told_statistics(gradients=not batch)
     if told is None:
         return None
-    if batch:
-        cg = options.cg
-        options = replace(options, cg=replace(cg, least_trust=cg.trust, progress=cg.progress_inputs))
-    found = gauss_newton_cg(told, prior, max_steps, memory, budget, begin, options)
+    solve = by_known_inputs if batch else gauss_newton_cg
+    found = solve(told, prior, max_steps, memory, budget, begin, options)
     return found if found.steps else replace(found, context="before the first step, so that this is grey")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from leakage_audit.attacks.cosine_tv import CosineTV
+from leakage_audit.attacks.cosine_tv import CosineTV, _Objective
 from leakage_audit.attacks.ending import EndingOptions
 from leakage_audit.attacks.recipes import DECAYS, PRESETS, STARTS
 from leakage_audit.matching.objective import Candidates, cosine_distance
@@ -195,3 +195,18 @@ def test_only_a_single_image_s_features_are_known():
         distance = cosine_distance(found.gradients(x, seen.labels), found.targets)
         without = distance + PRESETS["modern"].tv * opponent_variation(x)
         assert (CosineTV().objective(seen, x) > float(without.detach()) + 1e-6) is known
+
+
+@pytest.mark.parametrize("grant", [False, True], ids=["inferred", "granted"])
+def test_a_batch_that_comes_apart_has_features_of_its_own(grant):
+    seen = look(chain(nn.Tanh()), 2, grant_labels=grant)
+    attack = CosineTV(iterations=1)
+    known = attack._told_apart(seen, Budget())
+    own = Candidates(seen)
+    own.gradients(seen.to_input(smooth(2)), known.labels)  # the images that `look` takes
+    torch.testing.assert_close(known.features.float(), own.features.detach(), rtol=0, atol=1e-4)
+    apart = _Objective(attack.recipe, seen, known.labels, known=known)(seen.to_input(smooth(2)))[0]
+    plain = _Objective(attack.recipe, seen, known.labels)(seen.to_input(smooth(2)))[0]
+    assert float((apart - plain).detach()) < 1e-6
+    wrong = replace(seen, labels=known.labels + 3)  # no images of these would share this
+    assert attack._told_apart(wrong, Budget()) is None

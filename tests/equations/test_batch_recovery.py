@@ -130,6 +130,25 @@ def test_what_lies_behind_an_average_pooling_opens_at_a_convolution(mode):
     assert worst(recovered, inputs_of(net, images)) < 1e-6
 
 
+def test_where_the_walk_from_one_convolution_sticks_another_one_is_begun_at(monkeypatch):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 12, 3, 1, 1), nn.ReLU(), nn.Conv2d(12, 40, 3, 2, 1), nn.ReLU(), nn.Conv2d(40, 40, 3, 1, 1),
+        nn.ReLU(), nn.Conv2d(40, 40, 3, 1, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(40, 5),
+    ).double()  # fmt: skip
+    images, tried = 0.5 + 0.2 * draw(1, 3, 8, 8), []
+
+    def sticks_at_the_first(*args, start, **kwargs):
+        tried.append(start.layer)
+        return [] if start.layer == "4" else recover_backwards(*args, start=start, **kwargs)
+
+    monkeypatch.setattr("leakage_audit.equations.network_recovery.recover_backwards", sticks_at_the_first)
+    seen = observe(net, images, torch.tensor([3]), mean=0.5)
+    layer, recovered = recover_network(seen, EPS, EPS / 4, None, Budget(), 1.0)
+    assert (layer, tried[-2:], recovered[-1].name) == ("6", ["4", "6"], "0")
+    assert worst(recovered, inputs_of(net, images)) < 1e-6
+
+
 def test_through_batch_statistics():
     torch.manual_seed(0)
     net = Normalised().double()

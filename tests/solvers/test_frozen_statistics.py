@@ -5,6 +5,8 @@ import torch
 from cases import draw, pictures
 from torch import nn
 
+from leakage_audit.attacks.joint_options import JointOptions
+from leakage_audit.attacks.joint_solver import JointSolver
 from leakage_audit.equations.arrangement import Arrangement
 from leakage_audit.equations.input_from_gradient import PartialInput
 from leakage_audit.equations.known_inputs import RecoveredInput
@@ -13,13 +15,14 @@ from leakage_audit.observation import observe
 from leakage_audit.priors import TotalVariation
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.frozen_statistics import FrozenOptions, at_frozen_statistics
+from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
 from leakage_audit.solvers.told_statistics import at_told_statistics
 
 EPS = 1e-12
 
 
 @pytest.fixture
-def opened():
+def opened(request):
     """The equations of three images whose inputs of a layer above a batch normalisation are known, and the images."""
     torch.manual_seed(0)
     net = nn.Sequential(
@@ -29,6 +32,7 @@ def opened():
     with torch.no_grad():
         net[1].weight.uniform_(0.5, 2)
         net[1].bias.normal_()
+    net.train(getattr(request, "param", "training") == "training")
     images = pictures(indices=(0, 1, 2))[:, :, ::4, ::4].double()
     seen = observe(net, images, torch.arange(3), mean=0.5)
     h = net[:3](images - 0.5).detach().requires_grad_()
@@ -76,3 +80,20 @@ def test_without_told_variances_there_is_no_solution_at_them(opened):
     with torch.no_grad():
         equations.seen.gradients["0.weight"] *= -1  # negative variances
     assert at_told_statistics(equations, TotalVariation(), 1, 1e8, Budget()) is None
+
+
+@pytest.mark.parametrize("opened", ["eval"], indirect=True)
+def test_at_running_statistics_a_batch_s_known_inputs_come_first(opened, monkeypatch):
+    equations, images = opened
+    solved = []
+
+    def watched(own, *args):
+        solved.append(len(own.blocks))
+        return gauss_newton_cg(own, *args)
+
+    for module in ("attacks.joint_solver", "solvers.known_inputs"):
+        monkeypatch.setattr(f"leakage_audit.{module}.gauss_newton_cg", watched)
+    found = JointSolver(TotalVariation(), 10, 1e9, JointOptions())(equations, equations.seen, Budget())
+    assert solved == [1, len(equations.blocks)]
+    assert len(found.r) == len(equations.noise)
+    assert float((found.image.reshape(images.shape) - images).square().mean()) < 1e-3  # 30 dB
