@@ -2,7 +2,7 @@
 
 A Gaussian stands for "0 or 1, with these odds", its *site*, such that mean and variance of the unknown are what they
 are under the two values themselves, given all that the equations and the other unknowns say of it (the *cavity*). A few
-damped rounds settle the sites (docs/method/joint.md, section 5.16, (M117)).
+damped rounds settle the sites (docs/method/joint.md, section 5.16, (M116)).
 """
 
 import torch

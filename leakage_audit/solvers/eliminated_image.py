@@ -2,7 +2,7 @@
 
 With r + J (x' − x) + A (a' − a) = noise and a Gaussian prior N(µ, C) on the image, what the equations say of a alone is
 a Gaussian with the Schur complement for its precision, and the image follows from it (docs/method/joint.md, section
-5.16, (M118)).
+5.16, (M117)).
 """
 
 import torch

@@ -3,7 +3,7 @@
 Near an image a rectifier network's gradient is smooth but for the switches that are undecided there, and each of those
 adds a jump of known shape: to count jumps for noise throws away that they are few, known and either there or not. So
 undecided switches are unknowns of their own, 0 or 1 with the odds that the image's uncertainty gives them, solved for
-by expectation propagation beside the image (docs/method/joint.md, section 5.16, (M115) to (M118)).
+by expectation propagation beside the image (docs/method/joint.md, section 5.16, (M115) to (M117)).
 """
 
 import math
