@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 import torch
@@ -88,6 +88,9 @@ def share_out(
 
     Returns:
         Whether this is the first process, which sums up.
+
+    Raises:
+        SystemExit: With 143 after SIGTERM and 130 after Ctrl-C, as a shell names them.
     """
     several = num_nodes > 1 or devices not in (1, "1", "auto")
     if strategy == "ddp" or (strategy == "auto" and several):
@@ -100,9 +103,11 @@ def share_out(
         )  # fmt: skip
         try:
             trainer.predict(work, return_predictions=False)
-        except BaseException:  # Lightning turns Ctrl-C into SystemExit
+        except BaseException as end:
             if console is not None:
                 console.print(again)
+            if isinstance(end, SystemExit) and isinstance(end.__context__, KeyboardInterrupt):
+                _exit(signal.SIGINT, None)  # Lightning ends with 1 after Ctrl-C, as after any failure
             raise
         finally:
             work.close()
@@ -122,7 +127,7 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _exit(number: int, frame: object) -> None:
+def _exit(number: int, frame: object) -> NoReturn:
     raise SystemExit(128 + number)  # as a shell names the end by a signal
 
 

@@ -47,9 +47,8 @@ class PercentileFilter(Mechanism):
                 found[name] = found[name].clamp(-self.gamma, self.gamma)
             shift[name], spread = cut_off(g, found[name], large & ~small)
             error[name] = hidden(g, found[name], small) + spread
-            known[name] = beyond(g, found[name], large & ~small, shared.error[name])
-            if cut <= self.gamma:  # else all that is shared is cut off, and hides where zero begins
-                known[name] = known[name].both(below(found[name], small, shared.error[name]))
+            known[name] = beyond(g, found[name], large & ~small, shared.error[name], cut)
+            known[name] = known[name].both(below(found[name], small, shared.error[name], cut))
         return shared.changed(found, error, shift, known)
 
 

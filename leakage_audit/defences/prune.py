@@ -40,17 +40,12 @@ class Prune(Mechanism):
             return shared
         sizes = {name: g.abs() for name, g in shared.gradients.items()}
         whole = _threshold(torch.cat([a.flatten() for a in sizes.values()]), self.share)
-        dropped = {
-            k: a < (whole if self.by == "whole" else _threshold(a.flatten(), self.share)) for k, a in sizes.items()
-        }
-        return zeroed(shared, dropped)
-
-
-def zeroed(shared: Shared, dropped: dict[str, Tensor]) -> Shared:
-    """Put entries to zero that are smaller than all of their parameter's that are kept."""
-    kept = {name: g.masked_fill(dropped[name], 0) for name, g in shared.gradients.items()}
-    error = {k: hidden(g, kept[k], dropped[k]) for k, g in shared.gradients.items()}
-    return shared.changed(kept, error, intervals={k: below(g, dropped[k], shared.error[k]) for k, g in kept.items()})
+        least = {k: whole if self.by == "whole" else _threshold(a.flatten(), self.share) for k, a in sizes.items()}
+        dropped = {k: a < least[k] for k, a in sizes.items()}
+        kept = {k: g.masked_fill(dropped[k], 0) for k, g in shared.gradients.items()}
+        error = {k: hidden(g, kept[k], dropped[k]) for k, g in shared.gradients.items()}
+        known = {k: below(kept[k], dropped[k], shared.error[k], float(least[k])) for k in kept}
+        return shared.changed(kept, error, intervals=known)
 
 
 def _threshold(sizes: Tensor, share: float) -> Tensor:

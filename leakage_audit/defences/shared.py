@@ -161,18 +161,17 @@ def hidden(before: Tensor, after: Tensor, mask: Tensor) -> Tensor:
     return torch.zeros_like(before).masked_fill(mask, size)
 
 
-def below(after: Tensor, mask: Tensor, std: Tensor) -> Interval:
-    """Where entries lie that were put to zero because they were small, `mask`'s: within the least that was not.
+def below(after: Tensor, mask: Tensor, std: Tensor, least: float) -> Interval:
+    """Where entries lie that were put to zero because they were small, `mask`'s: within `least`, the smallest kept.
 
-    >>> below(torch.tensor([0.0, -3.0, 2.0]), torch.tensor([True, False, False]), torch.zeros(3)).upper
+    >>> below(torch.tensor([0.0, -3.0, 2.0]), torch.tensor([True, False, False]), torch.zeros(3), 2.0).upper
     tensor([2., inf, inf])
     """
-    least = float(after[~mask].abs().min()) if (~mask).any() else math.inf
     bound = torch.full_like(after, math.inf).masked_fill(mask, least)
     return Interval(-bound, bound, std)
 
 
-def beyond(before: Tensor, after: Tensor, mask: Tensor, std: Tensor) -> Interval:
+def beyond(before: Tensor, after: Tensor, mask: Tensor, std: Tensor, least: float = 0.0) -> Interval:
     """Where entries lie that were cut off, `mask`'s: at least so far out, and so far on average.
 
     Args:
@@ -180,6 +179,7 @@ def beyond(before: Tensor, after: Tensor, mask: Tensor, std: Tensor) -> Interval
         after: What is shared of it.
         mask: Which entries were cut off.
         std: Of noise that was added before.
+        least: Magnitude below which none was kept, where that is more than what is shared.
 
     >>> before, after = torch.tensor([3.0, -5.0, 1.0]), torch.tensor([1.0, -1.0, 1.0])
     >>> found = beyond(before, after, before.abs() > 1, torch.zeros(3))
@@ -187,8 +187,8 @@ def beyond(before: Tensor, after: Tensor, mask: Tensor, std: Tensor) -> Interval
     (tensor([1., -inf, -inf]), tensor([inf, -1., inf]), 8.0)
     """
     signs = after.sign().masked_fill(~mask, 0)
-    lower = torch.where(signs > 0, after, -math.inf)
-    upper = torch.where(signs < 0, after, math.inf)
+    lower = torch.where(signs > 0, after.clamp_min(least), -math.inf)
+    upper = torch.where(signs < 0, after.clamp_max(-least), math.inf)
     return Interval(lower, upper, std, signs if mask.any() else None, float((signs * before).sum()))
 
 

@@ -50,6 +50,19 @@ def test_the_gradient_lies_where_it_is_said_to(mechanisms):
     assert any(interval.known.any() for interval in shared.intervals.values())
 
 
+@pytest.mark.parametrize("mechanism", [Prune(0.2), PercentileFilter(80), PercentileFilter(80, math.inf)],
+                         ids=["pruned", "all-cut", "uncut"])  # fmt: skip
+def test_one_threshold_bounds_every_parameter_also_one_of_which_nothing_is_kept(mechanism):
+    shared = Composition([mechanism]).share(G | {"small.bias": 1e-3 * torch.ones(4)})
+    sizes = torch.cat([g.flatten().abs() for g in G.values()] + [1e-3 * torch.ones(4)]).sort().values
+    for name, interval in shared.intervals.items():
+        zero = shared.gradients[name] == 0
+        bound = interval.upper[zero]
+        assert torch.all((bound >= sizes[int(0.8 * len(sizes)) - 1]) & (bound <= sizes[int(0.8 * len(sizes)) + 1]))
+        signed = ~zero & interval.known  # cut off: beyond the threshold, not only beyond what is shared
+        assert torch.all(torch.maximum(interval.lower, -interval.upper)[signed] >= bound.max())
+
+
 def test_who_knows_has_the_factors_undone_and_who_does_not_has_no_interval():
     from leakage_audit import models, observe
 

@@ -64,7 +64,8 @@ def test_a_sweep_resumes_and_each_point_reproduces(tmp_path, capsys, monkeypatch
     assert "the same as in the record" in capsys.readouterr().out
 
 
-def test_one_that_is_terminated_within_a_point_goes_on_to_the_same_end(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["terminated", "ctrl-c"])
+def test_one_that_is_ended_within_a_point_goes_on_to_the_same_end(number, tmp_path, capsys, monkeypatch):
     """A cluster that takes a machine back sends SIGTERM, which Lightning only takes note of."""
     options = [*FAST, f"--output={tmp_path / 'out'}", '--mechanisms={"gaussian": [0.01], "prune": [0.3]}']
     measured = []
@@ -72,15 +73,15 @@ def test_one_that_is_terminated_within_a_point_goes_on_to_the_same_end(tmp_path,
     def measure(recipe, mechanism, *others):
         measured.append(mechanism)
         if measured == ["none", "gaussian"]:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return PointRow(mechanism, others[0], accuracy=0.5, limit=20.0, psnr=18.0)
 
     monkeypatch.setattr("leakage_audit.sweep.measure_point", measure)
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     with pytest.raises(SystemExit) as ended:
         main(options)
-    assert ended.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert ended.value.code == 128 + number
+    assert signal.getsignal(number) == before
     assert "Broken off" in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "out" / "points").iterdir()] == ["none-0.json"]
     assert main(options) == 0
