@@ -31,8 +31,8 @@ class FirstOrderStart:
 
     Where its steps would not leave half of the time nothing else comes of it, and the recipe is run as CosineTV runs
     it: long steps to the end find more than few that fall. Where it would end while its steps still grow, it begins
-    with long steps; and where next to none fit at soft blobs on grey, as its tiled pattern is further from an image than
-    grey is, and fades over ten steps or so. (Blobs give the lower objective after any number, and the worse image.)
+    with long steps; and where next to none fit at soft blobs on grey: its tiled pattern is further from an image than
+    grey is, and fades over ten steps or so. (From blobs the objective is lower after any number, the image worse.)
 
     Args:
         seen: What leaked, in the type in which it was shared.
