@@ -16,7 +16,11 @@ from leakage_audit.equations.backward_recovery import recover_backwards
 from leakage_audit.equations.batch_separation import SeparatedBatch
 from leakage_audit.equations.binary_factor import PooledPatternOptions
 from leakage_audit.equations.convolution_certificate import CertificateOptions, CertifiedInputs, certify
-from leakage_audit.equations.convolution_separation import ConvolutionSeparationOptions, separate_convolution
+from leakage_audit.equations.convolution_separation import (
+    ConvolutionSeparationOptions,
+    geometries_of,
+    separate_convolution,
+)
 from leakage_audit.equations.known_inputs import (
     Known,
     RecoveredInput,
@@ -91,51 +95,65 @@ def recover_network(
     start = known_at_the_end(seen, relative_error)
     if separated is not None:
         start = Known(separated.layer, separated.delta, separated.features, separated.noise)
+    flow = read_dataflow(stateless(seen.network))
     if start is not None:
-        found = recover_backwards(seen, relative_error, options=options.walk, start=start, budget=budget)
+        found = recover_backwards(seen, relative_error, options=options.walk, start=start, budget=budget, flow=flow)
         if _enough(found[1:], seen):
             return start.layer, found
-    certified = certified_convolution(seen, rounding, budget, max_memory_gb, options)
+    certified = certified_convolution(seen, rounding, budget, max_memory_gb, options, flow)
     if certified is None:
-        return None if start is None else _behind_pooling(seen, start, relative_error, budget, options)
+        return (
+            None
+            if start is None or flow is None
+            else _behind_pooling(seen, flow, start, relative_error, budget, options)
+        )
     inputs = options.walk.inputs
     inputs = replace(inputs, consistent=max(inputs.consistent, options.slack * certified.error))
     walk = replace(options.walk, inputs=inputs)
     noise = certified.noise * certified.inputs.flatten(1).square().mean(1).sqrt()
     start = Known(certified.layer, certified.input_gradients, certified.inputs, noise, of_input=True)
-    found = recover_backwards(seen, relative_error, options=walk, start=start, budget=budget)
+    found = recover_backwards(seen, relative_error, options=walk, start=start, budget=budget, flow=flow)
     return (certified.layer, found) if _enough(found, seen) else None
 
 
 def _behind_pooling(
-    seen: Observation, start: Known, relative_error: float, budget: Budget, options: NetworkRecoveryOptions
-) -> tuple[str, list[RecoveredInput]] | None:
+    seen: Observation, flow: Dataflow, start: Known, relative_error: float, budget: Budget,
+    options: NetworkRecoveryOptions,
+) -> tuple[str, list[RecoveredInput]] | None:  # fmt: skip
     """The walk from the last layer, through the average pooling that it stuck at."""
-    flow = read_dataflow(stateless(seen.network))
-    patterns = {} if flow is None else pooled_pattern(seen, flow, start, options.walk, options.pooled, budget)
+    patterns = pooled_pattern(seen, flow, start, options.walk, options.pooled, budget)
     if not patterns:
         return None
-    found = recover_backwards(seen, relative_error, options=options.walk, start=start, budget=budget, patterns=patterns)
+    found = recover_backwards(
+        seen, relative_error, options=options.walk, start=start, budget=budget, patterns=patterns, flow=flow
+    )
     return (start.layer, found) if _enough(found[1:], seen) else None
 
 
 def certified_convolution(
-    seen: Observation, rounding: float, budget: Budget, max_memory_gb: float, options: NetworkRecoveryOptions
+    seen: Observation,
+    rounding: float,
+    budget: Budget,
+    max_memory_gb: float,
+    options: NetworkRecoveryOptions,
+    flow: Dataflow | None,
 ) -> CertifiedInputs | None:
     """The inputs of the convolution nearest the image that tells them by itself and is certified.
 
     Raises:
         OutOfTime: If there is none left for one image's.
     """
-    flow = read_dataflow(stateless(seen.network)) if seen.class_targets else None
-    if flow is None:
+    candidates = _candidates(seen, flow, options.spare) if flow is not None and seen.class_targets else []
+    if flow is None or not candidates:
         return None
     late: OutOfTime | None = None
-    for name in _candidates(seen, flow, options.spare):
+    geometries = geometries_of(seen)
+    for name in candidates:
         if budget.exhausted:
             return None
         try:
-            found = separate_convolution(seen, name, rounding, options.separation, budget, max_memory_gb)
+            geometry = geometries.get(name)
+            found = separate_convolution(seen, name, rounding, options.separation, budget, max_memory_gb, geometry)
             certified = None if found is None else certify(seen, flow, found, options.certificate, budget)
         except OutOfTime as error:
             late = error

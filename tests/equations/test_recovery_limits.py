@@ -117,7 +117,12 @@ def test_a_convolution_is_not_certified_out_of_time(monkeypatch):
         raise OutOfTime
 
     monkeypatch.setattr("leakage_audit.equations.network_recovery.certify", out)
-    assert certified_convolution(averaged(), EPS, Budget(), 1.0, NetworkRecoveryOptions()) is None
+    assert (
+        certified_convolution(
+            averaged(), EPS, Budget(), 1.0, NetworkRecoveryOptions(), read_dataflow(stateless(averaged().network))
+        )
+        is None
+    )
 
 
 def test_what_does_not_fit_in_memory_is_not_solved():
