@@ -30,6 +30,7 @@ from leakage_audit.solvers.foresight import steps_fit
 from leakage_audit.solvers.frozen_statistics import at_frozen_statistics
 from leakage_audit.solvers.gauss_newton import Solution
 from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
+from leakage_audit.solvers.known_inputs_alone import known_inputs_alone
 from leakage_audit.solvers.options import SolverOptions
 from leakage_audit.solvers.read_off import read_off_chain, read_off_one
 from leakage_audit.solvers.separable_update import fits_separably
@@ -224,6 +225,9 @@ class JointSolver:
     def _first(self, task: Task) -> Solution | None:
         """Where to begin: what known inputs say by themselves, where they are straighter than the gradients beside."""
         equations, options, budget = task.equations, self._options, task.budget
+        if isinstance(equations, RecoveredInputEquations) and task.alone and task.wide and task.kinked:
+            known = equations.without_gradients().within(budget, options.equations)
+            return known_inputs_alone(known, task.prior, self._max_steps, task.memory / 4, budget, options.solver)
         if not isinstance(equations, AutogradEquations):
             return None
         relative_error = relative_error_of(task.shared.dtype, options.rounding_units)

@@ -39,7 +39,7 @@ class PooledPatternOptions(Checked):
         soft: Relative residual below which a row counts no more than others.
         sweeps: Passes over the positions in an alternation.
         sweeps_again: And where a row is fitted to a fixed input.
-        share: Of the time left that the search's null space may take, as what follows takes several times as long.
+        share: Of the time left that the search's null space may take; what follows it takes as long at least.
         ridge: Share of the mean diagonal by which least squares are kept from being singular.
         seed: Of the rows that begin anew.
     """
@@ -56,7 +56,7 @@ class PooledPatternOptions(Checked):
     soft: float = 1e-4
     sweeps: int = 2
     sweeps_again: int = 20
-    share: float = 0.25
+    share: float = 0.5
     ridge: float = 1e-9
     seed: int = 0
 

@@ -114,9 +114,10 @@ def _step(
         return near.vjp(near.jvp(v) / noise) + gaussian.precision(v)
 
     generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(gaussian.image.numel(), generator=generator, dtype=noise.dtype).to(noise.device)
+    data = float((near.jvp(probe).square() / noise).sum()) / len(probe)
+    # Last of the two, as the first product in forward mode takes a second more, which would be foreseen of all.
     right = -near.vjp(near.r / noise) - gaussian.gradient
-    probe = torch.randn(len(right), generator=generator, dtype=right.dtype).to(right.device)
-    data = float((near.jvp(probe).square() / noise).sum()) / len(right)
     precondition = gaussian.preconditioner(data)
     rest, d, goal = right, torch.zeros_like(right), options.exactness * float(right.norm())
     z = precondition(rest)
@@ -128,6 +129,8 @@ def _step(
             budget.foresee(evaluations + 2 * PRODUCT, EVALUATION)  # or it is never known where the step leads
             curved = normal(p)
         except TimeoutError:  # the directions so far are a step, too
+            if not d.any():
+                raise
             break
         alpha = rz / (p @ curved)
         d, rest = d + alpha * p, rest - alpha * curved
