@@ -16,7 +16,7 @@ from torch import Tensor
 
 from leakage_audit.equations.base import EVALUATION, PRODUCT, Equations, rms
 from leakage_audit.priors import LocalGaussian, Prior
-from leakage_audit.runtime import Budget
+from leakage_audit.runtime import Budget, OutOfTime
 from leakage_audit.solvers.gauss_newton import Solution, backtrack, start
 from leakage_audit.solvers.options import CGOptions, SolverOptions
 from leakage_audit.solvers.statistical_linearization import (
@@ -128,7 +128,7 @@ def _step(
         try:
             budget.foresee(evaluations + 2 * PRODUCT, EVALUATION)  # or it is never known where the step leads
             curved = normal(p)
-        except TimeoutError:  # the directions so far are a step, too
+        except OutOfTime:  # the directions so far are a step, too
             if not d.any():
                 raise
             break
