@@ -1,7 +1,7 @@
 """Where Joint's iteration leaves the road: residual of the gradient and PSNR at every step.
 
-    python benchmarks/residual_over_steps.py DATA OUTPUT [--networks lenet,resnet8,leaky_cnn3_v1] [--indices 1,3]
-        [--seconds 60] [--figure docs/residual-over-steps.svg]
+    python benchmarks/residual_over_steps.py DATA OUTPUT [--networks lenet,resnet8,resnet20,leaky_cnn3_v1]
+        [--indices 1,3] [--seconds 60] [--figure docs/residual-over-steps.svg]
 
 Every image at which Joint asks its prior is a step's start. Residual is the relative distance of its gradient from the
 observed one, in double precision, each parameter counting alike: at the image itself it is rounding. Runs that are in
@@ -25,7 +25,10 @@ from leakage_audit.matching.objective import Candidates
 from leakage_audit.priors import LocalGaussian, TotalVariation
 
 FIELDS = ("network", "index", "step", "seconds", "psnr", "residual")
-NAMES = {"lenet": "LeNet-5", "resnet8": "ResNet8, eval mode", "leaky_cnn3_v1": "LeakyReLU, CNN3 V1"}
+NAMES = {
+    "lenet": "LeNet-5", "resnet8": "ResNet8, eval mode", "resnet20": "ResNet-20, eval mode",
+    "leaky_cnn3_v1": "LeakyReLU, CNN3 V1",
+}  # fmt: skip
 COLOURS = ("#1f5fa8", "#d8622a", "#2b8a3e")
 
 
@@ -81,12 +84,12 @@ def draw(rows: list[dict[str, str]], path: Path) -> None:
     figure = Figure(figsize=(3.1 * len(names), 4.6), layout="constrained")
     axes = figure.subplots(2, len(names), squeeze=False, sharex="col")
     for column, name in enumerate(names):
-        indices = dict.fromkeys(row["index"] for row in rows if row["network"] == name)
+        indices = sorted({row["index"] for row in rows if row["network"] == name}, key=int)
         for index, colour in zip(indices, COLOURS, strict=False):
             own = [row for row in rows if (row["network"], row["index"]) == (name, index)]
             for ax, what in zip(axes[:, column], ("psnr", "residual"), strict=True):
                 values = [float(row[what]) for row in own]
-                ax.plot(range(len(values) - 1), values[:-1], color=colour, linewidth=1.2, label=f"image {index}")
+                ax.plot(values, color=colour, linewidth=1.2, label=f"image {index}")
                 ax.plot([len(values) - 1], values[-1:], "o", color=colour, markersize=4)
         axes[0, column].set_title(NAMES.get(name, name), size=9)
         axes[1, column].set(yscale="log", xlabel="step")
@@ -107,6 +110,7 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    asked.output.mkdir(parents=True, exist_ok=True)
     path = asked.output / "residual_over_steps.csv"
     done = list(csv.DictReader(path.open())) if path.exists() else []
     for name in asked.networks.split(","):
