@@ -126,12 +126,12 @@ class BinaryFactor:
                 break
             budget.check()
             s, found = found.clone(), found.clone()
-            below, left = self._below(a), math.inf
+            below, left = self._below(a), a.new_full((1, 1), math.inf)
             for soft in (self._solved(a, wrong), self._pattern(a, wrong, found[wrong], self._options.sweeps_again)):
                 whole = self.rounded(soft, wrong)
                 rest = (whole @ below - self._rows[wrong]).square().sum(1, keepdim=True)
                 s[wrong], found[wrong] = soft.where(rest < left, s[wrong]), whole.where(rest < left, found[wrong])
-                left = rest.clamp_max(left)
+                left = torch.minimum(rest, left)
             a, wrong = self.fit(found)
         return found, s, a.clamp_min(0), wrong
 
