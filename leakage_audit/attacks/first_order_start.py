@@ -30,8 +30,9 @@ class FirstOrderStart:
     """A first-order recipe's image of what leaked, as long as there is time for; grey if the recipe prefers that.
 
     Where its steps would not leave half of the time nothing else comes of it, and the recipe is run as CosineTV runs
-    it: long steps to the end find more than few that fall. Where it would end while its steps still grow, it begins at
-    soft blobs on grey and with long steps: its tiled pattern is further from an image than grey is.
+    it: long steps to the end find more than few that fall. Where it would end while its steps still grow, it begins
+    with long steps; and where next to none fit at soft blobs on grey: its tiled pattern is further from an image than
+    grey is, and fades over ten steps or so. (From blobs the objective is lower after any number, the image worse.)
 
     Args:
         seen: What leaked, in the type in which it was shared.
@@ -40,6 +41,7 @@ class FirstOrderStart:
         compared: Whether as much of it is left as a comparison with a solution takes.
         leaves: How often the steps must fit into the time, each as long as the objective's first value takes.
         few: Steps that `modern` takes to grow to its step size.
+        fewer: Steps over which the tiled pattern fades.
         warming: `Recipe.warming` where fewer fit: five steps.
 
     Attributes:
@@ -52,7 +54,7 @@ class FirstOrderStart:
 
     def __init__(
         self, seen: Observation, steps: int | None, budget: Budget, compared: bool = True,
-        leaves: float = 2.0, few: int = 50, warming: float = 400.0,
+        leaves: float = 2.0, few: int = 50, fewer: int = 10, warming: float = 400.0,
     ) -> None:  # fmt: skip
         self._seen, self._recipe = seen, CosineTV()
         budget.check()
@@ -64,7 +66,8 @@ class FirstOrderStart:
             self._recipe = CosineTV(iterations=steps)
         elif few * each > budget.left:
             self._recipe = CosineTV(recipe=replace(self._recipe.recipe, warming=warming))
-            begin = seen.to_input(soft_blobs(grey, SolverOptions.blobs))
+            if fewer * each > budget.left:
+                begin = seen.to_input(soft_blobs(grey, SolverOptions.blobs))
         spared = budget.sparing(COMPARED, EVALUATION) if compared else budget
         found = self._recipe.descend(seen, spared, begin)
         self.ended, self._objective = found.ended, found.residual

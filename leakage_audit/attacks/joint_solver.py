@@ -26,6 +26,7 @@ from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.observation import Observation
 from leakage_audit.priors import Prior, under_noise
 from leakage_audit.runtime import Budget, OutOfTime
+from leakage_audit.solvers.foresight import steps_fit
 from leakage_audit.solvers.frozen_statistics import at_frozen_statistics
 from leakage_audit.solvers.gauss_newton import Solution
 from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
@@ -192,10 +193,17 @@ class JointSolver:
     def _from_first_order(self, task: Task) -> Solution:
         equations, shared = task.equations, task.shared
         one = shared if shared.batch_size == equations.shape[0] else equations.seen
-        start = FirstOrderStart(one, self._options.warm_start_steps, task.budget)
+        # Few steps are worth their time where steps with a Jacobian follow in the half that they leave.
+        half, least = task.budget.share(0.5), 1 + self._options.fewest
+        follow = not task.dense or steps_fit(equations, task.memory / 4, half, least)
+        start = FirstOrderStart(one, self._options.warm_start_steps if follow else None, task.budget)
         from_it = isinstance(equations, RecoveredInputEquations) or not task.dense
 
         def solve(image: Tensor) -> Solution:  # there is nothing left to give way to
+            if not follow:
+                unknown = image.new_full((image.numel(),), torch.nan)
+                r = torch.full_like(equations.noise, torch.nan)
+                return Solution(image.flatten(), r, unknown, None, 0, Status.TIME_UP)
             return self._gauss_newton(task, image if from_it else None, self._options.solver)
 
         return start.or_solution(equations, solve, task.dense)
@@ -218,9 +226,12 @@ class JointSolver:
         """Where to begin: what known inputs say by themselves, where they are straighter than the gradients beside."""
         equations, options, budget = task.equations, self._options, task.budget
         if isinstance(equations, RecoveredInputEquations):
-            inputs = equations.without_gradients() if task.wide and task.kinked and equations.shape[0] > 1 else None
+            inputs = equations.without_gradients() if task.wide and task.kinked else None
+            if inputs is None or not (task.alone or equations.shape[0] > 1):
+                return None
+            inputs.within(budget, options.equations)
             how = task.prior, self._max_steps, task.memory / 4, budget, None, options.solver
-            return None if inputs is None else by_known_inputs(inputs, *how)
+            return by_known_inputs(inputs, *how)
         if not isinstance(equations, AutogradEquations):
             return None
         relative_error = relative_error_of(task.shared.dtype, options.rounding_units)

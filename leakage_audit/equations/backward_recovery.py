@@ -39,6 +39,7 @@ def recover_backwards(
     start: Known | None = None,
     budget: Budget | None = None,
     patterns: Mapping[str, Tensor] | None = None,
+    flow: Dataflow | None = None,
 ) -> list[RecoveredInput]:
     """The inputs that follow from the gradients alone, the last layer's first, the one nearest the image last.
 
@@ -50,6 +51,7 @@ def recover_backwards(
         start: Where to start; by default the last layer of a single image's network.
         budget: Limits of time and memory.
         patterns: Which units `(B, …)` of some rectifiers were on, by the name of the operation, where that is known.
+        flow: The network's operations (`stateless`), where they are read already.
 
     Returns:
         Nothing where there is nothing to start from, or `torch.fx` cannot follow the network; where the time is up,
@@ -59,7 +61,8 @@ def recover_backwards(
         OverBudget: If there is no time or memory even for the network's values at guesses.
     """
     start = start or known_at_the_end(seen, rounding)
-    flow = None if start is None else read_dataflow(stateless(seen.network))
+    if start is not None and flow is None:
+        flow = read_dataflow(stateless(seen.network))
     if start is None or flow is None or flow.call(start.layer) is None or flow.fed(start.layer) is None:
         return []
     walk = _Walk(seen, flow, start, rounding, seed, options or RecoveryOptions(), budget or Budget())

@@ -64,6 +64,7 @@ class Block:
 
 
 EVALUATION = "evaluation of the equations"  # the unit of time that products with their derivatives are foreseen in
+ROWS, COLUMNS = "rows of the Jacobian", "columns of the Jacobian"  # units of time, too
 FORWARD, PRODUCT = 0.4, 3.0  # a pass through the network alone, and a product with J or Jᵀ, in evaluations
 
 
@@ -216,17 +217,17 @@ class Equations(ABC):
                 part, pull = vjp(lambda x, i=i: self.residuals(x)[i], image)[:2]
                 parts.append(part.detach())
                 for units in unit_vectors(size, min(chunk, self._options.rows), part):
-                    budget.foresee(open_rows, "rows of the Jacobian")
+                    budget.foresee(open_rows, ROWS)
                     open_rows -= len(units)
-                    with budget.work(len(units), "rows of the Jacobian"):
+                    with budget.work(len(units), ROWS):
                         rows.append(vmap(lambda v, pull=pull: pull(v)[0])(units).detach())
             return torch.cat(parts), torch.cat(rows)
 
         chunk = min(chunk, self._options.columns)
         columns: list[Tensor] = []
         for units in unit_vectors(len(image), chunk, image):
-            budget.foresee(len(image) - chunk * len(columns), "columns of the Jacobian")
-            with budget.work(len(units), "columns of the Jacobian"):
+            budget.foresee(len(image) - chunk * len(columns), COLUMNS)
+            with budget.work(len(units), COLUMNS):
                 columns.append(vmap(lambda v: self.jvp(image, v))(units).detach())
         return self.evaluate(image), torch.cat(columns).T
 

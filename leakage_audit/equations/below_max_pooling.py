@@ -5,6 +5,8 @@ the image. Where one convolution, its rectifier and the pooling are all there is
 convolution's own gradient (`pooled_maxima`), and its input is known exactly.
 """
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
@@ -46,6 +48,8 @@ def below_max_pooling(
     fed = None if flow is None else flow.fed(known.name)
     if flow is None or fed is None or known.input_gradient is None or known.input.basis is not None:
         return None
+    if _pooled(flow, _smooth_pictures(seen, flow, walk.spread, replace(options, pictures=1)), fed) is None:
+        return None  # one picture tells, for a fraction of the time
     guesses = _smooth_pictures(seen, flow, walk.spread, options)
     way = _pooled(flow, guesses, fed)
     if way is None:

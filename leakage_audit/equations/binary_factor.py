@@ -11,6 +11,7 @@ squares over 0 ≤ S ≤ 1 with the known sums and A ≥ 0 do, the right rows be
 on some A: one wrong unit leaves a residual of a tenth in its row.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +39,7 @@ class PooledPatternOptions(Checked):
         soft: Relative residual below which a row counts no more than others.
         sweeps: Passes over the positions in an alternation.
         sweeps_again: And where a row is fitted to a fixed input.
-        share: Of the time left that the search's null space may take, as what follows takes several times as long.
+        share: Of the time left that the search's null space may take; what follows it takes as long at least.
         ridge: Share of the mean diagonal by which least squares are kept from being singular.
         seed: Of the rows that begin anew.
     """
@@ -55,7 +56,7 @@ class PooledPatternOptions(Checked):
     soft: float = 1e-4
     sweeps: int = 2
     sweeps_again: int = 20
-    share: float = 0.25
+    share: float = 0.5
     ridge: float = 1e-9
     seed: int = 0
 
@@ -125,8 +126,12 @@ class BinaryFactor:
                 break
             budget.check()
             s, found = found.clone(), found.clone()
-            s[wrong] = self._pattern(a, wrong, found[wrong], self._options.sweeps_again)
-            found[wrong] = self.rounded(s)[wrong]
+            below, left = self._below(a), a.new_full((1, 1), math.inf)
+            for soft in (self._solved(a, wrong), self._pattern(a, wrong, found[wrong], self._options.sweeps_again)):
+                whole = self.rounded(soft, wrong)
+                rest = (whole @ below - self._rows[wrong]).square().sum(1, keepdim=True)
+                s[wrong], found[wrong] = soft.where(rest < left, s[wrong]), whole.where(rest < left, found[wrong])
+                left = torch.minimum(rest, left)
             a, wrong = self.fit(found)
         return found, s, a.clamp_min(0), wrong
 
@@ -146,6 +151,14 @@ class BinaryFactor:
             weights = 1 / (rest + options.soft**2)
             weights = weights / weights.max()
         return a, rest.sqrt() > options.agrees
+
+    def _solved(self, a: Tensor, rows: Tensor) -> Tensor:
+        """Some rows of S as G and their sums tell with this A, of any size: exact where A is, however conditioned."""
+        below = self._below(a)
+        gram, right = below @ below.T, below @ self._rows[rows].T
+        weight = gram.diagonal().mean()
+        gram.diagonal().add_(self._options.ridge * weight)
+        return torch.linalg.solve(gram + weight, right + weight * self._count[rows]).T
 
     def _pattern(self, a: Tensor, rows: Tensor, s: Tensor, sweeps: int | None = None) -> Tensor:
         """Some rows of S in [0, 1], with their sums, closest to G with this A; from `s`."""
@@ -184,10 +197,10 @@ class BinaryFactor:
         a = torch.linalg.solve(gram, above.T @ self._columns)
         return a, float((above @ a - self._columns).norm() / self._columns.norm())
 
-    def rounded(self, s: Tensor) -> Tensor:
-        """As many of each row's largest entries as are on."""
-        place = s.argsort(1, descending=True).argsort(1)
-        return (place < self._count[:, None]).to(s)
+    def rounded(self, s: Tensor, rows: Tensor | None = None) -> Tensor:
+        """As many of each row's largest entries as are on; of all rows, or of some."""
+        place, count = s.argsort(1, descending=True).argsort(1), self._count if rows is None else self._count[rows]
+        return (place < count[:, None]).to(s)
 
     def _above(self, s: Tensor) -> Tensor:
         """`S R_t`, `(taps, rows, P)`."""

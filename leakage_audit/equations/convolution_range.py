@@ -134,7 +134,10 @@ def mixed_inputs(
 
 
 def _ranks(taps: Tensor, positions: int, rounding: float, gap: float) -> Iterator[tuple[int, Tensor]]:
-    """Numbers of images B that the rank may stand for, the clearest first, with a basis of A's row space."""
+    """Numbers of images B that the rank may stand for, the clearest first, with a basis of A's row space.
+
+    Where A has as many columns as rows nothing lies beyond the rank; then no direction may be hidden by rounding.
+    """
     values, vectors = torch.linalg.eigh(torch.einsum("toi,toj->ij", taps, taps))
     s = values.flip(0).clamp_min(0).sqrt()
     s = torch.cat([s, s.new_zeros(1)]).clamp_min(0.1 * max(rounding, 1e-8) * float(s[0]))
@@ -142,7 +145,7 @@ def _ranks(taps: Tensor, positions: int, rounding: float, gap: float) -> Iterato
     for images in range(1, (len(s) - 1) // positions + 1):
         n = images * positions
         ratio = float(s[n - 1] / s[n])
-        if ratio > gap or n == len(s) - 1:
+        if (ratio > gap) if n < len(s) - 1 else bool(s[n - 1] > rounding * s[0]):
             found.append((ratio, images))
     for _, images in sorted(found, reverse=True)[:3]:
         yield images, vectors.flip(1)[:, : images * positions]

@@ -77,6 +77,7 @@ def separate_convolution(
     options: ConvolutionSeparationOptions | None = None,
     budget: Budget | None = None,
     max_memory_gb: float = 1.0,
+    geometry: Convolution | None = None,
 ) -> ConvolutionInputs | None:
     """Each image's input of a convolution that follows a rectifier; the number of images is found on the way.
 
@@ -87,6 +88,7 @@ def separate_convolution(
         options: When a combination of mixed inputs counts as an image's.
         budget: Time limit.
         max_memory_gb: Memory for the null space's Gram matrix and its factor.
+        geometry: The layer's shapes, if they are known (`geometries_of`).
 
     Returns:
         None if the layer is grouped or its windows do not overlap, if there are too few channels for the images'
@@ -97,7 +99,9 @@ def separate_convolution(
         ValueError: If the network has no such convolution.
     """
     options, budget = options or ConvolutionSeparationOptions(), budget or Budget()
-    geometry = _geometry(seen, layer)
+    geometry = geometry or geometries_of(seen).get(layer)
+    if geometry is None:
+        raise ValueError(f"the network has no convolution {layer!r}")
     gradient = seen.gradient_of(layer, "weight")
     if gradient is None or geometry.groups > 1 or gradient[0, 0].numel() == 1:
         return None
@@ -185,9 +189,7 @@ def _certified(
     return ConvolutionInputs(geometry.name, maps, derivatives, scaled, errors, mixed.below, mixed.above)
 
 
-def _geometry(seen: Observation, layer: str) -> Convolution:
-    """The convolution's shapes, from one grey image through a copy of the network."""
-    for convolution in convolutions_met(copy.deepcopy(seen.network).eval(), seen.input_shape):
-        if convolution.name == layer and isinstance(convolution, Convolution):
-            return convolution
-    raise ValueError(f"the network has no convolution {layer!r}")
+def geometries_of(seen: Observation) -> dict[str, Convolution]:
+    """All convolutions' shapes by name, from one grey image through a copy of the network."""
+    met = convolutions_met(copy.deepcopy(seen.network).eval(), seen.input_shape)
+    return {convolution.name: convolution for convolution in met[::-1] if isinstance(convolution, Convolution)}

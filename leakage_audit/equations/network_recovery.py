@@ -18,7 +18,11 @@ from leakage_audit.equations.backward_recovery import recover_backwards
 from leakage_audit.equations.batch_separation import SeparatedBatch
 from leakage_audit.equations.binary_factor import PooledPatternOptions
 from leakage_audit.equations.convolution_certificate import CertificateOptions, CertifiedInputs, certify
-from leakage_audit.equations.convolution_separation import ConvolutionSeparationOptions, separate_convolution
+from leakage_audit.equations.convolution_separation import (
+    ConvolutionSeparationOptions,
+    geometries_of,
+    separate_convolution,
+)
 from leakage_audit.equations.known_inputs import (
     Known,
     RecoveredInput,
@@ -93,21 +97,25 @@ def recover_network(
     start = known_at_the_end(seen, relative_error)
     if separated is not None:
         start = Known(separated.layer, separated.delta, separated.features, separated.noise)
+    flow = read_dataflow(stateless(seen.network))
     if start is not None:
-        found = recover_backwards(seen, relative_error, options=options.walk, start=start, budget=budget)
+        found = recover_backwards(seen, relative_error, options=options.walk, start=start, budget=budget, flow=flow)
         if _enough(found[1:], seen):
             return start.layer, found
     # The one nearest the image is the shortest way, but its inputs may be known too coarsely for it.
     told = False
-    for certified in certified_convolutions(seen, rounding, budget, max_memory_gb, options):
-        told, found = True, _below_certified(seen, certified, relative_error, budget, options)
+    for certified in certified_convolutions(seen, rounding, budget, max_memory_gb, options, flow):
+        told, found = True, _below_certified(seen, flow, certified, relative_error, budget, options)
         if _enough(found, seen):
             return certified.layer, found
-    return None if told or start is None else _behind_pooling(seen, start, relative_error, budget, options)
+    if told or start is None or flow is None:
+        return None
+    return _behind_pooling(seen, flow, start, relative_error, budget, options)
 
 
 def _below_certified(
     seen: Observation,
+    flow: Dataflow | None,
     certified: CertifiedInputs,
     relative_error: float,
     budget: Budget,
@@ -119,39 +127,47 @@ def _below_certified(
     walk = replace(options.walk, inputs=inputs)
     noise = certified.noise * certified.inputs.flatten(1).square().mean(1).sqrt()
     start = Known(certified.layer, certified.input_gradients, certified.inputs, noise, of_input=True)
-    return recover_backwards(seen, relative_error, options=walk, start=start, budget=budget)
+    return recover_backwards(seen, relative_error, options=walk, start=start, budget=budget, flow=flow)
 
 
 def _behind_pooling(
-    seen: Observation, start: Known, relative_error: float, budget: Budget, options: NetworkRecoveryOptions
-) -> tuple[str, list[RecoveredInput]] | None:
+    seen: Observation, flow: Dataflow, start: Known, relative_error: float, budget: Budget,
+    options: NetworkRecoveryOptions,
+) -> tuple[str, list[RecoveredInput]] | None:  # fmt: skip
     """The walk from the last layer, through the average pooling that it stuck at."""
-    flow = read_dataflow(stateless(seen.network))
-    patterns = {} if flow is None else pooled_pattern(seen, flow, start, options.walk, options.pooled, budget)
+    patterns = pooled_pattern(seen, flow, start, options.walk, options.pooled, budget)
     if not patterns:
         return None
-    found = recover_backwards(seen, relative_error, options=options.walk, start=start, budget=budget, patterns=patterns)
+    found = recover_backwards(
+        seen, relative_error, options=options.walk, start=start, budget=budget, patterns=patterns, flow=flow
+    )
     return (start.layer, found) if _enough(found[1:], seen) else None
 
 
 def certified_convolutions(
-    seen: Observation, rounding: float, budget: Budget, max_memory_gb: float, options: NetworkRecoveryOptions
+    seen: Observation,
+    rounding: float,
+    budget: Budget,
+    max_memory_gb: float,
+    options: NetworkRecoveryOptions,
+    flow: Dataflow | None,
 ) -> Iterator[CertifiedInputs]:
     """The inputs of convolutions that tell them by themselves and are certified, those nearest the image first.
 
     Raises:
         OutOfTime: If there is none left for one image's.
     """
-    flow = read_dataflow(stateless(seen.network)) if seen.class_targets else None
-    if flow is None:
+    candidates = _candidates(seen, flow, options.spare) if flow is not None and seen.class_targets else []
+    if flow is None or not candidates:
         return
     late: OutOfTime | None = None
-    told = False
-    for name in _candidates(seen, flow, options.spare):
+    told, geometries = False, geometries_of(seen)
+    for name in candidates:
         if budget.exhausted:
             return
         try:
-            found = separate_convolution(seen, name, rounding, options.separation, budget, max_memory_gb)
+            geometry = geometries.get(name)
+            found = separate_convolution(seen, name, rounding, options.separation, budget, max_memory_gb, geometry)
             certified = None if found is None else certify(seen, flow, found, options.certificate, budget)
         except OutOfTime as error:
             late = error

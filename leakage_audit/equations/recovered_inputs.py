@@ -87,7 +87,7 @@ class RecoveredInputEquations(Equations):
         return bool(met)
 
     def without_gradients(self) -> "RecoveredInputEquations | None":
-        """The known inputs alone, which are continuous in the images; None if there is nothing else here."""
+        """The known inputs alone: continuous in the images and a few times cheaper; None if nothing else is here."""
         recovered, relative_error, sketch, _ = self._made_of
         if not self._parameters:
             return None

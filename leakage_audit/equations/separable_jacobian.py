@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from leakage_audit.equations.base import Equations, unit_vectors
+from leakage_audit.equations.base import ROWS, Equations, unit_vectors
 from leakage_audit.runtime import Budget
-
-ROWS = "rows of the Jacobian"  # the unit of time
 
 
 @dataclass(frozen=True)

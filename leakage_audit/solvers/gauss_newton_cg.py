@@ -16,7 +16,7 @@ from torch import Tensor
 
 from leakage_audit.equations.base import EVALUATION, PRODUCT, Equations, rms
 from leakage_audit.priors import LocalGaussian, Prior
-from leakage_audit.runtime import Budget
+from leakage_audit.runtime import Budget, OutOfTime
 from leakage_audit.solvers.gauss_newton import Solution, backtrack, start
 from leakage_audit.solvers.options import CGOptions, SolverOptions
 from leakage_audit.solvers.statistical_linearization import (
@@ -114,9 +114,10 @@ def _step(
         return near.vjp(near.jvp(v) / noise) + gaussian.precision(v)
 
     generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(gaussian.image.numel(), generator=generator, dtype=noise.dtype).to(noise.device)
+    data = float((near.jvp(probe).square() / noise).sum()) / len(probe)
+    # Last of the two, as the first product in forward mode takes a second more, which would be foreseen of all.
     right = -near.vjp(near.r / noise) - gaussian.gradient
-    probe = torch.randn(len(right), generator=generator, dtype=right.dtype).to(right.device)
-    data = float((near.jvp(probe).square() / noise).sum()) / len(right)
     precondition = gaussian.preconditioner(data)
     rest, d, goal = right, torch.zeros_like(right), options.exactness * float(right.norm())
     z = precondition(rest)
@@ -127,7 +128,9 @@ def _step(
         try:
             budget.foresee(evaluations + 2 * PRODUCT, EVALUATION)  # or it is never known where the step leads
             curved = normal(p)
-        except TimeoutError:  # the directions so far are a step, too
+        except OutOfTime:  # the directions so far are a step, too
+            if not d.any():
+                raise
             break
         alpha = rz / (p @ curved)
         d, rest = d + alpha * p, rest - alpha * curved

@@ -82,6 +82,9 @@ class CGOptions(Checked):
             hundredth gains two decibels at 224 pixels.
         products_averaged: The same for averages over kinks, which are no more exact than that.
         exactness_averaged: Likewise.
+        products_known: The same on one image's known inputs alone, at first: while they bend, exact steps lead no
+            further (inexact Newton).
+        exactness_known: Likewise.
         progress: Least relative decrease of the weighted residual that counts as headway.
         progress_inputs: The same for a batch's known inputs by themselves: what they gain below they gain slowly.
         stopping: Conjugate gradients leave a thousandth of the residual (`solved`) and make steps that are short on
@@ -95,13 +98,15 @@ class CGOptions(Checked):
     exactness: float = 1e-3
     products_averaged: int = 40
     exactness_averaged: float = 1e-2
+    products_known: int = 8
+    exactness_known: float = 0.1
     progress: float = 0.01
     progress_inputs: float = 0.05
     stopping: StoppingOptions = field(default_factory=lambda: StoppingOptions(solved=1e-3, patience=2, stuck=0.1))
 
     def __post_init__(self) -> None:
-        positive = ("trust", "least_trust", "products", "products_averaged")
-        self.check(positive, ("progress", "progress_inputs"), ("exactness", "exactness_averaged"))
+        positive = ("trust", "least_trust", "products", "products_averaged", "products_known")
+        self.check(positive, ("progress", "progress_inputs"), ("exactness", "exactness_averaged", "exactness_known"))
 
 
 @dataclass(frozen=True)

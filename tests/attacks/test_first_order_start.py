@@ -1,6 +1,7 @@
 """Joint beside the first-order recipe: where the time is short, and where it has less to go on than it thinks."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -105,10 +106,16 @@ class TestStart:
         start = FirstOrderStart(seen, None, Clock(130.0))
         assert torch.equal(start.image, CosineTV()(seen, Clock(129.0)).images.double())
 
-    def test_begins_near_grey_where_only_a_few_steps_fit(self, seen):
+    def test_begins_near_grey_where_next_to_no_steps_fit(self, seen):
         """Its tiled pattern explains less than grey does by then."""
-        few, as_it_stands = (FirstOrderStart(seen, None, Clock(20.0), few=few).image for few in (50, 1))
+        few, as_it_stands = (FirstOrderStart(seen, None, Clock(20.0), few=few, fewer=few).image for few in (50, 1))
         assert CosineTV().objective(seen, few - 0.5) < 0.9 * CosineTV().objective(seen, as_it_stands - 0.5)
+
+    def test_begins_with_long_steps_where_only_a_few_fit(self, seen):
+        """From its own pattern, as what it finds from elsewhere is further from the image."""
+        few = FirstOrderStart(seen, None, Clock(46.0))
+        recipe = CosineTV(recipe=replace(CosineTV().recipe, warming=400.0))
+        assert torch.equal(few.image, recipe(seen, Clock(45.0)).images.double())
 
     def test_is_grey_where_the_recipe_likes_that_better(self, seen):
         """One step from its tiled pattern is none."""

@@ -96,3 +96,19 @@ def test_a_binary_factor_is_found_and_wrong_ones_are_refused(channels):
     wrong[0, [int(s[0].argmax()), int(s[0].argmin())]] = torch.tensor([0.0, 1.0]).double()
     assert not problem.fit(s)[1].any()
     assert problem.fit(wrong)[1].tolist() == [True] + 29 * [False]
+
+
+def test_wrong_rows_of_an_ill_conditioned_input_are_solved_for():
+    """One position's channels are nearly another's, as of a smooth image: sweeps hardly tell which of them is on."""
+    generator = torch.Generator().manual_seed(0)
+    s = (torch.rand(30, 16, generator=generator, dtype=torch.float64) > 0.5).double()
+    a = 1 + 1e-3 * torch.randn(16, 20, generator=generator, dtype=torch.float64)
+    read = reads((4, 4), (3, 3), (1, 1), (1, 1))
+    shifted = torch.cat([a, torch.zeros(1, 20).double()])[read]
+    problem = BinaryFactor(s @ shifted, read, s.sum(1), 16, PooledPatternOptions(agrees=1e-6, soft=1e-9, ridge=1e-14))
+    wrong = s.clone()
+    for row in range(4):
+        wrong[row] = wrong[row].roll(1)
+    found, _, _, left = problem._mended(wrong, wrong, Budget())
+    assert torch.equal(found, s)
+    assert not left.any()

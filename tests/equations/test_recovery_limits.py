@@ -117,7 +117,8 @@ def test_a_convolution_is_not_certified_out_of_time(monkeypatch):
         raise OutOfTime
 
     monkeypatch.setattr("leakage_audit.equations.network_recovery.certify", out)
-    assert not list(certified_convolutions(averaged(), EPS, Budget(), 1.0, NetworkRecoveryOptions()))
+    flow = read_dataflow(stateless(averaged().network))
+    assert not list(certified_convolutions(averaged(), EPS, Budget(), 1.0, NetworkRecoveryOptions(), flow))
 
 
 def test_what_does_not_fit_in_memory_is_not_solved():
