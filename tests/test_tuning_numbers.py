@@ -48,6 +48,7 @@ NAMED = {
     "equations/input_from_gradient COPIES": "an estimate of memory, counted in the code",
     "equations/input_from_gradient EIGEN": "an estimate of time, from LAPACK's speeds",
     "equations/smoothed_kinks LEAST": ROUNDING,
+    "equations/switches SLOPE": "PyTorch's own default",
     "equations/smoothed_kinks ODDS": "the logistic distribution closest to a Gaussian",
     "equations/sparsest_basis STEPS_KEPT": "an estimate of memory, counted in the code",
     "figures/sheet BETWEEN": LAYOUT,
