@@ -30,13 +30,13 @@ from leakage_audit.solvers.foresight import steps_fit
 from leakage_audit.solvers.frozen_statistics import at_frozen_statistics
 from leakage_audit.solvers.gauss_newton import Solution
 from leakage_audit.solvers.gauss_newton_cg import gauss_newton_cg
+from leakage_audit.solvers.kinks import gauss_newton_with_kinks
 from leakage_audit.solvers.known_inputs import by_known_inputs
 from leakage_audit.solvers.options import SolverOptions
 from leakage_audit.solvers.read_off import read_off_chain, read_off_one
 from leakage_audit.solvers.separable_update import fits_separably
 from leakage_audit.solvers.stopping import Status
 from leakage_audit.solvers.told_statistics import at_told_statistics
-from leakage_audit.solvers.unit_weights import gauss_newton_with_kinks
 
 VECTORS = 12  # as long as the image or the equations, that conjugate gradients hold
 

@@ -50,7 +50,7 @@ def gauss_newton_with_switches(
     few, best, status, n = equations, begin, Status.MAX_STEPS, len(begin.image)
     try:
         switches = equations.switches(image)
-        if switches is None or len(equations.noise) < n:  # what is open then is the image, not its switches
+        if switches is None:
             return begin
         most = min(how.most, len(switches.margins))
         equations = few.with_rows(math.ceil(how.plenty * (n + most)))

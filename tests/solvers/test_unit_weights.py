@@ -12,9 +12,10 @@ from leakage_audit.observation import observe
 from leakage_audit.priors import Tikhonov
 from leakage_audit.runtime import Budget
 from leakage_audit.solvers.gauss_newton import Solution, gauss_newton
+from leakage_audit.solvers.kinks import gauss_newton_with_kinks
 from leakage_audit.solvers.options import SolverOptions, StoppingOptions, UnitOptions
 from leakage_audit.solvers.stopping import Status
-from leakage_audit.solvers.unit_weights import gauss_newton_with_kinks, reweighted_by_unit
+from leakage_audit.solvers.unit_weights import reweighted_by_unit
 
 N, UNITS, EACH = 12, 6, 4
 TRUTH = torch.linspace(0.2, 0.8, N, dtype=torch.float64)
