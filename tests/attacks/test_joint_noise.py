@@ -10,7 +10,7 @@ from leakage_audit import models, observe, score
 from leakage_audit.attacks import Joint, joint_solver
 from leakage_audit.attacks.joint_options import JointOptions
 from leakage_audit.data import Synthetic
-from leakage_audit.defences import Composition, GaussianNoise, Prune, Quantize, Sign
+from leakage_audit.defences import Composition, GaussianNoise, PercentileFilter, Prune, Quantize, Sign
 from leakage_audit.equations.autograd import AutogradEquations
 from leakage_audit.equations.interval_equations import likely_labels
 from leakage_audit.layerwise.label_inference import labels_for
@@ -133,7 +133,7 @@ def test_a_brightness_that_noise_hides_is_no_longer_pulled_to_grey(brightness):
 
 
 FEW = JointOptions(solver=SolverOptions(propagation=PropagationOptions(steps=8)))  # of 25, for the time
-INTERVALS = {"signs": Sign(), "one-bit": Quantize(1), "a-tenth": Prune(0.1)}
+INTERVALS = {"signs": Sign(), "one-bit": Quantize(1), "a-tenth": Prune(0.1), "cut-off": PercentileFilter(10, 1e-3)}
 
 
 @pytest.mark.parametrize("mechanism", INTERVALS.values(), ids=INTERVALS)

@@ -59,7 +59,7 @@ class TestKinks:
         assert "equations solved" in found.ended
         assert score(found.images, smooth_picture()).psnr[0] > 40
 
-    @pytest.mark.parametrize("name", ["relu", "residual"])
+    @pytest.mark.parametrize("name", NETWORKS)
     def test_the_gradient_of_another_network_is_not_solved(self, name):
         seen, other = see(name), see(name, seed=11)
         for key, gradient in other.gradients.items():
