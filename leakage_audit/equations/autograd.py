@@ -215,9 +215,13 @@ class AutogradEquations(Equations):
         image = torch.full(self.shape, GREY).to(self.noise)
         return graph_size(self._network, lambda: self._network(self.seen.to_input(image)), self._parameters.values())
 
-    def run_network(self, image: Tensor) -> None:
+    def run(self, image: Tensor) -> None:
         """See `Equations`."""
         self._network(self.seen.to_input(image))
+
+    def smoothed(self, image: Tensor, perturbations: Tensor) -> "AutogradEquations":
+        """Themselves: a gradient jumps where its network has a kink, and is not the rounded network's on average."""
+        return self
 
     def with_rows(self, count: int) -> "AutogradEquations":
         """See `Equations`."""

@@ -5,9 +5,7 @@ these units (docs/method.md, section 5.1, (M30)).
 """
 
 import math
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass, field
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
+from leakage_audit.equations.differentiation import columns_of, forward_product, unit_vectors
 from leakage_audit.equations.smoothed_kinks import SmoothedKinks
 from leakage_audit.equations.smoothness import SmoothnessOptions, has_kinks
 from leakage_audit.equations.switches import GivenSwitches, Switches
@@ -208,40 +207,37 @@ class Equations(ABC):
         Raises:
             TimeoutError: If the time is up before all passes are made.
         """
-        budget, chunk = budget or Budget(), int(max(memory / 8 / self.memory_estimate, 1))
-        image = image.flatten()
+        budget, image = budget or Budget(), image.flatten()
         if len(self.noise) <= len(image):
+            chunk = self.at_once(memory, self._options.rows)
             parts, rows, open_rows = [], [], len(self.noise)
             for i, size in enumerate(self.sizes):
                 # One block's rows alone: the reverse pass then leaves out what only the others depend on.
                 part, pull = vjp(lambda x, i=i: self.residuals(x)[i], image)[:2]
                 parts.append(part.detach())
-                for units in unit_vectors(size, min(chunk, self._options.rows), part):
+                for units in unit_vectors(size, chunk, part):
                     budget.foresee(open_rows, ROWS)
                     open_rows -= len(units)
                     with budget.work(len(units), ROWS):
                         rows.append(vmap(lambda v, pull=pull: pull(v)[0])(units).detach())
             return torch.cat(parts), torch.cat(rows)
 
-        chunk = min(chunk, self._options.columns)
-        columns: list[Tensor] = []
-        for units in unit_vectors(len(image), chunk, image):
-            budget.foresee(len(image) - chunk * len(columns), COLUMNS)
-            with budget.work(len(units), COLUMNS):
-                columns.append(vmap(lambda v: self.jvp(image, v))(units).detach())
-        return self.evaluate(image), torch.cat(columns).T
+        chunk = self.at_once(memory, self._options.columns)
+        columns = columns_of(self.residual, image, chunk, budget, COLUMNS)
+        return self.evaluate(image), columns
+
+    def at_once(self, memory: float, most: int) -> int:
+        """How many passes through `values` are made at a time: as many as fit in `memory` bytes, at most `most`."""
+        return min(int(max(memory / 8 / self.memory_estimate, 1)), most)
 
     def jvp(self, image: Tensor, perturbation: Tensor) -> Tensor:
         """The Jacobian at `image (n,)` times `move (n,)`, in forward mode."""
         return forward_product(self.residual, image, perturbation)
 
-    def run_network(self, image: Tensor) -> None:  # noqa: B027  chains know their switches otherwise
-        """Run the network on `image (B, C, H, W)` as the equations do, so that its switches are met; else nothing."""
-
     def switches(self, image: Tensor) -> Switches | None:
         """What decides the network's switches at `image (n,)`; None if it has none, or kinks of other kinds."""
         with torch.no_grad(), GivenSwitches() as met:
-            self.run_network(image.reshape(self.shape))
+            self.run(image.reshape(self.shape))
         return met.switches
 
     def residual_at(self, image: Tensor, on: Tensor) -> Tensor:
@@ -275,18 +271,3 @@ def relative_error_of(dtype: torch.dtype, units: float = 4.0) -> float:
 def rms(values: Tensor) -> float:
     """Root mean square."""
     return float(values.square().mean().sqrt())
-
-
-def unit_vectors(size: int, chunk: int, like: Tensor) -> Iterator[Tensor]:
-    """The unit vectors of a space, `chunk` at a time."""
-    for start in range(0, size, chunk):
-        count = min(chunk, size - start)
-        yield torch.eye(count, size, dtype=like.dtype, device=like.device).roll(start, 1)
-
-
-def forward_product(f: Callable[[Tensor], Tensor], at: Tensor, direction: Tensor) -> Tensor:
-    """The Jacobian of a function at `at (n,)` times `direction (n,)`, in forward mode."""
-    with warnings.catch_warnings():
-        # torch's own forward mode still loads its rules through the deprecated torch.jit.script.
-        warnings.simplefilter("ignore", FutureWarning)
-        return torch.func.jvp(f, (at,), (direction,))[1]

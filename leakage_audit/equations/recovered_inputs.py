@@ -198,10 +198,6 @@ class RecoveredInputEquations(Equations):
         """See `Equations`."""
         self._run(self.seen.to_input(image), {})
 
-    def run_network(self, image: Tensor) -> None:
-        """See `Equations`."""
-        self.run(image)
-
     def _below(self, seen: Observation) -> dict[str, Tensor]:
         """The gradients on this side of the known input, but for the weights that their layers' inputs stand for."""
         grey = torch.full((seen.batch_size, *seen.input_shape), GREY, dtype=seen.dtype, device=seen.device)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from leakage_audit.equations.base import ROWS, Equations, unit_vectors
+from leakage_audit.equations.base import ROWS, Equations
+from leakage_audit.equations.differentiation import unit_vectors
 from leakage_audit.runtime import Budget
 
 
@@ -87,7 +88,7 @@ def linearize_separably(
         TimeoutError: If the time is up before all passes are made.
     """
     batch, k, image = equations.shape[0], equations.own_rows, image.flatten()
-    at_once = min(int(max(memory / 8 / equations.memory_estimate, 1)), equations.options.rows)
+    at_once = equations.at_once(memory, equations.options.rows)
     open_rows = k + sum(equations.sizes[1:])
     n, place, values = len(image) // batch, 0, []
     own, shared = image.new_empty(batch, k, n), image.new_empty(batch, open_rows - k, n)

@@ -5,7 +5,8 @@ import math
 import torch
 from torch.func import vjp, vmap
 
-from leakage_audit.equations.base import COLUMNS, ROWS, Equations, unit_vectors
+from leakage_audit.equations.base import COLUMNS, ROWS, Equations
+from leakage_audit.equations.differentiation import unit_vectors
 from leakage_audit.priors import GREY
 from leakage_audit.runtime import Budget, OutOfTime
 from leakage_audit.solvers.gaussian_update import step_flops
@@ -31,17 +32,17 @@ def steps_fit(equations: Equations, memory: float, budget: Budget, count: int) -
     """
     budget, options, m, n = budget.share(), equations.options, len(equations.noise), math.prod(equations.shape)
     image = torch.full((n,), GREY).to(equations.noise)
-    chunk, passes = int(max(memory / 8 / equations.memory_estimate, 1)), min(m, n)
+    passes = min(m, n)
     largest = max(range(len(equations.sizes)), key=equations.sizes.__getitem__)
     try:
         budget.require("a few steps", flops=count * step_flops(m, n))
         if m <= n:
             part, pull = vjp(lambda x: equations.residuals(x)[largest], image)[:2]
-            units = next(unit_vectors(len(part), min(chunk, options.rows), part))
+            units = next(unit_vectors(len(part), equations.at_once(memory, options.rows), part))
             with budget.work(len(units), ROWS):
                 vmap(lambda v: pull(v)[0])(units)
         else:
-            units = next(unit_vectors(n, min(chunk, options.columns), image))
+            units = next(unit_vectors(n, equations.at_once(memory, options.columns), image))
             with budget.work(len(units), COLUMNS):
                 vmap(lambda v: equations.jvp(image, v))(units)
         budget.foresee(count * passes, ROWS if m <= n else COLUMNS)

@@ -145,7 +145,7 @@ class SwitchOptions(Checked):
         shrink: Share of what the last model missed that the next one is taken to miss.
         keep: Standard deviation of the image after a step, in units of its change.
         widen: And at least so many of those that the model tells, which knows nothing of wrong switches.
-        gain: Least relative decrease, of residual and standard deviation, that counts as headway.
+        gain: Least relative decrease of the residual that counts as headway.
         patience: Steps in a row that find no better residual before it ends.
         window: Standard deviation of the sum of a window's switches, which is one.
         plenty: Equations an unknown, undecided switches being unknowns.
@@ -170,19 +170,9 @@ class SwitchOptions(Checked):
     plenty: float = 1.5
 
     def __post_init__(self) -> None:
+        positive = ("rounded", "sigma", "probes", "relinearizations", "rounds", "keep", "widen", "patience", "window")
         self.check(
-            (
-                "rounded",
-                "sigma",
-                "probes",
-                "relinearizations",
-                "rounds",
-                "keep",
-                "widen",
-                "patience",
-                "window",
-                "plenty",
-            ),
+            (*positive, "plenty"),
             ("most", "bends", "first", "shrink"),
             ("least", "damping", "gain"),
         )

@@ -7,14 +7,13 @@ by expectation propagation beside the image (docs/method/joint.md, section 5.16,
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
-from leakage_audit.equations.base import Equations, forward_product, rms, unit_vectors
+from leakage_audit.equations.base import Equations, rms
+from leakage_audit.equations.differentiation import columns_of
 from leakage_audit.equations.switches import Switches
 from leakage_audit.priors import LocalGaussian, Prior
 from leakage_audit.runtime import Budget
@@ -143,7 +142,9 @@ class _SwitchStep:
             image, switches = both.split(split)
             return equations.residual_at(image, self._given(switches))
 
-        r, jacobian = residual(both).detach(), self._columns(residual, both)
+        r = residual(both).detach()
+        chunk = equations.at_once(self._memory, equations.options.columns)
+        jacobian = columns_of(residual, both, chunk, self._budget, "columns with switches")
         self.jacobian, others = jacobian.split(split, 1)
         missed = how.first * rms(r) if error is None else how.shrink * error
         noise = equations.noise.clamp_min(options.floor).square() + missed**2
@@ -154,16 +155,6 @@ class _SwitchStep:
         after = torch.cat([linear.image(mean), mean])
         miss = rms(residual(after).detach() - r - jacobian @ (after - both))
         return *after.split(split), miss, linear.std(covariance)
-
-    def _columns(self, f: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
-        """The Jacobian of a function, column by column in forward mode, `(m, n)`."""
-        equations, budget, columns = self._equations, self._budget, list[Tensor]()
-        chunk = min(int(max(self._memory / 8 / equations.memory_estimate, 1)), equations.options.columns)
-        for units in unit_vectors(len(at), chunk, at):
-            budget.foresee(len(at) - chunk * len(columns), "columns with switches")
-            with budget.work(len(units), "columns with switches"):
-                columns.append(vmap(lambda v: forward_product(f, at, v))(units).detach())
-        return torch.cat(columns).T
 
 
 def _windows(switches: Switches, found: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from cases import draw
 from torch import nn
 
 from leakage_audit.equations.autograd import AutogradEquations
-from leakage_audit.equations.base import forward_product
+from leakage_audit.equations.differentiation import forward_product
 from leakage_audit.equations.layer_peeling import peel_layers
 from leakage_audit.equations.switches import GivenSwitches
 from leakage_audit.observation import observe
