@@ -1,19 +1,17 @@
 """GradientDefence as a composition: from YAML and Python, per sample, accumulated, in mixed precision, on two ranks."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from fits import Grey, Net, fit, same, traces
+from fits import Grey, Net, fit, images, same, traces, trainer
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from processes import on_two_ranks
 from test_defence import Keeps, Notes
 from torch import nn
+from torch.utils.data import DataLoader
 
 from leakage_audit.callbacks import GradientDefence, LeakageAudit
 from leakage_audit.cli.command_line import main
@@ -205,43 +203,20 @@ def test_what_makes_no_sense_is_refused(settings, message):
         GradientDefence(**settings)
 
 
-SCRIPT = """
-import json, sys, warnings
-import torch
-from fits import Grey, Net, images, trainer
-from torch.utils.data import DataLoader
-from leakage_audit.callbacks import GradientDefence
-from leakage_audit.defences import Clip, GaussianNoise, Prune
-warnings.simplefilter("ignore")
-torch.manual_seed(1)
-defence = GradientDefence(mechanisms=[Clip(0.1), Prune(0.5), GaussianNoise(0.01)])
-attached = trainer(sys.argv[1], defence, devices=2, strategy="ddp", max_steps=3)
-module = Net()
-attached.fit(module, DataLoader(images(), batch_size=4, shuffle=True))
-weights = {k: v.double().flatten().tolist() for k, v in module.state_dict().items()}
-open(f"{sys.argv[1]}/{attached.global_rank}.json", "w").write(json.dumps(weights))
-"""
+def defended(folder):
+    torch.manual_seed(1)
+    defence = GradientDefence(mechanisms=[Clip(0.1), Prune(0.5), GaussianNoise(0.01)])
+    attached = trainer(folder, defence, devices=2, strategy="ddp", max_steps=3)
+    module = Net()
+    attached.fit(module, DataLoader(images(), batch_size=4, shuffle=True))
+    weights = {k: v.double().flatten().tolist() for k, v in module.state_dict().items()}
+    (folder / f"{attached.global_rank}.json").write_text(json.dumps(weights))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without torch.distributed")
 def test_two_ranks_stay_together(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    environment = os.environ | {
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(__file__).parent),
-    }
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)],
-        env=environment,
-        timeout=300,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    on_two_ranks(defended, tmp_path)
     one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert one == other
 

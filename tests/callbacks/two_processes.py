@@ -1,12 +1,7 @@
-"""Fits on two processes, one after the other, run as a script by test_distributed.py: `two_processes.py FOLDER CASE…`.
-
-Both processes are started by the test, with the environment that torchrun would give them: importing everything and
-finding each other costs seconds, and is done once for all cases.
-"""
+"""Fits on two processes, one after the other: finding each other costs time, and is done once for all cases."""
 
 import json
 import os
-import sys
 import warnings
 from pathlib import Path
 
@@ -135,9 +130,9 @@ def run(case, folder):
     keep(folder, attached.global_rank, module, None if audit is None else audit.latest)
 
 
-if __name__ == "__main__":
-    folder, *cases = sys.argv[1:]
+def run_all(folder, cases):
+    """What each of the two processes does."""
     warnings.simplefilter("ignore")
     for case in cases:
-        Path(folder, case).mkdir(exist_ok=True)
-        run(case, Path(folder, case))
+        (folder / case).mkdir(exist_ok=True)
+        run(case, folder / case)

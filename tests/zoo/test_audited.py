@@ -1,4 +1,7 @@
-"""What must happen to each specimen happens: audited with the training's own gradient, or refused with a reason."""
+"""What must happen to each specimen happens: audited with the training's own gradient, or refused with a reason.
+
+And its training is bit for bit the same with and without the audit.
+"""
 
 import re
 
@@ -6,17 +9,27 @@ import pytest
 import torch
 
 from zoo.catalogue import CASES, CURES
+from zoo.fingerprint import differences
 from zoo.fitting import fit
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.refused is None], ids=str)
-def test_is_audited(case, tmp_path):
-    check(case, fit(case, tmp_path))
+@pytest.fixture(scope="module", params=CASES, ids=str)
+def audited(request, tmp_path_factory):
+    """A case, and its one fit with an audit."""
+    return request.param, fit(request.param, tmp_path_factory.mktemp("with"))
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.refused is not None], ids=str)
-def test_is_refused_with_the_cause_and_the_setting_that_cures_it(case, tmp_path):
-    found = fit(case, tmp_path)
+def test_training_is_the_same_with_and_without(audited, tmp_path):
+    case, found = audited
+    assert found.records
+    assert differences(found.fingerprint, fit(case, tmp_path, audited=False).fingerprint) == []
+
+
+def test_is_audited_or_refused_with_the_cause_and_the_setting_that_cures_it(audited):
+    case, found = audited
+    if case.refused is None:
+        check(case, found)
+        return
     assert found.records
     for record in found.records:
         assert re.search(case.refused, record["skipped"], re.IGNORECASE)

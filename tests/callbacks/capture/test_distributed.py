@@ -1,17 +1,13 @@
 """Two processes on gloo: each audits a share, both hear the results, and neither waits for one that failed."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
+from processes import on_two_ranks
+from two_processes import run_all
 
-SCRIPT = Path(__file__).parents[1] / "two_processes.py"
 CASES = ("none", "sample", "step", "fails", "unpack", "collective", "uneven", "overhead")
 OPACUS = ("own_opacus", "own_opacus-none", "distributed_opacus", "distributed_opacus-none")
 CASES += OPACUS if find_spec("opacus") else ()
@@ -21,25 +17,7 @@ CASES += OPACUS if find_spec("opacus") else ()
 def ended(tmp_path_factory):
     """By case, the folder of a fit, and what the two ranks hold afterwards; fails unless all end within two minutes."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    shared = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    shared |= {"WORLD_SIZE": "2", "NODE_RANK": "0"}
-    ranks = []
-    for rank in ("0", "1"):
-        output = (folder / f"rank_{rank}.txt").open("w")
-        environment = os.environ | shared | {"LOCAL_RANK": rank}
-        command = [sys.executable, str(SCRIPT), str(folder), *CASES]
-        ranks.append(subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT))
-        output.close()
-    try:
-        for rank, process in enumerate(ranks):
-            assert process.wait(timeout=120) == 0, (folder / f"rank_{rank}.txt").read_text()
-    finally:
-        for process in ranks:
-            process.kill()
-            process.wait()
+    on_two_ranks(run_all, folder, CASES)
     return {
         case: (folder / case, [json.loads((folder / case / f"{rank}.json").read_text()) for rank in (0, 1)])
         for case in CASES

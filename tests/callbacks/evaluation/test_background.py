@@ -6,6 +6,7 @@ import signal
 import time
 from types import SimpleNamespace
 
+import processes
 import pytest
 import torch
 from fits import Allocates, Grey, Net, Raises, Sleeps, fit, same, traces
@@ -42,6 +43,13 @@ class Breaks(Net):
         raise RuntimeError("broken off")
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Workers that have imported everything already: where a test is not about how a process starts."""
+    found = processes.context()
+    monkeypatch.setattr("leakage_audit.callbacks.evaluation.background.get_context", lambda _: found)
+
+
 def lines(folder):
     return [json.loads(line) for line in next(folder.rglob("audit.jsonl")).read_text().splitlines()]
 
@@ -72,7 +80,7 @@ def test_results_are_those_of_the_foreground_at_the_steps_they_belong_to(tmp_pat
         ([Killed()], {"skipped": ("the background process died: killed, or out of memory",)}),
     ],
 )
-def test_attacks_that_misbehave_are_noted(tmp_path, attacks, words):
+def test_attacks_that_misbehave_are_noted(quick, tmp_path, attacks, words):
     attached, _ = fit(tmp_path, background(attacks=attacks), max_steps=6)
     assert attached.global_step == 6
     found = lines(tmp_path)
@@ -82,20 +90,20 @@ def test_attacks_that_misbehave_are_noted(tmp_path, attacks, words):
             assert all(text in str(line[key]) for text in texts)
 
 
-def test_slow_audits_are_waited_for_at_the_end(tmp_path):
+def test_slow_audits_are_waited_for_at_the_end(quick, tmp_path):
     audit = background(attacks=[Sleeps()], samples=1, max_seconds=1.0, every_n_steps=1)
     fit(tmp_path, audit, max_steps=4)
     assert [line["optimizer_step"] for line in lines(tmp_path)] == [0, 1, 2, 3]
     assert audit.latest.skipped is None
 
 
-def test_a_fit_that_breaks_off_does_not_wait(tmp_path):
+def test_a_fit_that_breaks_off_does_not_wait(quick, tmp_path):
     with pytest.raises(RuntimeError, match="broken off"):
         fit(tmp_path, background(attacks=[Sleeps()], max_seconds=600.0), module=Breaks)
     assert "the fit ended before the background did" in lines(tmp_path)[0]["skipped"]
 
 
-def test_a_gate_hears_of_audits_that_end_after_the_last_step(tmp_path):
+def test_a_gate_hears_of_audits_that_end_after_the_last_step(quick, tmp_path):
     with pytest.raises(LeakageLimitExceeded, match="audit/psnr/grey"):
         fit(tmp_path, LeakageGate({"audit/psnr/grey": 0.0}, action="fail"), background(), max_steps=1)
 
@@ -112,7 +120,7 @@ def test_several_processes_are_refused():
         refuse_unsupported(trainer, nn.Module(), background().settings)
 
 
-def test_a_worker_killed_while_idle_is_replaced(tmp_path):
+def test_a_worker_killed_while_idle_is_replaced(quick, tmp_path):
     audit = background()
 
     class Kills(Callback):
@@ -143,6 +151,7 @@ class Deaf(Grey):
 
 
 def test_what_overstays_is_killed_and_what_waits_behind_it_is_done():
+    # Processes that start as slowly as ever: the seconds that it takes are not counted.
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
     image, label = torch.rand(1, 3, 4, 4), torch.tensor([2])
     worker = Worker(seconds=0.2, grace=0.2)
