@@ -182,7 +182,7 @@ class Images(L.LightningDataModule):
     def sample(self, count: int) -> Tensor:
         """Training images `(min(count, all), 3, H, W)` in [0, 1], chosen by the seed."""
         order = torch.randperm(len(self._train), generator=torch.Generator().manual_seed(self.seed))
-        return torch.stack([self._train.load(position) for position in order[:count].tolist()]).float() / 255
+        return self._train.several(order[:count].tolist()).float() / 255
 
     @property
     def indices(self) -> list[int]:
@@ -200,7 +200,7 @@ class Images(L.LightningDataModule):
         if missing:
             raise ValueError(f"there is no image {min(missing)} to leave out")
         kept = [i for i, index in enumerate(self._train.indices) if index not in unwanted]
-        return torch.stack([self._train.load(position) for position in kept]).float() / 255
+        return self._train.several(kept).float() / 255
 
     def mean_image(self, count: int = 1000) -> Tensor:
         """Mean `(3, H, W)` of `sample(count)`: the guess that `scores.chance_floor` scores."""

@@ -34,6 +34,10 @@ class Pictures(ABC):
     def load(self, position: int) -> Tensor:
         """8-bit picture `(3, size, size)`."""
 
+    def several(self, positions: Sequence[int]) -> Tensor:
+        """8-bit pictures `(N, 3, size, size)`."""
+        return torch.stack([self.load(position) for position in positions])
+
     @abstractmethod
     def source(self, position: int) -> str:
         """Where the picture comes from: a path, or a description."""
@@ -83,13 +87,20 @@ class Drawn(Pictures):
         self._drawn: Tensor | None = None
 
     def prepare(self) -> None:
-        """Draw all of them, which is ten times faster than one at a time."""
+        """Draw all of them."""
         if self._drawn is None:
-            drawn = torch.empty(len(self), 3, self.size, self.size, dtype=torch.uint8)
-            for label, name in enumerate(self.classes):
-                own = [position for position, other in enumerate(self.labels) if other == label]
-                drawn[own] = synthetic.draw(name, [self.indices[position] for position in own], self.size, self.seed)
-            self._drawn = drawn
+            self._drawn = self.several(range(len(self)))
+
+    def several(self, positions: Sequence[int]) -> Tensor:
+        """8-bit pictures `(N, 3, size, size)`, drawn together, which is ten times faster than one at a time."""
+        if self._drawn is not None:
+            return self._drawn[list(positions)]
+        drawn = torch.empty(len(positions), 3, self.size, self.size, dtype=torch.uint8)
+        for label, name in enumerate(self.classes):
+            own = [place for place, position in enumerate(positions) if self.labels[position] == label]
+            indices = [self.indices[positions[place]] for place in own]
+            drawn[own] = synthetic.draw(name, indices, self.size, self.seed)
+        return drawn
 
     def load(self, position: int) -> Tensor:
         """8-bit picture `(3, size, size)`."""
