@@ -13,13 +13,14 @@ from torch.utils.data import TensorDataset
 from leakage_audit.callbacks import LeakageAudit, run_folder
 
 
+@pytest.fixture(scope="module")
+def unaudited():
+    """By seed, the traces of a fit without an audit, which those with each kind of audit are compared with."""
+    return {}
+
+
 class TestTrace:
     """Weights, optimiser, gradients, modes, hooks and random streams, bit for bit, with and without."""
-
-    @pytest.fixture(scope="class")
-    def unaudited(self):
-        """By seed, the traces of a fit without an audit, which those with each kind of audit are compared with."""
-        return {}
 
     @pytest.mark.parametrize("settings", [{}, {"gradient": "step"}, {"probe": "batch"}, {"measure_every_n_steps": 1}])
     @pytest.mark.parametrize("seed", [0, 1, 2])
