@@ -41,7 +41,8 @@ def judge(audits: Sequence[Mapping[str, Any]], gates: Sequence[Mapping[str, Any]
     found: dict[str, Any] = {"word": None, "worst": None, "latest": None}
     if everything:
         worst = max(everything, key=leak)
-        last = [x for x in everything if x["step"] == attacked(audits)[-1]["step"]]  # none if that had no result
+        end = attacked(audits)[-1]["step"]
+        last = [x for x in everything if x["step"] == end]  # none if that audit had no result
         found = {"word": worst["word"], "worst": worst, "latest": max(last, key=leak, default=None)}
     found["status"] = None if status is None else str(status)
     found["headline"] = _headline(found["word"], status, any(audit["no_result"] for audit in audits))
