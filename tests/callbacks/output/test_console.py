@@ -42,7 +42,7 @@ def test_a_silent_fit_stays_silent(tmp_path, capsys):
 class TestProgress:
     def audited(self, tmp_path, bar, after):
         options = AuditOptions(announced_after=after)
-        audit = LeakageAudit(every_n_steps=9, attacks=[Sleeps()], limit=0, samples=1, max_seconds=2.0, options=options)
+        audit = LeakageAudit(every_n_steps=9, attacks=[Sleeps()], limit=0, samples=1, max_seconds=0.8, options=options)
         fit(tmp_path, audit, bar, enable_progress_bar=True, max_steps=1)
 
     @pytest.mark.parametrize("bar", [TQDMProgressBar, RichProgressBar])
