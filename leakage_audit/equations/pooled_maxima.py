@@ -26,7 +26,8 @@ class PooledMaximaOptions(Checked):
     """How the choices of a max pooling are searched, and when they count as found.
 
     Attributes:
-        rounds: Of expectation and maximisation; 20 to 26 find what is found.
+        rounds: Of expectation and maximisation.
+        usual: Rounds that find what is found, and that must fit into the time.
         damping: Share of the odds that is kept from round to round, so that no choice is made on one round's say.
         trust: Share of an equation's squared residual that counts as its noise, beside what the odds leave open.
         evidence: Power of the gradient's likelihood: its equations share the error of x and say less than their number.
@@ -47,6 +48,7 @@ class PooledMaximaOptions(Checked):
     """
 
     rounds: int = 40
+    usual: int = 26
     damping: float = 0.5
     trust: float = 0.1
     evidence: float = 0.5
@@ -67,6 +69,7 @@ class PooledMaximaOptions(Checked):
     def __post_init__(self) -> None:
         positive = (
             "rounds",
+            "usual",
             "samples",
             "smooth",
             "level",
@@ -139,8 +142,8 @@ class PooledMaxima:
         layer, n = self._layer, self._n
         (outputs, taps), entries = layer.gradient.shape, layer.windows.shape[1]
         memory = 8 * (outputs * (taps + layer.value.shape[1]) * n + 6 * n * n)
-        flops = 2.0 * self._options.rounds * (outputs * (taps + layer.value.shape[1]) * n * n + n**3)
-        budget.require("the input below a max pooling", memory, 2 * flops)  # half of the time is for what follows
+        flops = 2.0 * self._options.usual * (outputs * (taps + layer.value.shape[1]) * n * n + n**3)
+        budget.require("the input below a max pooling", memory, flops)
         odds = torch.full((*layer.value.shape, entries), 1 / entries).to(layer.gradient)
         x, variance, generator = self._mean, torch.linalg.inv(self._precision).diagonal(), torch.Generator()
         generator.manual_seed(0)

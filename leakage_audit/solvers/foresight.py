@@ -6,7 +6,7 @@ import torch
 from torch.func import vjp, vmap
 
 from leakage_audit.equations.base import COLUMNS, ROWS, Equations
-from leakage_audit.equations.differentiation import unit_vectors
+from leakage_audit.equations.differentiation import load_forward_mode, unit_vectors
 from leakage_audit.priors import GREY
 from leakage_audit.runtime import Budget, OutOfTime
 from leakage_audit.solvers.gaussian_update import step_flops
@@ -30,6 +30,7 @@ def steps_fit(equations: Equations, memory: float, budget: Budget, count: int) -
     >>> steps_fit(equations, 1e9, Budget(), 3), steps_fit(equations, 1e9, Budget(1.0), 10**6)
     (True, False)
     """
+    load_forward_mode()
     budget, options, m, n = budget.share(), equations.options, len(equations.noise), math.prod(equations.shape)
     image = torch.full((n,), GREY).to(equations.noise)
     passes = min(m, n)

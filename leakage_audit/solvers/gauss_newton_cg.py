@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from leakage_audit.equations.base import EVALUATION, PRODUCT, Equations, rms
+from leakage_audit.equations.differentiation import load_forward_mode
 from leakage_audit.priors import LocalGaussian, Prior
 from leakage_audit.runtime import Budget, OutOfTime
 from leakage_audit.solvers.gauss_newton import Solution, backtrack, start
@@ -65,6 +66,7 @@ def gauss_newton_cg(
     options = options or SolverOptions()
     cg, pool = options.cg, options.linearization
     equations.within(budget)
+    load_forward_mode()
     image, r = start(equations, options, begin)
     floor = equations.noise.clamp_min(options.floor)
     steps, averaged = 0, False
@@ -116,7 +118,6 @@ def _step(
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(gaussian.image.numel(), generator=generator, dtype=noise.dtype).to(noise.device)
     data = float((near.jvp(probe).square() / noise).sum()) / len(probe)
-    # Last of the two, as the first product in forward mode takes a second more, which would be foreseen of all.
     right = -near.vjp(near.r / noise) - gaussian.gradient
     precondition = gaussian.preconditioner(data)
     rest, d, goal = right, torch.zeros_like(right), options.exactness * float(right.norm())
