@@ -11,6 +11,7 @@ from leakage_audit.equations.hidden_separation import HiddenSeparationOptions
 from leakage_audit.equations.interval_equations import IntervalOptions
 from leakage_audit.equations.layer_peeling import PeelingOptions
 from leakage_audit.equations.network_recovery import NetworkRecoveryOptions
+from leakage_audit.equations.pooled_image import PooledImageOptions
 from leakage_audit.options import Checked
 from leakage_audit.solvers.frozen_statistics import FrozenOptions
 from leakage_audit.solvers.options import SolverOptions
@@ -38,6 +39,7 @@ class JointOptions(Checked):
         sketch: How many of the equations are kept.
         peeling: When a chain's layer is solved by itself.
         recovery: How a network is recovered from where its images are known.
+        below_pooling: How an image below known maxima is searched, to begin there.
         autograd: Which gradients of any other network are taken for rounding.
         separation: How a batch is taken apart at the last layer.
         hidden: When it counts as taken apart at a hidden one.
@@ -62,6 +64,7 @@ class JointOptions(Checked):
     sketch: SketchOptions = field(default_factory=SketchOptions)
     peeling: PeelingOptions = field(default_factory=PeelingOptions)
     recovery: NetworkRecoveryOptions = field(default_factory=NetworkRecoveryOptions)
+    below_pooling: PooledImageOptions = field(default_factory=PooledImageOptions)
     autograd: AutogradOptions = field(default_factory=AutogradOptions)
     separation: SeparationOptions = field(default_factory=SeparationOptions)
     hidden: HiddenSeparationOptions = field(default_factory=HiddenSeparationOptions)

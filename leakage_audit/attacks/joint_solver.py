@@ -22,10 +22,11 @@ from leakage_audit.attacks.joint_options import JointOptions
 from leakage_audit.equations.autograd import AutogradEquations
 from leakage_audit.equations.base import Equations, relative_error_of
 from leakage_audit.equations.chain import ChainEquations
+from leakage_audit.equations.pooled_image import image_below_max_pooling
 from leakage_audit.equations.recovered_inputs import RecoveredInputEquations
 from leakage_audit.observation import Observation
 from leakage_audit.priors import Prior, under_noise
-from leakage_audit.runtime import Budget, OutOfTime
+from leakage_audit.runtime import Budget, OutOfTime, OverBudget
 from leakage_audit.solvers.foresight import steps_fit
 from leakage_audit.solvers.frozen_statistics import at_frozen_statistics
 from leakage_audit.solvers.gauss_newton import Solution
@@ -204,9 +205,21 @@ class JointSolver:
                 unknown = image.new_full((image.numel(),), torch.nan)
                 r = torch.full_like(equations.noise, torch.nan)
                 return Solution(image.flatten(), r, unknown, None, 0, Status.TIME_UP)
-            return self._gauss_newton(task, image if from_it else None, self._options.solver)
+            begin = self._below_pooling(task)
+            begin = image if begin is None and from_it else begin
+            return self._gauss_newton(task, begin, self._options.solver)
 
         return start.or_solution(equations, solve, task.dense)
+
+    def _below_pooling(self, task: Task) -> Tensor | None:
+        """The image below a convolution whose pooled maxima are known; what follows has the other half of the time."""
+        equations, options = task.equations, self._options
+        if not isinstance(equations, RecoveredInputEquations) or equations.shape[0] > 1:
+            return None
+        how = task.prior, options.recovery.walk, options.below_pooling, task.budget.share(0.5)
+        with suppress(OverBudget):
+            return image_below_max_pooling(equations.seen, equations.end, *how)
+        return None
 
     def _or_first_order(self, task: Task, solution: Solution) -> Solution:
         """What a first-order recipe finds in the time left, if a solution explains nothing and that is better."""

@@ -5,7 +5,7 @@ the image. Where one convolution, its rectifier and the pooling are all there is
 convolution's own gradient (`pooled_maxima`), and its input is known exactly.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,8 @@ from leakage_audit.equations.arrangement import Arrangement
 from leakage_audit.equations.convolution_range import reads
 from leakage_audit.equations.input_from_gradient import PartialInput
 from leakage_audit.equations.known_inputs import RecoveredInput, RecoveryOptions
-from leakage_audit.equations.pooled_maxima import FoundInput, PooledConvolution, PooledMaxima, PooledMaximaOptions
+from leakage_audit.equations.pooled_maxima import FoundInput, PooledMaxima, PooledMaximaOptions
+from leakage_audit.equations.pooled_posterior import PooledConvolution
 from leakage_audit.networks.dataflow import Dataflow, Values, is_differentiable, read_dataflow
 from leakage_audit.networks.stateless import stateless
 from leakage_audit.observation import Observation
@@ -44,6 +45,55 @@ def below_max_pooling(
         None where something else lies below, or where no choices are found that all equations bear out.
     """
     walk, options, budget = walk or RecoveryOptions(), options or PooledMaximaOptions(), budget or Budget()
+    below = pooled_below(seen, known, walk, options)
+    if below is None or not below.layer.on.any():
+        return None
+    n = below.fed[0].numel()
+    if n > options.largest or n >= below.layer.gradient.numel():
+        return None
+    try:
+        search = PooledMaxima(below.layer, float(below.fed.mean()), float(below.fed.std()), options)
+        found = search.solve(budget)
+    except OverBudget:
+        return None
+    return None if found is None else _recovered(below, found)
+
+
+@dataclass(frozen=True)
+class PooledBelow:
+    """A convolution under a max pooling.
+
+    Attributes:
+        name: Its.
+        module: Itself.
+        of_image: Whether the image itself feeds it.
+        fed: What it is fed at pictures, `(pictures, c_in, H, W)`.
+        size: Height and width of its output.
+        layer: What is known of it.
+    """
+
+    name: str
+    module: nn.Conv2d
+    of_image: bool
+    fed: Tensor
+    size: torch.Size
+    layer: PooledConvolution
+
+
+def pooled_below(
+    seen: Observation, known: RecoveredInput, walk: RecoveryOptions, options: PooledMaximaOptions
+) -> PooledBelow | None:
+    """The convolution whose pooled maxima feed a layer that is known.
+
+    Args:
+        seen: What leaked of one image, in float64.
+        known: A layer whose input and its derivative are known, and that alone makes the image count.
+        walk: How guesses of the image are made.
+        options: How many there are.
+
+    Returns:
+        None where something else lies below.
+    """
     flow = read_dataflow(stateless(seen.network)) if seen.batch_size == 1 else None
     fed = None if flow is None else flow.fed(known.name)
     if flow is None or fed is None or known.input_gradient is None or known.input.basis is not None:
@@ -58,25 +108,20 @@ def below_max_pooling(
     name = str(convolution.target)
     module, gradient = flow.module(convolution), seen.gradient_of(name, "weight")
     source = convolution.all_input_nodes[0]
-    if not isinstance(module, nn.Conv2d) or gradient is None or flow.fed(name) is not source or not flow.is_cut(source):
+    if not isinstance(module, nn.Conv2d) or gradient is None or flow.fed(name) is not source:
         return None
-    before = guesses[source]
+    if source is not flow.image and not flow.is_cut(source):
+        return None
     if not isinstance(module.padding, tuple) or module.padding_mode != "zeros" or module.groups > 1:
-        return None
-    n = before[0].numel()
-    if n > options.largest or n >= gradient.numel():
         return None
     value = known.input.by_image(known.input.value).reshape(guesses[pool][:1].shape)[0]
     noise = known.input.by_image(known.input.noise).reshape(value.shape)
     on = value > walk.pattern.cut * noise if rectified else torch.ones_like(value, dtype=torch.bool)
     derivative = known.input_gradient.reshape(value.shape) * on
-    side = guesses[convolution].shape[-2] // value.shape[-2]
-    layer = _layer(module, gradient, before, guesses[convolution].shape[2:], value * on, derivative, on, side)
-    try:
-        found = PooledMaxima(layer, float(before.mean()), float(before.std()), options).solve(budget)
-    except OverBudget:
-        return None
-    return None if found is None else _recovered(name, module, layer, found, before[:1], guesses[convolution].shape[2:])
+    before, size = guesses[source], guesses[convolution].shape[2:]
+    side = size[0] // value.shape[-2]
+    layer = _layer(module, gradient, before, size, value * on, derivative, on, side)
+    return PooledBelow(name, module, source is flow.image, before, size, layer)
 
 
 def _smooth_pictures(seen: Observation, flow: Dataflow, spread: float, options: PooledMaximaOptions) -> Values:
@@ -145,17 +190,17 @@ def _layer(
     return PooledConvolution(weight, bias, gradient.flatten(1), taken, entries, *flat, (channels, height, width))
 
 
-def _recovered(
-    name: str, module: nn.Conv2d, layer: PooledConvolution, found: FoundInput, before: Tensor, size: torch.Size
-) -> RecoveredInput:
+def _recovered(below: PooledBelow, found: FoundInput) -> RecoveredInput:
     """The input with its derivative, which the choices tell."""
+    layer, module, size = below.layer, below.module, below.size
+    shape = below.fed[:1].shape
     derivative = found.value.new_zeros(len(layer.weight), size[0] * size[1])
     positions = layer.windows.expand(len(found.choice), -1, -1).gather(2, found.choice[..., None])[..., 0]
     derivative.scatter_(1, positions, layer.derivative)
     at_output = derivative.reshape(1, len(derivative), *size)
     padding = module.padding
     assert isinstance(padding, tuple)
-    pulled = conv2d_input(before.shape, module.weight.detach(), at_output, module.stride, padding, module.dilation)
-    value, std = (t.reshape(before.shape) for t in (found.value, found.std))
-    way = Arrangement.of(module, tuple(before.shape[1:]))
-    return RecoveredInput(name, PartialInput.whole(value, std, way), pulled, is_bottleneck=True)
+    pulled = conv2d_input(shape, module.weight.detach(), at_output, module.stride, padding, module.dilation)
+    value, std = (t.reshape(shape) for t in (found.value, found.std))
+    way = Arrangement.of(module, tuple(shape[1:]))
+    return RecoveredInput(below.name, PartialInput.whole(value, std, way), pulled, is_bottleneck=True)
