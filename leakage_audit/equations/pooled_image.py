@@ -1,10 +1,10 @@
 """The image below a convolution whose pooled maxima are known.
 
 The first convolution's choices do not follow by themselves as `pooled_maxima` finds them further up: there are fewer
-equations than pixels. Three things make up for it (docs/method/convolutions.md, section 12.8, (M118)): the image's own prior,
-asked anew at draws of the posterior each round; what is known of entries that were *not* the largest, at most their
-window's maximum, which expectation propagation (Minka 2001) adds as Gaussian sites; and a posterior that is no surer
-than it is right, so that a choice stays open until the others have told.
+equations than pixels. Three things make up for it (docs/method/convolutions.md, section 12.8, (M118)): the image's own
+prior, asked anew at draws of the posterior each round; what is known of entries that were *not* the largest, at most
+their window's maximum, which expectation propagation (Minka 2001) adds as Gaussian sites; and a posterior that is no
+surer than it is right, so that a choice stays open until the others have told.
 """
 
 import math
